@@ -1,0 +1,1 @@
+"""On-device agent: supervisor, worker, pipelines, governor and updates."""

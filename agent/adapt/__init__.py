@@ -1,0 +1,1 @@
+"""The governor: where on the ladder to run."""

@@ -1,0 +1,1 @@
+"""Sensors: processor, memory and heat."""

@@ -1,0 +1,1 @@
+"""Over-the-air updates: state machine, slots, trust and health."""

@@ -1,0 +1,1 @@
+"""Host-side converters: a PyTorch task becomes verified, quantized artifacts."""

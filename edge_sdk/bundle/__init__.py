@@ -1,0 +1,1 @@
+"""Releases: content-addressed blobs, chunks and signed manifests."""

@@ -1,0 +1,86 @@
+"""The release manifest: what a release contains and what was measured about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edge_sdk.contracts.base import SCHEMA, Wire
+from edge_sdk.contracts.operating_point import OperatingPoint, RuntimeName, TensorSpec
+
+CHUNK_BYTES = 64 * 1024
+"""Blobs travel in chunks of this size; the last may be shorter."""
+
+
+class BlobRef(Wire, kw_only=True):
+    """A content-addressed blob and the hashes of its chunks."""
+
+    digest: str
+    """SHA-256 of the whole blob, 64 hexadecimal digits."""
+    size_bytes: int
+    chunks: tuple[str, ...]
+    """SHA-256 of each :data:`CHUNK_BYTES` chunk, in order."""
+
+
+class Preprocess(Wire, kw_only=True):
+    """How a camera frame (H, W, C uint8) becomes the model's input."""
+
+    color: Literal["gray", "rgb"]
+    resize: Literal["linear_exact", "nearest", "area"] = "linear_exact"
+    mean: tuple[float, ...]
+    """Per channel, in pixel units 0..255; ``real = (pixel - mean) / std``."""
+    std: tuple[float, ...]
+
+
+class TaskInfo(Wire, kw_only=True):
+    """What the model decides, so that a device can use its outputs."""
+
+    name: str
+    kind: Literal["classification"]
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    reference_accuracy: float
+    """PyTorch, float, full resolution, on the evaluation set; 0..1."""
+
+
+class Artifact(Wire, kw_only=True):
+    """One model file."""
+
+    digest: str
+    format: Literal["tflite", "onnx"]
+    runtime: RuntimeName
+    scheme: str
+    height_px: int
+    width_px: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    golden: str
+    """SHA-256 of the golden vectors: an ``.npz`` with ``input`` (N, C, H, W float32, as the
+    user's module takes it) and ``output`` (N, ... float32, dequantized, from this artifact on the
+    host)."""
+    tolerance: dict[str, float]
+    """Largest absolute output difference accepted, per runtime name."""
+
+
+class Manifest(Wire, kw_only=True):
+    """A release."""
+
+    schema: int = SCHEMA
+    release: str
+    """Name of the line of releases, e.g. ``digits``."""
+    version: str
+    """What people call it, e.g. ``2`` or ``1.4.0``."""
+    sequence: int
+    """Grows with every release of this name; orders releases for rollback protection."""
+    created: str
+    """ISO 8601, UTC."""
+    task: TaskInfo
+    blobs: dict[str, BlobRef]
+    """By digest: every artifact and golden file."""
+    artifacts: dict[str, Artifact]
+    """By digest."""
+    ladders: dict[str, tuple[OperatingPoint, ...]]
+    """By profile id, best accuracy first, cheapest last."""
+    provenance: dict[str, str] = msgspec.field(default_factory=dict)
+    """Versions of the tools that built it, and digests of what went in."""

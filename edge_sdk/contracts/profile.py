@@ -1,0 +1,136 @@
+"""Device profiles: one TOML file per board, every field described."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_sdk.contracts.base import Config
+from edge_sdk.contracts.operating_point import RuntimeName
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class CpuCluster(Config, kw_only=True):
+    """Identical cores that share a clock."""
+
+    uarch: Annotated[str, Meta(description="Microarchitecture, e.g. cortex-a76.")]
+    cores: Count
+    mhz: Count
+    features: tuple[str, ...] = ()
+    """Instruction-set features that matter to kernels: dotprod, i8mm, fp16, vnni."""
+
+
+class Memory(Config, kw_only=True):
+    """Main memory."""
+
+    variants_mib: tuple[Count, ...]
+    usable_share: Annotated[float, Meta(gt=0, le=1)]
+    """Share of the smallest variant that a model process may plan with."""
+    bandwidth_gb_s: Positive | None = None
+    source: str
+
+
+class Accelerator(Config, kw_only=True):
+    """A unit beside the CPU."""
+
+    kind: Literal["gpu", "npu", "tpu", "dsp"]
+    name: str
+    tops_int8: Positive | None = None
+    runtimes: tuple[str, ...] = ()
+    source: str
+
+
+class RuntimeSupport(Config, kw_only=True):
+    """A runtime that is known to work on the board."""
+
+    name: RuntimeName
+    min_version: str
+    schemes: tuple[str, ...]
+    """Quantization schemes that pay there, in order of preference."""
+
+
+class Thermal(Config, kw_only=True):
+    """Temperatures at which the board starts to slow down and stops."""
+
+    throttle_celsius: Positive
+    critical_celsius: Positive
+    source: str
+
+
+class Detection(Config, kw_only=True):
+    """How the board is recognised."""
+
+    device_tree_model: str = ""
+    """Substring of /proc/device-tree/model."""
+    machine: tuple[str, ...] = ()
+    """``uname -m`` values; used when there is no device tree."""
+    android_soc: str = ""
+    """Value of ro.soc.model."""
+
+
+class CostRow(Config, kw_only=True):
+    """Coefficients of the latency model for one way of running a network.
+
+    ``latency = sum over fused layers of max(compute, traffic / bandwidth) + overhead``.
+    """
+
+    runtime: str
+    """Runtime the row was fitted on, which may differ from the one that will run."""
+    precision: Literal["fp32", "fp16", "int8"]
+    unit: Literal["cpu", "gpu", "npu"]
+    threads: Count
+    power_mode: str = ""
+    dense_gmac_s: Positive
+    depthwise_gmac_s: Positive
+    bandwidth_gb_s: Positive
+    overhead_us: Annotated[float, Meta(ge=0)]
+    models: Count
+    """Number of models in the fit."""
+    error_percent: Positive
+    """Leave-one-out mean absolute percentage error; the width of the predicted band."""
+    source: str
+
+
+class ReferenceLatency(Config, kw_only=True):
+    """A published measurement, to check the model against."""
+
+    model: str
+    runtime: str
+    precision: str
+    unit: str
+    threads: int | None = None
+    ms: Positive
+    source: str
+
+
+class DeviceProfile(Config, kw_only=True):
+    """A board and what may be expected of it."""
+
+    schema: int = 1
+    id: str
+    title: str
+    family: Literal["raspberry-pi", "jetson", "android", "x86"]
+    soc: str
+    machine: str
+    """``uname -m`` of its operating system."""
+    cpu: tuple[CpuCluster, ...]
+    memory: Memory
+    runtimes: tuple[RuntimeSupport, ...]
+    """In order of preference."""
+    detect: Detection
+    thermal: Thermal | None = None
+    accelerators: tuple[Accelerator, ...] = ()
+    default_threads: Count = 1
+    power_modes: tuple[str, ...] = ()
+    wheel_tags: tuple[str, ...] = ()
+    transports: tuple[Literal["serial", "ssh", "adb", "mqtt"], ...] = ("mqtt",)
+    static_shapes: bool = False
+    """The accelerator needs shapes fixed at conversion."""
+    max_model_mib: Positive | None = None
+    cost: tuple[CostRow, ...] = ()
+    """Empty for an uncalibrated profile: no point estimate is given."""
+    reference: tuple[ReferenceLatency, ...] = ()
+    notes: str = ""

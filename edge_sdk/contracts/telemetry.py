@@ -1,0 +1,79 @@
+"""What a device reports about itself and its work."""
+
+from __future__ import annotations
+
+from edge_sdk.contracts.base import SCHEMA, Wire
+
+
+class LadderPosition(Wire, kw_only=True):
+    """Where the governor stands and why."""
+
+    index: int
+    """0 is the most accurate point."""
+    size: int
+    point: str
+    reason: str
+    """``startup``, ``pressure-cpu``, ``pressure-memory``, ``pressure-thermal``, ``recovered``..."""
+    since: float
+    """Seconds since the epoch."""
+
+
+class TelemetrySample(Wire, kw_only=True):
+    """One interval of a device's life."""
+
+    schema: int = SCHEMA
+    device_id: str
+    at: float
+    """End of the interval, seconds since the epoch."""
+    interval_s: float
+    release: str = ""
+    version: str = ""
+    pipeline: str = ""
+    ladder: LadderPosition | None = None
+    frames: int = 0
+    frames_dropped: int = 0
+    queue_depth: int = 0
+    fps: float = 0.0
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    latency_p99_ms: float = 0.0
+    errors: int = 0
+    labelled: int = 0
+    correct: int = 0
+    low_confidence: int = 0
+    """Decisions with a top score under 0.5."""
+    load_ms: float = 0.0
+    """Time to load the active point."""
+    worker_restarts: int = 0
+    cpu_percent: float = 0.0
+    """Of the whole machine."""
+    cpu_pressure: float = 0.0
+    """PSI ``some avg10`` in percent, or the load-based stand-in where the kernel has no PSI."""
+    memory_available_mib: float = 0.0
+    supervisor_rss_mib: float = 0.0
+    worker_rss_mib: float = 0.0
+    temperature_celsius: float | None = None
+    throttled: bool = False
+
+
+class Decision(Wire, kw_only=True):
+    """One result of a vision classification pipeline."""
+
+    frame: int
+    label: str
+    score: float
+    """Softmax probability of the label."""
+    expected: str = ""
+    """The stream's own label where it has one."""
+
+
+class ResultBatch(Wire, kw_only=True):
+    """Results of one pipeline, several frames at a time."""
+
+    schema: int = SCHEMA
+    device_id: str
+    pipeline: str
+    version: str
+    point: str
+    at: float
+    decisions: tuple[Decision, ...]

@@ -1,0 +1,89 @@
+"""MQTT topic layout, one tenant prefix per fleet.
+
+MQTT 3.1.1 is the baseline; retained messages carry desired states, twins and chunks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edge_sdk.errors import ConfigError
+
+SEGMENT_CHUNKS = 16
+"""Chunks per segment topic level, so that one subscription can ask for several."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(value: str, what: str) -> str:
+    """A tenant, device or release name that is safe in topics, paths and URLs.
+
+    Raises:
+        ConfigError: ``config.bad-name``.
+    """
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ConfigError(
+            "bad-name",
+            f"{what} {value!r} is not a usable name.",
+            "Use 1 to 64 letters, digits, dots, dashes and underscores, starting with a letter "
+            "or digit.",
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Builds and reads the topics of one tenant."""
+
+    tenant: str
+
+    def __post_init__(self) -> None:
+        check_name(self.tenant, "tenant")
+
+    def desired(self, device_id: str) -> str:
+        """Retained, signed :class:`~edge_sdk.contracts.update.Desired`."""
+        return f"{self.tenant}/dev/{device_id}/desired"
+
+    def state(self, device_id: str) -> str:
+        """Retained :class:`~edge_sdk.contracts.update.DeviceState`; also the last will."""
+        return f"{self.tenant}/dev/{device_id}/state"
+
+    def ota(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.update.UpdateStatus` events."""
+        return f"{self.tenant}/dev/{device_id}/ota"
+
+    def telemetry(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.telemetry.TelemetrySample`."""
+        return f"{self.tenant}/dev/{device_id}/tel"
+
+    def results(self, device_id: str, pipeline: str) -> str:
+        """:class:`~edge_sdk.contracts.telemetry.ResultBatch`."""
+        return f"{self.tenant}/dev/{device_id}/out/{pipeline}"
+
+    def request(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.update.ChunkRequest`."""
+        return f"{self.tenant}/dev/{device_id}/req"
+
+    def chunk(self, digest: str, index: int) -> str:
+        """Retained bytes of one chunk."""
+        return f"{self.tenant}/b/{digest}/{index // SEGMENT_CHUNKS}/{index}"
+
+    def every_device(self, leaf: str) -> str:
+        """Subscription to one kind of message of all devices."""
+        return f"{self.tenant}/dev/+/{leaf}"
+
+    def parse_chunk(self, topic: str) -> tuple[str, int] | None:
+        """``(digest, index)`` of a chunk topic, or None for any other topic."""
+        parts = topic.split("/")
+        if len(parts) != 5 or parts[:2] != [self.tenant, "b"] or not parts[4].isdecimal():
+            return None
+        index = int(parts[4])
+        return (parts[2], index) if topic == self.chunk(parts[2], index) else None
+
+    def parse_device(self, topic: str) -> tuple[str, str] | None:
+        """``(device_id, leaf)`` of a device topic, or None for any other topic."""
+        parts = topic.split("/", 3)
+        if len(parts) != 4 or parts[:2] != [self.tenant, "dev"] or not _NAME.fullmatch(parts[2]):
+            return None
+        return parts[2], parts[3]

@@ -1,0 +1,115 @@
+"""Messages of an over-the-air update."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from edge_sdk.contracts.base import SCHEMA, Wire
+from edge_sdk.contracts.manifest import BlobRef
+
+
+class Phase(StrEnum):
+    """Where a device stands in an update."""
+
+    IDLE = "idle"
+    OFFERED = "offered"
+    PREFLIGHT = "preflight"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    GOLDEN = "golden"
+    TRIAL = "trial"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    REJECTED = "rejected"
+
+
+FINAL_PHASES = frozenset({Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED})
+"""Phases in which a deployment has ended on a device."""
+
+
+class TrialPolicy(Wire, kw_only=True):
+    """When a new release has proven itself in service."""
+
+    min_frames: int = 100
+    max_frames: int = 2000
+    max_seconds: float = 600.0
+    """A trial without a verdict by then is rolled back: unproven is not proven."""
+    accuracy_drop: float = 0.05
+    """The loss against the baseline that the sequential test must be able to exclude."""
+    false_abort: float = 0.002
+    """Probability of rolling back a release as good as the baseline."""
+    miss: float = 0.01
+    """Probability of committing a release worse by :attr:`accuracy_drop`."""
+    max_error_rate: float = 0.02
+    max_worker_crashes: int = 1
+    """One more than this ends the trial."""
+    max_latency_ratio: float = 3.0
+    """p95 latency against the previous release's p95."""
+
+
+class Desired(Wire, kw_only=True):
+    """What one device should run; signed by the fleet key, retained on the broker."""
+
+    schema: int = SCHEMA
+    device_id: str
+    deployment: str
+    """Identifies this rollout; repeats of the same deployment are not new work."""
+    counter: int
+    """Grows with every desired state issued to the device; a lower one is a replay."""
+    release: str
+    version: str
+    manifest: BlobRef
+    """The signed manifest's envelope."""
+    trial: TrialPolicy = TrialPolicy()
+    issued_at: float = 0.0
+    """Seconds since the epoch, the server's clock."""
+
+
+class UpdateStatus(Wire, kw_only=True):
+    """An event of an update on one device."""
+
+    schema: int = SCHEMA
+    device_id: str
+    deployment: str
+    release: str
+    version: str
+    phase: Phase
+    at: float
+    """Seconds since the epoch, the device's clock."""
+    detail: str = ""
+    """One sentence for a person."""
+    code: str = ""
+    """Error code where the phase is a failure."""
+    bytes_received: int = 0
+    bytes_total: int = 0
+    bytes_reused: int = 0
+    """Already on the device, so not sent."""
+    chunk_retries: int = 0
+
+
+class DeviceState(Wire, kw_only=True):
+    """The device's retained twin."""
+
+    schema: int = SCHEMA
+    device_id: str
+    online: bool
+    profile: str = ""
+    agent_version: str = ""
+    runtime: str = ""
+    release: str = ""
+    version: str = ""
+    phase: Phase = Phase.IDLE
+    deployment: str = ""
+    detail: str = ""
+    point: str = ""
+    at: float = 0.0
+
+
+class ChunkRequest(Wire, kw_only=True):
+    """A device names chunks it could not get from the broker."""
+
+    schema: int = SCHEMA
+    device_id: str
+    digest: str
+    chunks: tuple[int, ...]
+    """Indexes into the blob's chunk list; at most 64."""

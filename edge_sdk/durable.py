@@ -1,0 +1,98 @@
+"""Durable writes: a file is either the old one or the new one, whatever happens in between.
+
+Every write that must survive a power cut goes through a :class:`Storage`, so that tests can cut
+the power between any two steps. The order is write to a temporary name, fsync, rename, fsync the
+folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Protocol
+
+from edge_sdk.errors import StorageError
+
+
+class Storage(Protocol):
+    """The durable operations the product uses; each method is one or more durable steps."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace ``path`` by ``data`` atomically."""
+
+    def remove(self, path: Path) -> None:
+        """Delete ``path`` if it exists."""
+
+
+class DiskStorage:
+    """The real disk.
+
+    Subclasses may override :meth:`step`, which is called before each durable step with its name
+    (``write``, ``half``, ``rename``, ``done``, ``remove``); a power-cut test raises or kills there.
+    """
+
+    def step(self, name: str, path: Path) -> None:
+        """Called before each durable step; does nothing on a real device."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace ``path`` by ``data`` atomically.
+
+        Raises:
+            StorageError: ``storage.disk-full`` or ``storage.write-failed``; ``path`` is unchanged
+                and no temporary file is left.
+        """
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.step("write", path)
+            with temporary.open("wb") as handle:
+                half = len(data) // 2
+                handle.write(data[:half])
+                self.step("half", path)
+                handle.write(data[half:])
+                handle.flush()
+                os.fsync(handle.fileno())
+            self.step("rename", path)
+            temporary.replace(path)
+            self.step("done", path)
+            sync_folder(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise storage_error(error, path) from error
+
+    def remove(self, path: Path) -> None:
+        """Delete ``path`` if it exists, and make the deletion durable."""
+        try:
+            self.step("remove", path)
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_folder(path.parent)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a deletion inside ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The user's view of a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            "disk-full",
+            f"No space left while writing {path}.",
+            "Free some space or choose another folder, then run the same command again.",
+        )
+    return StorageError(
+        "write-failed",
+        f"Cannot write {path}: {error.strerror or error}.",
+        "Check that the folder exists and that this user may write there.",
+    )

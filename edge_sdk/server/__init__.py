@@ -1,0 +1,1 @@
+"""The fleet server: registry, rollouts, event log and a page that shows them."""
