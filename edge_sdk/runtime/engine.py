@@ -64,7 +64,8 @@ def dequantize(stored: Array, spec: TensorSpec) -> Array:
     """Stored values as float32."""
     if spec.scale is None:
         return stored.astype(np.float32, copy=False)
-    return (stored.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
+    centred: Array = stored.astype(np.float32) - np.float32(spec.zero_point or 0)
+    return centred * np.float32(spec.scale)
 
 
 def to_layout(user: Array, spec: TensorSpec) -> Array:
