@@ -1,0 +1,98 @@
+"""Entry point of ``edge-agent``: run, doctor, status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent.cli.output import Output
+from edge_sdk import __version__
+from edge_sdk.errors import EdgeError
+
+DEFAULT_CONFIG = Path("/etc/edge-agent/agent.toml")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit codes are those of :mod:`edge_sdk.errors`."""
+    options = _parser().parse_args(arguments)
+    output = Output(options.json)
+    try:
+        code = _COMMANDS[options.command](options, output)
+    except EdgeError as error:
+        output.error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-agent", description="Runs models on this device and keeps them up to date."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("run", "Run the agent in the foreground until it is told to stop."),
+        ("doctor", "Check configuration, runtimes, broker, disk and trust, one line each."),
+        ("status", "Ask the running agent what it is doing."),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "-c", "--config", type=Path, default=DEFAULT_CONFIG, help="agent.toml (%(default)s)"
+        )
+        command.add_argument("--json", action="store_true", help="Print one JSON document.")
+        if name == "run":
+            command.add_argument("-v", "--verbose", action="store_true", help="Log details.")
+    return parser
+
+
+def _run(options: argparse.Namespace, output: Output) -> int:
+    from agent.run import run_agent
+
+    return run_agent(options.config, verbose=options.verbose, say=output.line)
+
+
+def _doctor(options: argparse.Namespace, output: Output) -> int:
+    from agent.doctor import examine
+
+    checks = examine(options.config)
+    for check in checks:
+        output.line(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+        if check.hint:
+            output.line(f"      Hint: {check.hint}")
+    healthy = all(check.ok for check in checks)
+    step = "edge-agent run" if healthy else "edge-agent doctor"
+    output.finish([check.as_dict() for check in checks], [f"{step} --config {options.config}"])
+    return 0 if healthy else 1
+
+
+def _status(options: argparse.Namespace, output: Output) -> int:
+    import json
+
+    from agent.config import load_config
+    from agent.run import process_environment
+    from agent.status import read_status
+
+    config = load_config(options.config, process_environment())
+    status = json.loads(read_status(config.runtime_dir))
+    output.pairs({name: value for name, value in status.items() if not isinstance(value, dict)})
+    for name, value in status.items():
+        if isinstance(value, dict):
+            output.line(f"{name}:")
+            output.pairs({f"  {key}": inner for key, inner in value.items()})
+    output.finish(status, [f"edge device show {status.get('device_id', '')}"])
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
+    "run": _run,
+    "doctor": _doctor,
+    "status": _status,
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,211 @@
+"""The agent's MQTT connection: paho's network thread on one side, a bounded inbox on the other.
+
+The supervisor is single-threaded. Incoming messages wait in an inbox that wakes the supervisor's
+selector; nothing of the product runs in paho's thread. Overflow drops the newest message and counts
+it, which is safe: chunks are asked for again, and retained states come with the next connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_sdk.errors import ConfigError, LinkError
+
+if TYPE_CHECKING:
+    from agent.config import BrokerConfig
+
+INBOX_MESSAGES = 1024
+QUEUED_MESSAGES = 512
+RECONNECT_MIN_S = 1
+RECONNECT_MAX_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One incoming message."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker accepted us; subscriptions must be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone; paho is trying again."""
+
+    reason: str
+
+
+Incoming = Message | Connected | Disconnected
+
+
+class MqttLink:
+    """A reconnecting client.
+
+    Args:
+        broker: where and as whom to connect.
+        client_id: unique per device; a second holder makes the broker drop the first.
+        will: ``(topic, payload)`` that the broker publishes, retained, when we vanish.
+    """
+
+    def __init__(self, broker: BrokerConfig, client_id: str, will: tuple[str, bytes]) -> None:
+        self._broker = broker
+        self._inbox: deque[Incoming] = deque()
+        self._lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._connected = threading.Event()
+        self._last: paho.MQTTMessageInfo | None = None
+        self.dropped = 0
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=True
+        )
+        client.reconnect_delay_set(RECONNECT_MIN_S, RECONNECT_MAX_S)
+        client.max_queued_messages_set(QUEUED_MESSAGES)
+        client.will_set(*will, qos=1, retain=True)
+        _authenticate(client, broker)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        self._client = client
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us."""
+        return self._connected.is_set()
+
+    def start(self) -> None:
+        """Begin connecting in the background; an absent broker is not an error here."""
+        self._client.connect_async(self._broker.host, self._broker.port, self._broker.keepalive_s)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Disconnect and free the descriptors."""
+        self._client.disconnect()
+        self._client.loop_stop()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def fileno(self) -> int:
+        """Readable when the inbox has something."""
+        return self._wake_read
+
+    def poll(self) -> list[Incoming]:
+        """Everything that came in since the last call, in order."""
+        with self._lock:
+            items = list(self._inbox)
+            self._inbox.clear()
+            try:
+                while os.read(self._wake_read, 4096):
+                    pass
+            except BlockingIOError:
+                pass
+        return items
+
+    def subscribe(self, topic: str, qos: int = 0) -> None:
+        """Ask for a topic; silently void while offline, so repeat on :class:`Connected`."""
+        self._client.subscribe(topic, qos)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Stop asking for a topic."""
+        self._client.unsubscribe(topic)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
+        """Send; QoS 0 is dropped while offline, QoS 1 waits in a bounded queue."""
+        if qos or self.connected:
+            self._last = self._client.publish(topic, payload, qos, retain)
+
+    def flush(self, timeout_s: float) -> None:
+        """Give the last published message a bounded chance to leave."""
+        if self.connected and self._last is not None:
+            with contextlib.suppress(RuntimeError, ValueError):
+                self._last.wait_for_publish(timeout_s)
+
+    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        if reason.is_failure:
+            self._put(Disconnected(str(reason)))
+            return
+        self._connected.set()
+        self._put(Connected())
+
+    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        self._connected.clear()
+        self._put(Disconnected(str(reason)))
+
+    def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+        self._put(Message(message.topic, message.payload))
+
+    def _put(self, item: Incoming) -> None:
+        with self._lock:
+            if isinstance(item, Message) and len(self._inbox) >= INBOX_MESSAGES:
+                self.dropped += 1
+                return
+            self._inbox.append(item)
+            try:
+                os.write(self._wake_write, b"x")
+            except (BlockingIOError, OSError):
+                return
+
+
+def _authenticate(client: paho.Client, broker: BrokerConfig) -> None:
+    """Set user, password and TLS as configured."""
+    if broker.username:
+        client.username_pw_set(broker.username, _password(broker))
+    if not broker.tls_ca:
+        return
+    try:
+        client.tls_set(
+            ca_certs=str(broker.tls_ca),
+            certfile=str(broker.tls_cert) if broker.tls_cert else None,
+            keyfile=str(broker.tls_key) if broker.tls_key else None,
+            tls_version=ssl.PROTOCOL_TLS_CLIENT,
+        )
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            "bad-tls",
+            f"The broker's TLS files cannot be used: {error}.",
+            "Check tls_ca, tls_cert and tls_key under [broker]; all are PEM files.",
+        ) from error
+
+
+def _password(broker: BrokerConfig) -> str | None:
+    if not broker.password_file:
+        return None
+    try:
+        return broker.password_file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(
+            "no-password",
+            f"The broker's password file {broker.password_file} cannot be read: {error.strerror}.",
+            "Check password_file under [broker], and its permissions.",
+        ) from error
+
+
+def check_reachable(broker: BrokerConfig, timeout_s: float = 3.0) -> None:
+    """One connection attempt, for ``edge-agent doctor``.
+
+    Raises:
+        LinkError: ``link.broker-unreachable``.
+    """
+    try:
+        with socket.create_connection((broker.host, broker.port), timeout_s):
+            return
+    except OSError as error:
+        raise LinkError(
+            "broker-unreachable",
+            f"No MQTT broker answers at {broker.host}:{broker.port}: {error}.",
+            "Start one (`edge broker run`), or correct [broker] in the agent's configuration.",
+        ) from error

@@ -1,0 +1,63 @@
+"""Turns the worker's counters into telemetry samples.
+
+Pure bookkeeping: the supervisor feeds it, the clock is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+MAX_LATENCIES = 4096
+"""Latencies kept per interval; beyond that later ones are not sampled."""
+
+
+@dataclass(slots=True)
+class Interval:
+    """Counters since the last sample."""
+
+    started: float
+    frames: int = 0
+    dropped: int = 0
+    errors: int = 0
+    labelled: int = 0
+    correct: int = 0
+    low_confidence: int = 0
+    queue_depth: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+
+    def add(
+        self,
+        *,
+        frames: int,
+        dropped: int,
+        errors: int,
+        labelled: int,
+        correct: int,
+        low_confidence: int,
+        queue_depth: int,
+        latencies_ms: Sequence[float],
+    ) -> None:
+        """Add one report of the worker."""
+        self.frames += frames
+        self.dropped += dropped
+        self.errors += errors
+        self.labelled += labelled
+        self.correct += correct
+        self.low_confidence += low_confidence
+        self.queue_depth = queue_depth
+        room = MAX_LATENCIES - len(self.latencies_ms)
+        self.latencies_ms.extend(latencies_ms[:room])
+
+    def quantiles_ms(self) -> tuple[float, float, float]:
+        """p50, p95 and p99 of the latencies, 0.0 where there were none."""
+        ordered = sorted(self.latencies_ms)
+        return quantile(ordered, 0.50), quantile(ordered, 0.95), quantile(ordered, 0.99)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Nearest-rank quantile of a sorted sequence; 0.0 when it is empty."""
+    if not ordered:
+        return 0.0
+    rank = min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))
+    return ordered[rank]

@@ -1,0 +1,75 @@
+"""``edge-agent status``: one JSON document over a Unix socket in the runtime folder.
+
+A socket costs no flash writes and cannot be stale: nobody answers when no agent runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+from edge_sdk.durable import storage_error
+from edge_sdk.errors import LinkError
+
+SOCKET_NAME = "agent.sock"
+MAX_STATUS_BYTES = 1 << 20
+_TIMEOUT_S = 2.0
+
+
+class StatusSocket:
+    """The agent's side: answers each connection with the current document."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SOCKET_NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._server.bind(str(self._path))
+        except OSError as error:
+            raise storage_error(error, self._path) from error
+        self._server.listen(4)
+        self._server.setblocking(False)
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._server.fileno()
+
+    def answer(self, document: bytes) -> None:
+        """Serve one waiting connection; a reader that does not read is dropped."""
+        with contextlib.suppress(OSError):
+            connection, _ = self._server.accept()
+            with connection:
+                connection.settimeout(0.2)
+                connection.sendall(document)
+
+    def close(self) -> None:
+        """Stop answering and remove the socket."""
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+
+
+def read_status(folder: Path) -> bytes:
+    """The running agent's status document.
+
+    Raises:
+        LinkError: ``link.agent-not-running``.
+    """
+    path = folder / SOCKET_NAME
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(_TIMEOUT_S)
+            client.connect(str(path))
+            while size < MAX_STATUS_BYTES and (part := client.recv(65536)):
+                parts.append(part)
+                size += len(part)
+    except OSError as error:
+        raise LinkError(
+            "agent-not-running",
+            f"No agent answers at {path}: {error.strerror or error}.",
+            "Start it with `edge-agent run --config FILE`, or name its configuration here.",
+        ) from error
+    return b"".join(parts)
