@@ -40,6 +40,10 @@ class Output:
         if not self.as_json:
             self._console().print(text, style=style or None, highlight=False, markup=False)
 
+    def status(self, text: str) -> None:
+        """What a running service says at once; on standard error in JSON mode."""
+        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for a person; columns of numbers are right-aligned. Silent in JSON mode."""
         if self.as_json:
