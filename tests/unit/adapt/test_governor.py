@@ -1,0 +1,375 @@
+"""The governor: what it must do in known situations, and what it must never do in any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from agent.adapt.governor import Decision, Governor, GovernorState, Rung
+from agent.adapt.policy import Band, GovernorPolicy, fitted
+from agent.sense.sample import PressureSample
+from edge_sdk.contracts.base import convert_config
+from edge_sdk.contracts.profile import Thermal
+from edge_sdk.errors import ConfigError
+
+TICK_S = 0.5
+LADDER = [Rung(f"p{i}", 0.97 - 0.01 * i) for i in range(4)]
+POLICY = GovernorPolicy(time_constant_s=1.0, dwell_down_s=2.0, dwell_up_s=5.0)
+CALM = PressureSample(
+    cpu_pressure_percent=1.0,
+    memory_pressure_percent=0.0,
+    memory_available_mib=600.0,
+    memory_total_mib=1000.0,
+    temperature_celsius=50.0,
+    deadline_miss_share=0.0,
+)
+BUSY = structs.replace(CALM, cpu_pressure_percent=90.0)
+
+
+def run(
+    governor: Governor,
+    samples: Sequence[PressureSample],
+    state: GovernorState | None = None,
+    start: float = 0.0,
+) -> tuple[GovernorState, list[Decision]]:
+    state = state or governor.start(start)
+    decisions = []
+    for tick, sample in enumerate(samples, start=1):
+        state, decision = governor.decide(state, sample, start + tick * TICK_S)
+        decisions.append(decision)
+    return state, decisions
+
+
+def switches(decisions: Sequence[Decision]) -> list[tuple[float, int]]:
+    return [
+        (round((tick + 1) * TICK_S, 3), decision.index)
+        for tick, decision in enumerate(decisions)
+        if decision.changed
+    ]
+
+
+def test_steps_down_once_per_dwell_to_the_bottom_and_stays() -> None:
+    _, decisions = run(Governor(POLICY, LADDER), [BUSY] * 40)
+    assert switches(decisions) == [(2.5, 1), (4.5, 2), (6.5, 3)]
+    assert {d.reason for d in decisions if d.index} == {"pressure-cpu"}
+    assert decisions[-1].point == "p3"
+
+
+def test_steps_back_up_once_per_dwell_when_calm() -> None:
+    governor = Governor(POLICY, LADDER)
+    state, _ = run(governor, [BUSY] * 40)
+    _, decisions = run(governor, [CALM] * 60, state, start=20.0)
+    assert [index for _, index in switches(decisions)] == [2, 1, 0]
+    times = [time for time, _ in switches(decisions)]
+    assert times[1] - times[0] == times[2] - times[1] == POLICY.dwell_up_s
+    assert decisions[-1].reason == "recovered"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"cpu_pressure_percent": 80.0}, "pressure-cpu"),
+        ({"memory_pressure_percent": 30.0}, "pressure-memory"),
+        ({"memory_available_mib": 20.0}, "pressure-memory"),
+        ({"temperature_celsius": 84.0}, "pressure-thermal"),
+        ({"throttled": True}, "pressure-thermal"),
+        ({"deadline_miss_share": 0.5}, "deadline"),
+    ],
+)
+def test_every_signal_alone_steps_down_and_names_itself(
+    change: dict[str, float], reason: str
+) -> None:
+    _, decisions = run(Governor(POLICY, LADDER), [structs.replace(CALM, **change)] * 8)
+    assert decisions[-1].index == 1
+    assert decisions[-1].reason == reason
+
+
+def test_the_deepest_of_several_signals_is_the_reason() -> None:
+    both = structs.replace(CALM, cpu_pressure_percent=42.0, deadline_miss_share=0.9)
+    _, decisions = run(Governor(POLICY, LADDER), [both] * 8)
+    assert decisions[-1].reason == "deadline"
+
+
+def test_a_spike_shorter_than_the_dwell_moves_nothing() -> None:
+    _, decisions = run(Governor(POLICY, LADDER), [CALM] * 10 + [BUSY] * 2 + [CALM] * 10)
+    assert switches(decisions) == []
+
+
+def test_inside_the_band_nothing_moves_either_way() -> None:
+    between = structs.replace(CALM, cpu_pressure_percent=25.0)
+    governor = Governor(POLICY, LADDER)
+    assert switches(run(governor, [between] * 100)[1]) == []
+    state, _ = run(governor, [BUSY] * 6)
+    state, _ = run(governor, [between] * 10, state, start=3.0)
+    held = state.index
+    assert switches(run(governor, [between] * 100, state, start=8.0)[1]) == []
+    assert held > 0
+
+
+def test_a_critical_temperature_jumps_to_the_bottom_at_once() -> None:
+    hot = structs.replace(CALM, temperature_celsius=96.0)
+    _, decisions = run(Governor(POLICY, LADDER), [CALM, hot])
+    assert switches(decisions) == [(1.0, 3)]
+    assert decisions[-1].reason == "pressure-thermal"
+
+
+def test_a_critical_spike_restarts_the_calm_of_a_device_already_at_the_bottom() -> None:
+    slow = Governor(structs.replace(POLICY, time_constant_s=60.0), LADDER)
+    spike = structs.replace(CALM, temperature_celsius=96.0)
+    _, light = run(slow, [CALM] * 9 + [spike] + [CALM] * 9)
+    _, heavy = run(slow, [CALM] * 9 + [spike] + [CALM] * 9, slow.start(0.0, index=3))
+    assert [d.index for d in light[9:]] == [d.index for d in heavy[9:]] == [3] * 10
+
+
+def test_a_pin_holds_against_everything_and_is_clamped() -> None:
+    hot = structs.replace(BUSY, temperature_celsius=120.0)
+    pinned = Governor(structs.replace(POLICY, pin=1), LADDER)
+    _, decisions = run(pinned, [hot] * 20)
+    assert {(d.index, d.reason, d.changed) for d in decisions} == {(1, "pinned", False)}
+    assert Governor(structs.replace(POLICY, pin=99), LADDER).start(0.0).index == 3
+
+
+def test_a_pin_set_later_moves_there_and_its_removal_recovers() -> None:
+    state, _ = run(Governor(POLICY, LADDER), [CALM])
+    pinned = Governor(structs.replace(POLICY, pin=2), LADDER)
+    state, decisions = run(pinned, [CALM] * 3, state, start=1.0)
+    assert switches(decisions) == [(0.5, 2)]
+    state, _ = run(Governor(POLICY, LADDER), [CALM] * 60, state, start=3.0)
+    assert state.index == 0
+
+
+def test_disabled_it_stays_where_it_started() -> None:
+    off = Governor(structs.replace(POLICY, enabled=False), LADDER)
+    assert switches(run(off, [structs.replace(BUSY, temperature_celsius=120.0)] * 30)[1]) == []
+
+
+def test_the_accuracy_floor_ends_the_ladder_early() -> None:
+    governor = Governor(structs.replace(POLICY, accuracy_floor=0.955), LADDER)
+    state, _ = run(governor, [structs.replace(BUSY, temperature_celsius=120.0)] * 40)
+    assert governor.bottom == 1
+    assert state.index == 1
+    assert Governor(structs.replace(POLICY, accuracy_floor=1.0), LADDER).bottom == 0
+
+
+def test_a_device_that_can_tell_nothing_stays_at_the_top() -> None:
+    _, decisions = run(Governor(POLICY, LADDER), [PressureSample()] * 50)
+    assert switches(decisions) == []
+
+
+def test_not_a_number_counts_as_absent() -> None:
+    odd = PressureSample(cpu_pressure_percent=math.nan, temperature_celsius=math.nan)
+    state, _ = run(Governor(POLICY, LADDER), [odd] * 20)
+    assert state.index == 0
+    assert set(state.filtered) == {None, 0.0}
+
+
+def test_a_new_release_starts_on_the_rung_it_is_given() -> None:
+    governor = Governor(POLICY, LADDER)
+    assert governor.start(0.0, index=2).index == 2
+    assert governor.start(0.0, index=9).index == 3
+
+
+def test_telemetry_position_carries_the_wall_clock() -> None:
+    governor = Governor(POLICY, LADDER)
+    _, decisions = run(governor, [BUSY] * 6)
+    position = decisions[-1].position(1_000_000.0)
+    assert (position.index, position.size, position.point) == (1, 4, "p1")
+    assert position.reason == "pressure-cpu"
+    assert position.since == 1_000_000.0 - 0.5
+
+
+def test_an_empty_ladder_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Governor(POLICY, [])
+
+
+# -- policy -------------------------------------------------------------------------------------
+
+
+def test_a_profile_fills_the_temperatures() -> None:
+    board = Thermal(throttle_celsius=80.0, critical_celsius=85.0, source="test board")
+    policy = fitted(GovernorPolicy(), board)
+    assert policy.temperature_celsius == Band(enter=77.0, leave=69.0)
+    assert policy.critical_celsius == 85.0
+    own = fitted(GovernorPolicy(temperature_celsius=Band(enter=60.0, leave=50.0)), board)
+    assert own.temperature_celsius == Band(enter=60.0, leave=50.0)
+
+
+def test_a_critical_temperature_inside_the_band_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        fitted(GovernorPolicy(critical_celsius=60.0, temperature_celsius=_band(70, 65)), None)
+    assert caught.value.code == "config.governor-temperature"
+
+
+def _band(enter: float, leave: float) -> Band:
+    return Band(enter=enter, leave=leave)
+
+
+@pytest.mark.parametrize(
+    ("section", "code"),
+    [
+        ({"cpu_pressure_percent": {"enter": 10.0, "leave": 20.0}}, "config.invalid"),
+        ({"pin": -1}, "config.invalid"),
+        ({"accuracy_floor": 2.0}, "config.invalid"),
+        ({"dwell_up": 3.0}, "config.unknown-key"),
+        ({"cpu_pressure_percent": {"enter": 10.0, "leafe": 2.0}}, "config.unknown-key"),
+    ],
+)
+def test_a_bad_section_is_refused_with_a_code(section: dict[str, object], code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert_config(section, GovernorPolicy, "agent.toml [governor]")
+    assert caught.value.code == code
+
+
+def test_every_field_of_the_policy_is_described() -> None:
+    schema = msgspec.json.schema(GovernorPolicy)["$defs"]
+    for struct in ("GovernorPolicy", "Band"):
+        bare = [n for n, f in schema[struct]["properties"].items() if "description" not in f]
+        assert bare == []
+
+
+# -- properties ---------------------------------------------------------------------------------
+
+level = st.floats(0.0, 100.0, allow_nan=False)
+share = st.floats(0.0, 1.0, allow_nan=False)
+samples = st.builds(
+    PressureSample,
+    cpu_pressure_percent=level,
+    memory_pressure_percent=level,
+    memory_available_mib=st.floats(0.0, 1000.0),
+    memory_total_mib=st.just(1000.0),
+    temperature_celsius=st.floats(20.0, 110.0),
+    throttled=st.booleans(),
+    deadline_miss_share=share,
+)
+gappy = st.builds(
+    PressureSample,
+    cpu_pressure_percent=st.none() | level | st.just(math.inf),
+    memory_available_mib=st.none() | st.floats(0.0, 1000.0),
+    memory_total_mib=st.none() | st.just(1000.0) | st.just(0.0),
+    temperature_celsius=st.none() | st.floats(20.0, 110.0),
+)
+runs = st.lists(st.tuples(st.integers(1, 20), samples), max_size=12)
+"""Plateaus, since single random ticks would hardly ever fill a dwell."""
+policies = st.builds(
+    GovernorPolicy,
+    time_constant_s=st.floats(0.0, 5.0),
+    dwell_down_s=st.floats(0.0, 4.0),
+    dwell_up_s=st.floats(0.0, 6.0),
+    accuracy_floor=st.sampled_from([0.0, 0.945, 0.955, 1.0]),
+)
+ladders = st.integers(1, 6).map(lambda n: [Rung(f"p{i}", 0.97 - 0.01 * i) for i in range(n)])
+
+
+def flat(plateaus: Sequence[tuple[int, PressureSample]]) -> list[PressureSample]:
+    return [sample for count, sample in plateaus for _ in range(count)]
+
+
+@given(policies, ladders, runs)
+def test_never_switches_faster_than_its_dwell(
+    policy: GovernorPolicy, ladder: list[Rung], plateaus: list[tuple[int, PressureSample]]
+) -> None:
+    governor = Governor(policy, ladder)
+    state, last = governor.start(0.0), 0.0
+    for tick, sample in enumerate(flat(plateaus), start=1):
+        before, now = state.index, tick * TICK_S
+        state, decision = governor.decide(state, sample, now)
+        if not decision.changed:
+            continue
+        heat = sample.temperature_celsius
+        if state.index > before and heat is not None and heat >= 95.0:
+            assert state.index == governor.bottom
+        else:
+            dwell = policy.dwell_down_s if state.index > before else policy.dwell_up_s
+            assert abs(state.index - before) == 1
+            assert now - last >= dwell
+        last = now
+
+
+@given(
+    policies,
+    ladders,
+    st.lists(st.tuples(st.integers(1, 10), st.one_of(samples, gappy)), max_size=12),
+    st.integers(-3, 9),
+    st.lists(st.floats(-5.0, 50.0), min_size=120, max_size=120),
+)
+def test_always_within_the_ladder_whatever_comes_and_however_the_clock_jumps(
+    policy: GovernorPolicy,
+    ladder: list[Rung],
+    plateaus: list[tuple[int, PressureSample]],
+    start: int,
+    jumps: list[float],
+) -> None:
+    governor = Governor(policy, ladder)
+    state, now = governor.start(0.0, start), 0.0
+    for sample, jump in zip(flat(plateaus), jumps, strict=False):
+        now += jump
+        state, decision = governor.decide(state, sample, now)
+        assert 0 <= decision.index <= governor.bottom < len(ladder)
+        assert decision.index == state.index
+        assert decision.held_s >= 0
+
+
+@given(policies, ladders, runs, st.data())
+def test_more_pressure_never_gives_a_better_point(
+    policy: GovernorPolicy,
+    ladder: list[Rung],
+    plateaus: list[tuple[int, PressureSample]],
+    data: st.DataObject,
+) -> None:
+    governor = Governor(policy, ladder)
+    worse = [(n, data.draw(more_than(sample))) for n, sample in plateaus]
+    _, light = run(governor, flat(plateaus))
+    _, heavy = run(governor, flat(worse))
+    for tick, (a, b) in enumerate(zip(light, heavy, strict=True)):
+        assert b.index >= a.index, f"tick {tick}"
+
+
+def more_than(sample: PressureSample) -> st.SearchStrategy[PressureSample]:
+    """Samples that press at least as hard in every signal."""
+    extra = st.sampled_from([0.0, 0.0, 1.0, 10.0, 40.0])
+    return st.builds(
+        lambda cpu, mem, used, heat, miss, throttled: structs.replace(
+            sample,
+            cpu_pressure_percent=(sample.cpu_pressure_percent or 0.0) + cpu,
+            memory_pressure_percent=(sample.memory_pressure_percent or 0.0) + mem,
+            memory_available_mib=max(0.0, (sample.memory_available_mib or 0.0) - 10 * used),
+            temperature_celsius=(sample.temperature_celsius or 0.0) + heat,
+            deadline_miss_share=(sample.deadline_miss_share or 0.0) + miss / 100,
+            throttled=sample.throttled or throttled,
+        ),
+        extra,
+        extra,
+        extra,
+        extra,
+        extra,
+        st.booleans(),
+    )
+
+
+@given(policies, ladders, runs)
+def test_recovers_to_the_top_when_calm(
+    policy: GovernorPolicy, ladder: list[Rung], plateaus: list[tuple[int, PressureSample]]
+) -> None:
+    governor = Governor(policy, ladder)
+    state, _ = run(governor, flat(plateaus))
+    # Ten time constants for the filters, then one dwell (and a tick) per rung.
+    ticks = math.ceil(
+        (10 * policy.time_constant_s + len(ladder) * (policy.dwell_up_s + 2 * TICK_S)) / TICK_S
+    )
+    state, _ = run(governor, [CALM] * ticks, state, start=state.sampled_at)
+    assert state.index == 0
+
+
+@given(policies, ladders, runs)
+def test_the_same_history_gives_the_same_decisions(
+    policy: GovernorPolicy, ladder: list[Rung], plateaus: list[tuple[int, PressureSample]]
+) -> None:
+    governor = Governor(policy, ladder)
+    assert run(governor, flat(plateaus)) == run(governor, flat(plateaus))
