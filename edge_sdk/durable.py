@@ -29,8 +29,10 @@ class Storage(Protocol):
 class DiskStorage:
     """The real disk.
 
-    Subclasses may override :meth:`step`, which is called before each durable step with its name
-    (``write``, ``half``, ``rename``, ``done``, ``remove``); a power-cut test raises or kills there.
+    Besides :class:`Storage` it offers :meth:`write_at` and :meth:`finish` for large files that
+    arrive in pieces. Subclasses may override :meth:`step`, which is called before each durable
+    step with its name (``write``, ``half``, ``piece``, ``sync``, ``rename``, ``done``,
+    ``remove``); a power-cut test raises or kills there.
     """
 
     def step(self, name: str, path: Path) -> None:
@@ -61,6 +63,47 @@ class DiskStorage:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            raise storage_error(error, path) from error
+
+    def write_at(self, path: Path, offset: int, data: bytes) -> None:
+        """Write a piece of a growing file, in place and not durably.
+
+        For data that is verified by hash when it is read back, such as the chunks of a download:
+        a power cut may lose any of them, and costs only their second transfer.
+
+        Raises:
+            StorageError: as :meth:`write`; what was written before stays.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.step("piece", path)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                view = memoryview(data)
+                while view:
+                    written = os.pwrite(handle, view, offset)
+                    view, offset = view[written:], offset + written
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def finish(self, part: Path, path: Path) -> None:
+        """Make a file grown by :meth:`write_at` durable under its final name, atomically.
+
+        Raises:
+            StorageError: as :meth:`write`; ``part`` is still there.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.step("sync", part)
+            with part.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            self.step("rename", path)
+            part.replace(path)
+            self.step("done", path)
+            sync_folder(path.parent)
+        except OSError as error:
             raise storage_error(error, path) from error
 
     def remove(self, path: Path) -> None:

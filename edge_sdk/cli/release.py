@@ -1,0 +1,258 @@
+"""``edge release``: create, sign, verify, show and publish releases."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_sdk.cli.output import Output, with_output
+
+if TYPE_CHECKING:
+    from edge_sdk.bundle.release import Release
+    from edge_sdk.bundle.signing import SigningKey
+
+PASSPHRASE_VARIABLE = "EDGE_KEY_PASSPHRASE"
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _WithPublish(click.Group):
+    """Adds ``publish``, which talks to a server and is imported only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "publish"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "publish":
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module("edge_sdk.cli.publish")
+        publish: click.Command = module.publish
+        return publish
+
+
+@click.group(cls=_WithPublish)
+def command() -> None:
+    """Create, sign and publish releases."""
+
+
+@command.group()
+def key() -> None:
+    """Signing keys and trust files."""
+
+
+@key.command("create")
+@click.argument("path", type=FILE)
+@click.option("--passphrase", is_flag=True, help="Protect the private key by a passphrase.")
+@with_output
+def key_create(out: Output, path: Path, passphrase: bool) -> None:
+    """Make an Ed25519 key: PATH (private) and PATH.pub (public)."""
+    from edge_sdk.bundle.signing import generate_key, public_path, save_key
+
+    new = generate_key()
+    save_key(new, path, _new_passphrase() if passphrase else None)
+    out.line(f"key id       {new.keyid}")
+    out.line(f"private key  {path}  (keep it secret, keep a copy)")
+    out.line(f"public key   {public_path(path)}")
+    out.result({"keyid": new.keyid, "private": path, "public": public_path(path)})
+    out.next_step(
+        f"edge release key trust --release-key {public_path(path)} -o trust.json",
+        f"edge release sign RELEASE --key {path}",
+    )
+
+
+@key.command("show")
+@click.argument("path", type=FILE)
+@with_output
+def key_show(out: Output, path: Path) -> None:
+    """Show a key's id and its public half."""
+    import base64
+
+    from edge_sdk.bundle.signing import keyid, load_public, public_path
+
+    public = load_public(public_path(path) if public_path(path).exists() else path)
+    encoded = base64.b64encode(public).decode()
+    out.line(f"key id      {keyid(public)}")
+    out.line(f"public key  {encoded}")
+    out.result({"keyid": keyid(public), "public": encoded})
+    out.next_step(f"edge release key trust --release-key {path} -o trust.json")
+
+
+@key.command("trust")
+@click.option("--release-key", "release_keys", type=FILE, multiple=True, help="May sign releases.")
+@click.option("--fleet-key", "fleet_keys", type=FILE, multiple=True, help="May direct devices.")
+@click.option("--threshold", default=1, show_default=True, help="Release signatures needed.")
+@click.option("-o", "--out", "path", type=FILE, default=Path("trust.json"), show_default=True)
+@with_output
+def key_trust(
+    out: Output,
+    release_keys: tuple[Path, ...],
+    fleet_keys: tuple[Path, ...],
+    threshold: int,
+    path: Path,
+) -> None:
+    """Write the trust file that devices and `edge release verify` check signatures with."""
+    from edge_sdk.bundle.signing import load_public
+    from edge_sdk.bundle.trust import save_trust, trust_root
+    from edge_sdk.durable import DiskStorage
+
+    root = trust_root(map(load_public, release_keys), map(load_public, fleet_keys), threshold)
+    save_trust(root, path, DiskStorage())
+    out.line(f"{path}: {threshold} of {len(root.release_keys)} release keys must sign,")
+    out.line(f"  {len(root.fleet_keys)} fleet keys may direct devices")
+    out.result(
+        {
+            "path": path,
+            "release_keys": sorted(root.release_keys),
+            "release_threshold": threshold,
+            "fleet_keys": sorted(root.fleet_keys),
+        }
+    )
+    out.next_step(f"edge release verify RELEASE --trust {path}")
+
+
+@command.command()
+@click.argument("conversion", type=FOLDER)
+@click.option("-o", "--out", "folder", type=FOLDER, required=True, help="Folder to create.")
+@click.option("--name", required=True, help="Name of the line of releases, e.g. digits.")
+@click.option("--version", required=True, help="What people call it, e.g. 2 or 1.4.0.")
+@click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
+@with_output
+def create(
+    out: Output, conversion: Path, folder: Path, name: str, version: str, sequence: int | None
+) -> None:
+    """Build a release folder from the folder of a finished CONVERSION."""
+    from edge_sdk.bundle.release import create_release, open_release
+
+    with out.progress("Release", total=None) as progress:
+        create_release(
+            conversion,
+            folder,
+            name=name,
+            version=version,
+            sequence=sequence,
+            notify=lambda done: progress.step(done),
+        )
+    _show(out, open_release(folder))
+    out.next_step(f"edge release sign {folder} --key KEY.pem")
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--key", "key_path", type=FILE, required=True, help="Private key to sign with.")
+@with_output
+def sign(out: Output, folder: Path, key_path: Path) -> None:
+    """Verify a release's content and add a signature."""
+    from edge_sdk.bundle.release import sign_release
+
+    signing_key = _load_key(key_path)
+    envelope = sign_release(folder, signing_key)
+    signers = [signature.keyid for signature in envelope.signatures]
+    out.line(f"Signed {folder} with {signing_key.keyid}; signatures: {', '.join(signers)}")
+    out.result({"folder": folder, "keyid": signing_key.keyid, "signatures": signers})
+    out.next_step(
+        f"edge release verify {folder} --trust trust.json",
+        f"edge release publish {folder}",
+    )
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--trust", "trust_path", type=FILE, required=True, help="The trust file.")
+@with_output
+def verify(out: Output, folder: Path, trust_path: Path) -> None:
+    """Check a release as a device would: signatures, consistency, every byte."""
+    from edge_sdk.bundle.release import open_release
+    from edge_sdk.bundle.trust import load_trust
+
+    trust = load_trust(trust_path)
+    with out.progress("Verify", total=None) as progress:
+        release = open_release(folder, trust, notify=lambda digest: progress.step(digest[:12]))
+    out.line(f"Good: {len(release.manifest.blobs)} blobs and the signatures hold.", "green")
+    _show(out, release)
+    out.next_step(f"edge release publish {folder}")
+
+
+@command.command()
+@click.argument("folder", type=FOLDER)
+@with_output
+def show(out: Output, folder: Path) -> None:
+    """Show what a release contains."""
+    from edge_sdk.bundle.release import open_release
+
+    release = open_release(folder)
+    _show(out, release)
+    if release.envelope is None:
+        out.next_step(f"edge release sign {folder} --key KEY.pem")
+    else:
+        out.next_step(f"edge release publish {folder}")
+
+
+def _show(out: Output, release: Release) -> None:
+    manifest = release.manifest
+    signers = [each.keyid for each in release.envelope.signatures] if release.envelope else []
+    out.line(
+        f"{manifest.release} {manifest.version} (sequence {manifest.sequence}, "
+        f"{len(manifest.blobs)} blobs, {release.size_bytes / 1024:.0f} KiB), "
+        f"signed by: {', '.join(signers) or 'nobody'}"
+    )
+    rows = [
+        (profile, len(ladder), ladder[0].id, f"{ladder[0].accuracy:.4f}", ladder[-1].id)
+        for profile, ladder in sorted(manifest.ladders.items())
+    ]
+    out.table("Ladders", ("profile", "points", "best", "accuracy", "cheapest"), rows)
+    out.result(_summary(release, signers))
+
+
+def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
+    manifest = release.manifest
+    return {
+        "folder": release.folder,
+        "release": manifest.release,
+        "version": manifest.version,
+        "sequence": manifest.sequence,
+        "created": manifest.created,
+        "blobs": len(manifest.blobs),
+        "size_bytes": release.size_bytes,
+        "signatures": signers,
+        "ladders": {name: [p.id for p in ladder] for name, ladder in manifest.ladders.items()},
+    }
+
+
+def _load_key(path: Path) -> SigningKey:
+    """Load a key, asking for its passphrase when it has one."""
+    from edge_sdk.bundle.signing import load_key
+    from edge_sdk.errors import TrustError
+
+    given = os.environ.get(PASSPHRASE_VARIABLE)
+    try:
+        return load_key(path, given.encode() if given else None)
+    except TrustError as error:
+        if error.slug != "passphrase-needed" or not _interactive():
+            raise
+    return load_key(path, _ask("Passphrase").encode())
+
+
+def _new_passphrase() -> bytes:
+    """The passphrase for a new key: from the environment, or asked for twice."""
+    given = os.environ.get(PASSPHRASE_VARIABLE)
+    if given:
+        return given.encode()
+    entered: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    return entered.encode()
+
+
+def _ask(what: str) -> str:
+    entered: str = click.prompt(what, hide_input=True, err=True)
+    return entered
+
+
+def _interactive() -> bool:
+    stream: Callable[[], bool] = click.get_text_stream("stdin").isatty
+    return stream()
