@@ -44,7 +44,19 @@ class Engine(Protocol):
 
         Returns:
             One array per output. It may be a view of the runtime's memory that the next call
-            overwrites; copy what must live longer.
+            overwrites; copy what must live longer. Feeding outputs straight back as the next
+            call's inputs (streaming state) is safe.
+
+        Raises:
+            RuntimeUnavailableError: ``runtime.bad-input``, ``runtime.inference-failed`` or
+                ``runtime.closed``.
+        """
+
+    def input_buffer(self, index: int) -> Array:
+        """The memory the runtime reads input ``index`` from.
+
+        Filling it in place and passing the same array object to :meth:`run` saves the copy. Its
+        content is unspecified after a run, so fill all of it before each run.
         """
 
     def close(self) -> None:
@@ -54,10 +66,12 @@ class Engine(Protocol):
 def quantize(real: Array, spec: TensorSpec) -> Array:
     """Real values as the tensor stores them (identity with a dtype cast for float tensors)."""
     if spec.scale is None:
-        return real.astype(spec.dtype, copy=False)
+        cast: Array = real.astype(spec.dtype, copy=False)
+        return cast
     info = np.iinfo(spec.dtype)
     stored = np.rint(real / np.float32(spec.scale)) + (spec.zero_point or 0)
-    return np.clip(stored, info.min, info.max).astype(spec.dtype)
+    clipped: Array = np.clip(stored, info.min, info.max).astype(spec.dtype)
+    return clipped
 
 
 def dequantize(stored: Array, spec: TensorSpec) -> Array:
