@@ -1,1 +1,6 @@
-"""Sensors: processor, memory and heat."""
+"""What the device feels: pressure, heat, clocks, battery, and its own processes."""
+
+from agent.sense.sample import PressureSample
+from agent.sense.sensors import Sensors
+
+__all__ = ["PressureSample", "Sensors"]

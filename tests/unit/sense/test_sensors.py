@@ -1,0 +1,253 @@
+"""Sensors over a folder of files such as a Raspberry Pi, a Jetson, a laptop or nothing has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.sense import PressureSample, Sensors
+from agent.sense.device import DeviceSensors
+from agent.sense.processes import ProcessMeter
+from agent.sense.sensors import RESCAN_READS
+from agent.update.ports import UpdateSensors
+
+PI = {
+    "proc/pressure/cpu": "some avg10=41.50 avg60=1.00 avg300=0.10 total=9\n",
+    "proc/pressure/memory": "some avg10=2.25 avg60=0.00 avg300=0.00 total=1\nfull avg10=1.00\n",
+    "proc/meminfo": "MemTotal: 1048576 kB\nMemFree: 1 kB\nMemAvailable: 262144 kB\n",
+    "proc/stat": "cpu  100 0 100 800 0 0 0 0\ncpu0 1 0 1 8 0 0 0 0\ncpu1 1 0 1 8 0 0 0 0\n",
+    "proc/loadavg": "8.00 1.00 1.00 1/2 3\n",
+    "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+    "sys/class/thermal/thermal_zone0/temp": "61200\n",
+    "sys/class/thermal/cooling_device0/type": "cpufreq-cpu0\n",
+    "sys/class/thermal/cooling_device0/cur_state": "0\n",
+    "sys/devices/system/cpu/cpufreq/policy0/cpuinfo_max_freq": "1800000\n",
+    "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq": "900000\n",
+    "sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n",
+}
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_reads_a_raspberry_pi(tmp_path: Path) -> None:
+    assert Sensors(write(tmp_path, PI)).read() == PressureSample(
+        cpu_pressure_percent=41.5,
+        cpu_pressure_source="psi",
+        memory_pressure_percent=2.25,
+        memory_available_mib=256.0,
+        memory_total_mib=1024.0,
+        temperature_celsius=61.2,
+        clock_limit_share=0.5,
+    )
+
+
+def test_pressure_injected_later_is_seen_at_the_next_reading(tmp_path: Path) -> None:
+    sensors = Sensors(tmp_path)
+    assert sensors.read() == PressureSample()
+    write(tmp_path, {"proc/pressure/cpu": "some avg10=88.00 avg60=0.00 avg300=0.00 total=0\n"})
+    assert sensors.read().cpu_pressure_percent == 88.0
+
+
+def test_without_psi_the_load_stands_in_and_says_so(tmp_path: Path) -> None:
+    files = {name: text for name, text in PI.items() if "pressure" not in name}
+    sample = Sensors(write(tmp_path, files)).read()
+    assert (sample.cpu_pressure_percent, sample.cpu_pressure_source) == (75.0, "loadavg")
+    assert sample.memory_pressure_percent is None
+
+
+def test_cpu_share_is_measured_between_readings(tmp_path: Path) -> None:
+    sensors = Sensors(write(tmp_path, PI))
+    assert sensors.read().cpu_percent is None
+    write(tmp_path, {"proc/stat": "cpu  150 0 125 825 0 0 0 0\ncpu0 1 0 1 8 0 0 0 0\n"})
+    assert sensors.read().cpu_percent == 75.0
+    assert sensors.read().cpu_percent == 75.0, "too early for a new share: the last one stands"
+
+
+def test_the_hottest_processor_zone_counts_and_odd_zones_do_not(tmp_path: Path) -> None:
+    zones = {"CPU-therm": 47500, "GPU-therm": 44000, "tj-thermal": 49000, "PMIC-Die": 100000}
+    for number, (kind, temp) in enumerate(zones.items()):
+        folder = f"sys/class/thermal/thermal_zone{number}"
+        write(tmp_path, {f"{folder}/type": kind, f"{folder}/temp": str(temp)})
+    assert Sensors(tmp_path).read().temperature_celsius == 49.0
+
+
+def test_a_board_with_other_zone_names_still_has_a_temperature(tmp_path: Path) -> None:
+    zone = "sys/class/thermal/thermal_zone0"
+    write(tmp_path, {f"{zone}/type": "acpitz", f"{zone}/temp": "55000"})
+    assert Sensors(tmp_path).read().temperature_celsius == 55.0
+
+
+def test_each_sign_of_throttling_counts(tmp_path: Path) -> None:
+    sensors = Sensors(write(tmp_path, PI))
+    assert not sensors.read().throttled, "get_throttled 0x50000 is history only"
+    write(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": "50004\n"})
+    assert sensors.read().throttled
+    write(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": "0\n"})
+    write(tmp_path, {"sys/class/thermal/cooling_device0/cur_state": "2\n"})
+    assert sensors.read().throttled
+    write(tmp_path, {"sys/class/thermal/cooling_device0/cur_state": "0\n"})
+    count = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+    assert [_read_with(sensors, tmp_path, count, n) for n in ("7", "7", "9", "9")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def _read_with(sensors: Sensors, root: Path, name: str, text: str) -> bool:
+    write(root, {name: text})
+    return sensors.read().throttled
+
+
+def test_a_fan_that_turns_is_not_throttling(tmp_path: Path) -> None:
+    fan = "sys/class/thermal/cooling_device1"
+    write(tmp_path, {f"{fan}/type": "pwm-fan", f"{fan}/cur_state": "3"})
+    assert not Sensors(tmp_path).read().throttled
+
+
+def test_batteries_of_the_device_count_and_a_mouse_does_not(tmp_path: Path) -> None:
+    folder = "sys/class/power_supply"
+    write(
+        tmp_path,
+        {
+            f"{folder}/AC/type": "Mains",
+            f"{folder}/BAT0/type": "Battery",
+            f"{folder}/BAT0/capacity": "40\n",
+            f"{folder}/BAT0/status": "Discharging\n",
+            f"{folder}/BAT1/type": "Battery",
+            f"{folder}/BAT1/capacity": "60\n",
+            f"{folder}/BAT1/status": "Not charging\n",
+            f"{folder}/mouse/type": "Battery",
+            f"{folder}/mouse/scope": "Device",
+            f"{folder}/mouse/capacity": "3\n",
+            f"{folder}/mouse/status": "Discharging\n",
+        },
+    )
+    sample = Sensors(tmp_path).read()
+    assert (sample.battery_percent, sample.on_battery) == (50.0, True)
+
+
+def test_folders_are_listed_again_after_a_while(tmp_path: Path) -> None:
+    sensors = Sensors(tmp_path)
+    sensors.read()
+    write(tmp_path, PI)
+    assert sensors.read().temperature_celsius is None
+    heat = [sensors.read().temperature_celsius for _ in range(RESCAN_READS)]
+    assert heat[-1] == 61.2
+
+
+def test_pipes_folders_and_dangling_links_in_place_of_files_neither_block_nor_fail(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "proc/pressure").mkdir(parents=True)
+    os.mkfifo(tmp_path / "proc/pressure/cpu")
+    (tmp_path / "proc/pressure/memory").mkdir()
+    (tmp_path / "proc/meminfo").symlink_to("nowhere")
+    (tmp_path / "sys/class").mkdir(parents=True)
+    (tmp_path / "sys/class/thermal").write_text("not a folder")
+    assert Sensors(tmp_path).read() == PressureSample()
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(sorted(PI)), st.none() | st.binary(max_size=200)))
+def test_any_subset_of_files_with_any_content_gives_a_sample(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes | None]
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    for name, data in files.items():
+        if data is not None:
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    sensors = Sensors(root)
+    for _ in range(2):
+        assert isinstance(sensors.read(), PressureSample)
+
+
+def test_the_real_machine_gives_a_sample() -> None:
+    sensors = Sensors()
+    sample = sensors.read()
+    assert sensors.latest is sample
+    assert sample.memory_total_mib is None or sample.memory_total_mib > 0
+
+
+# -- processes ----------------------------------------------------------------------------------
+
+
+def test_measures_a_real_process_and_forgets_it_when_it_ends() -> None:
+    meter = ProcessMeter()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; print(flush=True)\nwhile 1: pass"],
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            first = meter.read([process.pid, os.getpid()])
+            assert first[process.pid].rss_mib > 1.0
+            assert first[process.pid].cpu_percent == 0.0
+            process.stdout.close()
+            spun = 0.0
+            for _ in range(1000):
+                spun = meter.read([process.pid])[process.pid].cpu_percent
+                if spun:
+                    break
+            assert spun > 0.0
+        finally:
+            process.kill()
+    assert meter.read([process.pid]) == {}
+
+
+@given(st.lists(st.integers(-(2**70), 2**70), max_size=5))
+def test_ids_that_are_no_process_are_left_out(pids: list[int]) -> None:
+    usage = ProcessMeter().read(pids)
+    assert set(usage) <= set(pids)
+
+
+# -- preflight ----------------------------------------------------------------------------------
+
+
+def test_preflight_values_come_from_the_latest_sample(tmp_path: Path) -> None:
+    folder = "sys/class/power_supply/BAT0"
+    write(tmp_path, PI)
+    write(
+        tmp_path,
+        {f"{folder}/type": "Battery", f"{folder}/capacity": "12", f"{folder}/status": "Charging"},
+    )
+    sensors = Sensors(tmp_path)
+    device: UpdateSensors = DeviceSensors(sensors, tmp_path)
+    assert device.battery_percent() is None
+    assert device.cpu_headroom_percent() is None
+    sensors.read()
+    assert device.battery_percent() is None, "charging"
+    write(
+        tmp_path,
+        {f"{folder}/status": "Discharging", "proc/stat": "cpu  110 0 100 890 0 0 0 0\n"},
+    )
+    sensors.read()
+    assert device.battery_percent() == 12.0
+    assert device.cpu_headroom_percent() == 90.0
+    assert DeviceSensors(sensors, tmp_path).memory_headroom_percent() == 25.0
+
+
+def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
+    here = DeviceSensors(Sensors(tmp_path), tmp_path).disk_free_bytes()
+    later = DeviceSensors(Sensors(tmp_path), tmp_path / "a" / "b").disk_free_bytes()
+    assert here > 0
+    assert abs(here - later) < 1 << 30
+    file = tmp_path / "file"
+    file.write_text("")
+    assert DeviceSensors(Sensors(tmp_path), file / "below").disk_free_bytes() == 0
