@@ -1,0 +1,115 @@
+"""``edge-agent doctor``: what this device has, what it lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agent.config import AgentConfig, load_config
+from agent.link.mqtt import check_reachable
+from agent.run import process_environment, resolve_profile
+from edge_sdk.bundle.trust import load_trust
+from edge_sdk.errors import EdgeError, RuntimeUnavailableError, SourceError, StorageError
+
+MIN_FREE_MIB = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def examine(path: Path) -> list[Check]:
+    """Every check that can be made; the configuration's own failure ends the list."""
+    try:
+        config = load_config(path, process_environment())
+    except EdgeError as error:
+        return [Check("configuration", False, error.cause, error.hint)]
+    return [Check("configuration", True, str(path)), *_checks(config)]
+
+
+def _checks(config: AgentConfig) -> Iterator[Check]:
+    checks: tuple[tuple[str, Callable[[AgentConfig], str]], ...] = (
+        ("profile", resolve_profile),
+        ("runtimes", _runtimes),
+        ("state folder", _state_folder),
+        ("trust", _trust),
+        ("source", _source),
+        ("broker", _broker),
+    )
+    for name, check in checks:
+        try:
+            yield Check(name, True, check(config))
+        except EdgeError as error:
+            yield Check(name, False, error.cause, error.hint)
+
+
+def _runtimes(_config: AgentConfig) -> str:
+    packages = {
+        "ai_edge_litert": "LiteRT",
+        "tflite_runtime": "tflite-runtime",
+        "onnxruntime": "ONNX Runtime",
+    }
+    found = [title for name, title in packages.items() if importlib.util.find_spec(name)]
+    if not found:
+        raise RuntimeUnavailableError(
+            "none-installed",
+            "No inference runtime is installed.",
+            "pip install 'edge-sdk[litert]' or pip install 'edge-sdk[onnx]'",
+        )
+    return ", ".join(found)
+
+
+def _state_folder(config: AgentConfig) -> str:
+    folder = Path(config.state_dir)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free_mib = shutil.disk_usage(existing).free // 2**20
+    if free_mib < MIN_FREE_MIB:
+        raise StorageError(
+            "disk-full",
+            f"Only {free_mib} MiB are free for {folder}.",
+            f"Free at least {MIN_FREE_MIB} MiB, or move state_dir.",
+        )
+    return f"{folder}, {free_mib} MiB free"
+
+
+def _trust(config: AgentConfig) -> str:
+    root = load_trust(Path(config.trust))
+    return (
+        f"{root.release_threshold} of {len(root.release_keys)} release keys, "
+        f"{len(root.fleet_keys)} fleet keys"
+    )
+
+
+def _source(config: AgentConfig) -> str:
+    source = config.pipeline.source
+    if source.kind != "frames" and importlib.util.find_spec("cv2") is None:
+        raise SourceError(
+            "extra-missing",
+            f"A {source.kind} source needs OpenCV, which is not installed.",
+            "pip install 'edge-sdk[vision]'",
+        )
+    if source.kind != "camera" and not Path(source.path).is_file():
+        raise SourceError(
+            "missing-file",
+            f"There is no file {source.path}.",
+            "Correct pipeline.source.path.",
+        )
+    return f"{source.kind} {source.device if source.kind == 'camera' else source.path}"
+
+
+def _broker(config: AgentConfig) -> str:
+    check_reachable(config.broker)
+    return f"{config.broker.host}:{config.broker.port} answers"

@@ -1,0 +1,174 @@
+"""Builds an agent from its configuration and runs it until a signal."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from agent.config import AUTO, AgentConfig, load_config
+from agent.link.mqtt import MqttLink
+from agent.notify import Notifier
+from agent.sense.device import DeviceSensors
+from agent.sense.sensors import Sensors
+from agent.service import ModelService
+from agent.status import StatusSocket
+from agent.supervisor import Supervisor
+from agent.update.updater import Updater
+from agent.worker.handle import WorkerHandle
+from agent.worker.protocol import WorkerSpec
+from edge_sdk import __version__
+from edge_sdk.bundle.trust import load_trust
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import DeviceState
+from edge_sdk.durable import DiskStorage, Storage, storage_error
+from edge_sdk.errors import ProfileError, StorageError
+
+LOG = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start."""
+        return time.monotonic()
+
+
+def process_environment() -> Mapping[str, str]:
+    """The environment, read when asked."""
+    return dict(os.environ)
+
+
+def run_agent(
+    path: Path, *, verbose: bool, say: Callable[[str], None], storage: Storage | None = None
+) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        path: the configuration file.
+        verbose: log details.
+        say: prints a line for a person.
+        storage: durable writes; the real disk unless a test cuts the power.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    environment = process_environment()
+    config = load_config(path, environment)
+    profile = resolve_profile(config)
+    with _exclusive(Path(config.state_dir)):
+        supervisor = build(config, profile, environment, storage or DiskStorage())
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        stopping: list[int] = []
+        signal.set_wakeup_fd(wake_write)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, _frame: stopping.append(received))
+        say(f"edge-agent {__version__}: {config.device_id} ({profile}) runs; Ctrl-C stops it.")
+        supervisor.run(lambda: bool(stopping), wake_read)
+    return 0
+
+
+def resolve_profile(config: AgentConfig) -> str:
+    """The configured profile, or the detected one for ``auto``.
+
+    Raises:
+        ProfileError: unknown, or ``profile.not-detected``.
+    """
+    from device_profiles.loader import load_profile
+    from device_profiles.probe import probe
+
+    if config.profile != AUTO:
+        return load_profile(config.profile).id
+    found = probe(Path(config.sensors_root)).profile
+    if found is None:
+        raise ProfileError(
+            "not-detected",
+            "This board matches no device profile.",
+            "Name one as profile in the agent's configuration; `edge profile list` shows them.",
+        )
+    return found
+
+
+def build(
+    config: AgentConfig, profile: str, environment: Mapping[str, str], storage: Storage
+) -> Supervisor:
+    """Wire the parts of an agent together; starts nothing."""
+    clock = SystemClock()
+    sensors = Sensors(Path(config.sensors_root))
+    gone = DeviceState(device_id=config.device_id, online=False, profile=profile)
+    will = (Topics(config.tenant).state(config.device_id), encode(gone))
+    link = MqttLink(config.broker, f"{config.tenant}-{config.device_id}", will)
+    supervisor = Supervisor(
+        config=config,
+        profile=profile,
+        clock=clock,
+        link=link,
+        sense=sensors.read,
+        process_rss_mib=_rss_mib,
+        notify=Notifier.from_environment(environment).send,
+        status=StatusSocket(Path(config.runtime_dir)),
+    )
+    template = WorkerSpec(
+        mode="serve",
+        manifest="",
+        blobs="",
+        profile=profile,
+        pipeline=config.pipeline,
+        threads=config.threads,
+    )
+    service = ModelService(template, WorkerHandle.spawn, clock, supervisor)
+    updater = Updater(
+        device_id=config.device_id,
+        tenant=config.tenant,
+        profile=profile,
+        state_dir=Path(config.state_dir),
+        trust=load_trust(Path(config.trust)),
+        storage=storage,
+        link=link,
+        host=service,
+        sensors=DeviceSensors(sensors, Path(config.state_dir)),
+        clock=clock,
+        report=supervisor.report,
+    )
+    supervisor.join(service, updater)
+    return supervisor
+
+
+def _rss_mib(pid: int | None) -> float:
+    try:
+        return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+    except psutil.Error:
+        return 0.0
+
+
+def _exclusive(folder: Path) -> IO[str]:
+    """Hold the state folder's lock for as long as the returned file is open."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lock").open("a")
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise StorageError(
+            "already-running",
+            f"Another agent uses {folder}.",
+            "Stop it first, or give this one a state_dir of its own.",
+        ) from error
+    return handle

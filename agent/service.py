@@ -1,0 +1,432 @@
+"""Which model serves: starts, watches, replaces and restarts worker processes.
+
+At most three workers exist at a time: the one that serves, one that is loading to take its place,
+and a golden test. A replacement loads its model while the old one still serves; the source (a
+camera can be opened only once) changes hands when the old worker is gone.
+
+Single-threaded: the supervisor calls :meth:`ModelService.tick` often, nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+
+from agent.update.ports import Clock, PlacedRelease
+from agent.worker.protocol import (
+    Command,
+    Event,
+    Failed,
+    Finished,
+    GoldenDone,
+    PointChanged,
+    PointRefused,
+    Ready,
+    Results,
+    SetPoint,
+    Start,
+    Stats,
+    Stop,
+    WorkerSpec,
+)
+from edge_sdk.errors import StorageError
+
+LOG = logging.getLogger(__name__)
+
+Role = Literal["active", "trial", "golden"]
+
+
+class Worker(Protocol):
+    """What the service needs of :class:`agent.worker.handle.WorkerHandle`."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+
+    @property
+    def exit_reason(self) -> str:
+        """How it ended."""
+
+    @property
+    def output(self) -> str:
+        """The end of what it printed."""
+
+    def fileno(self) -> int:
+        """Readable when :meth:`poll` has something; -1 once closed."""
+
+    def send(self, command: Command) -> bool:
+        """Queue a command."""
+
+    def poll(self) -> list[Event]:
+        """Events that have arrived."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+    def close(self) -> None:
+        """Kill, reap and free."""
+
+
+class Listener(Protocol):
+    """Who is told; the supervisor."""
+
+    def on_ready(self, token: str, ready: Ready) -> None:
+        """The worker of ``token`` serves frames from now on."""
+
+    def on_stats(self, token: str, stats: Stats) -> None:
+        """Counts of the serving worker."""
+
+    def on_results(self, results: Results) -> None:
+        """Decisions of the serving worker."""
+
+    def on_point(self, event: PointChanged | PointRefused) -> None:
+        """The serving worker moved, or could not."""
+
+    def on_golden(self, token: str, ok: bool, detail: str) -> None:
+        """A golden test ended."""
+
+    def on_worker_crash(self, token: str, detail: str) -> None:
+        """A worker on trial died or hung."""
+
+    def on_service_unhealthy(self, token: str, detail: str) -> None:
+        """The committed release's restart budget is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker may be silent or take, and how often it may die."""
+
+    load_s: float = 60.0
+    hang_s: float = 10.0
+    leave_s: float = 3.0
+    backoff_s: float = 0.5
+    backoff_max_s: float = 30.0
+    budget: int = 5
+    budget_window_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Running:
+    worker: Worker
+    role: Role
+    token: str
+    release: PlacedRelease
+    heard: float
+    """Monotonic time of its last event."""
+    ready: Ready | None = None
+    failure: str = ""
+    finished: bool = False
+    done: bool = False
+    """A golden test has given its verdict."""
+
+
+class ModelService:
+    """Implements :class:`agent.update.ports.Host`.
+
+    Args:
+        template: the worker's specification; paths, mode and point are filled in per start.
+        spawn: starts a worker process.
+        clock: time.
+        listener: who is told.
+        patience: limits.
+    """
+
+    def __init__(
+        self,
+        template: WorkerSpec,
+        spawn: Callable[[WorkerSpec], Worker],
+        clock: Clock,
+        listener: Listener,
+        patience: Patience | None = None,
+    ) -> None:
+        self._template = template
+        self._spawn_worker = spawn
+        self._clock = clock
+        self._listener = listener
+        self._patience = patience or Patience()
+        self._serving: _Running | None = None
+        self._incoming: _Running | None = None
+        self._golden: _Running | None = None
+        self._leaving: list[tuple[_Running, float]] = []
+        self._committed: tuple[PlacedRelease, str] | None = None
+        self._restart_at: float | None = None
+        self._deaths: deque[float] = deque(maxlen=64)
+        self._stillborn: list[tuple[Role, str, str]] = []
+        self._point = 0
+        self.restarts = 0
+        """Restarts of committed workers since the agent started."""
+
+    # --- Host ---------------------------------------------------------------------------------
+
+    def start_golden(self, release: PlacedRelease, token: str) -> None:
+        """Run the golden test of ``release`` in a process of its own."""
+        self._drop_golden()
+        self._golden = self._start(release, token, "golden")
+
+    def cancel_golden(self, token: str) -> None:
+        """Kill the golden test of ``token`` if it still runs."""
+        if self._golden is not None and self._golden.token == token:
+            self._drop_golden()
+
+    def start_trial(self, release: PlacedRelease, token: str) -> None:
+        """Put ``release`` into service as soon as it is loaded."""
+        self._restart_at = None
+        self._replace_incoming(self._start(release, token, "trial"))
+
+    def commit(self, release: PlacedRelease, token: str) -> None:
+        """The worker on trial becomes the committed one."""
+        self._committed = (release, token)
+        self._deaths.clear()
+        for running in (self._serving, self._incoming):
+            if running is not None and running.token == token:
+                running.role = "active"
+        if self._serving is None and self._incoming is None:
+            self._restart_at = self._clock.monotonic()
+
+    def serve(self, release: PlacedRelease | None, token: str) -> None:
+        """Serve the committed ``release``, ending any trial."""
+        self._deaths.clear()
+        self._restart_at = None
+        self._replace_incoming(None)
+        serving = self._serving
+        if serving is not None and release is not None and _serves(serving, release):
+            serving.token = token
+            self._committed = (release, token)
+            return
+        self._committed = None if release is None else (release, token)
+        if release is not None:
+            self._incoming = self._start(release, token, "active")
+        elif serving is not None:
+            self._ask_to_leave(serving)
+            self._serving = None
+
+    # --- the supervisor's side ------------------------------------------------------------------
+
+    @property
+    def serving(self) -> PlacedRelease | None:
+        """The release whose worker delivers frames now."""
+        return None if self._serving is None else self._serving.release
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the serving worker is one on trial."""
+        return self._serving is not None and self._serving.role == "trial"
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of all workers."""
+        return [running.worker.pid for running in self._all() if running.worker.alive]
+
+    def filenos(self) -> list[int]:
+        """Descriptors to wait on."""
+        return [fd for running in self._all() if (fd := running.worker.fileno()) >= 0]
+
+    def set_point(self, index: int) -> None:
+        """Move the serving worker, and start later ones, at this rung of the ladder."""
+        self._point = index
+        for running in (self._serving, self._incoming):
+            if running is not None:
+                running.worker.send(SetPoint(index=index))
+
+    def tick(self) -> None:
+        """Read events, notice deaths and hangs, hand over, restart."""
+        now = self._clock.monotonic()
+        self._mourn_stillborn(now)
+        for running in self._all():
+            self._read(running, now)
+        for running in self._all():
+            self._watch(running, now)
+        self._bury(now)
+        self._hand_over()
+        if self._restart_at is not None and now >= self._restart_at:
+            self._restart()
+
+    def stop(self) -> None:
+        """End every worker; each is given a moment to flush its results."""
+        deadline = self._clock.monotonic() + self._patience.leave_s
+        for running in self._all():
+            running.worker.send(Stop())
+        while self._clock.monotonic() < deadline and self.worker_pids:
+            for running in self._all():
+                self._read(running, deadline)
+            time.sleep(0.02)
+        for running in self._all():
+            running.worker.close()
+        self._serving = self._incoming = self._golden = None
+        self._leaving = []
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _all(self) -> list[_Running]:
+        present: Iterable[_Running | None] = (self._serving, self._incoming, self._golden)
+        return [r for r in present if r is not None] + [r for r, _ in self._leaving]
+
+    def _start(self, release: PlacedRelease, token: str, role: Role) -> _Running | None:
+        is_golden = role == "golden"
+        spec = _fill(self._template, release, self._point, golden=is_golden)
+        try:
+            worker = self._spawn_worker(spec)
+        except StorageError as error:
+            # Told at the next tick: the caller is in the middle of its own transition.
+            self._stillborn.append((role, token, error.cause))
+            return None
+        LOG.info("worker %d starts %s %s (%s)", worker.pid, release.release, release.version, role)
+        return _Running(worker, role, token, release, heard=self._clock.monotonic())
+
+    def _replace_incoming(self, running: _Running | None) -> None:
+        if self._incoming is not None:
+            self._incoming.worker.close()
+        self._incoming = running
+
+    def _drop_golden(self) -> None:
+        if self._golden is not None:
+            self._golden.worker.close()
+            self._golden = None
+
+    def _ask_to_leave(self, running: _Running) -> None:
+        running.worker.send(Stop())
+        self._leaving.append((running, self._clock.monotonic() + self._patience.leave_s))
+
+    def _read(self, running: _Running, now: float) -> None:
+        for event in running.worker.poll():
+            running.heard = max(running.heard, now)
+            self._dispatch(running, event)
+
+    def _dispatch(self, running: _Running, event: Event) -> None:
+        match event:
+            case Ready():
+                running.ready = event
+            case Stats() if running is self._serving:
+                self._listener.on_stats(running.token, event)
+            case Results():
+                self._listener.on_results(event)
+            case PointChanged() | PointRefused() if running is self._serving:
+                self._listener.on_point(event)
+            case GoldenDone() if not running.done:
+                running.done = True
+                self._listener.on_golden(running.token, event.ok, event.detail)
+            case Failed():
+                running.failure = f"{event.code}: {event.cause}"
+            case Finished():
+                running.finished = True
+            case _:
+                return
+
+    def _watch(self, running: _Running, now: float) -> None:
+        """Kill a worker that has been silent for too long; its death is handled like any other."""
+        holding = running.ready is not None and running is self._incoming
+        if holding or not running.worker.alive or running.finished:
+            return
+        limit_s = self._patience.hang_s if running is self._serving else self._patience.load_s
+        if now - running.heard > limit_s:
+            running.failure = running.failure or f"no sign of life for {limit_s:.0f} s"
+            running.worker.kill()
+
+    def _bury(self, now: float) -> None:
+        """Free what has ended, and say so where it matters."""
+        for running, deadline in list(self._leaving):
+            if not running.worker.alive or now > deadline:
+                running.worker.close()
+                self._leaving.remove((running, deadline))
+        golden = self._golden
+        if golden is not None and (golden.done or not golden.worker.alive):
+            self._read(golden, now)
+            self._golden = None
+            golden.worker.close()
+            if not golden.done:
+                self._listener.on_golden(golden.token, False, f"golden test: {_epitaph(golden)}")
+        for lost in (self._serving, self._incoming):
+            if lost is not None and not lost.worker.alive:
+                self._lose(lost, now)
+
+    def _lose(self, running: _Running, now: float) -> None:
+        """A worker that served, or was to serve, has ended."""
+        self._read(running, now)
+        if running is self._serving:
+            self._serving = None
+        else:
+            self._incoming = None
+        detail = _epitaph(running)
+        running.worker.close()
+        if running.finished:
+            LOG.info("pipeline ended: %s", detail)
+            return
+        LOG.warning("worker %d died: %s", running.worker.pid, detail)
+        self._tell_death(running.role, running.token, detail, now)
+
+    def _mourn_stillborn(self, now: float) -> None:
+        waiting, self._stillborn = self._stillborn, []
+        for role, token, detail in waiting:
+            self._tell_death(role, token, detail, now)
+
+    def _tell_death(self, role: Role, token: str, detail: str, now: float) -> None:
+        if role == "golden":
+            self._listener.on_golden(token, False, detail)
+        elif role == "trial":
+            self._listener.on_worker_crash(token, detail)
+        else:
+            self._schedule_restart(token, detail, now)
+
+    def _schedule_restart(self, token: str, detail: str, now: float) -> None:
+        patience = self._patience
+        self._deaths.append(now)
+        recent = sum(1 for death in self._deaths if now - death <= patience.budget_window_s)
+        delay = min(patience.backoff_s * 2 ** (recent - 1), patience.backoff_max_s)
+        self._restart_at = now + delay
+        if recent == patience.budget:
+            self._listener.on_service_unhealthy(token, detail)
+
+    def _restart(self) -> None:
+        self._restart_at = None
+        if self._committed is None or self._serving is not None or self._incoming is not None:
+            return
+        self.restarts += 1
+        self._incoming = self._start(*self._committed, "active")
+
+    def _hand_over(self) -> None:
+        """Let a loaded replacement open the source once nobody else holds it."""
+        incoming = self._incoming
+        if incoming is None or incoming.ready is None:
+            return
+        if self._serving is not None:
+            self._ask_to_leave(self._serving)
+            self._serving = None
+        if any(running.worker.alive for running, _ in self._leaving):
+            return
+        incoming.worker.send(Start())
+        incoming.heard = self._clock.monotonic()
+        self._serving, self._incoming = incoming, None
+        self._listener.on_ready(incoming.token, incoming.ready)
+
+
+def _fill(template: WorkerSpec, release: PlacedRelease, point: int, *, golden: bool) -> WorkerSpec:
+    return msgspec.structs.replace(
+        template,
+        mode="golden" if golden else "serve",
+        manifest=str(release.manifest_path),
+        blobs=str(release.blobs),
+        start_point=point,
+        hold=not golden,
+    )
+
+
+def _serves(running: _Running, release: PlacedRelease) -> bool:
+    same = running.release.digest == release.digest
+    return same and running.role == "active" and running.worker.alive
+
+
+def _epitaph(running: _Running) -> str:
+    """Why a worker ended, as well as can be told."""
+    words = running.failure or running.worker.exit_reason
+    last = running.worker.output.strip().splitlines()[-1:] if not running.failure else []
+    return f"{words} ({last[0][:200]})" if last else words

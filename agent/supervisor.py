@@ -1,0 +1,372 @@
+"""The agent's main loop: one thread that joins link, updates, service, governor and reports.
+
+Nothing here decides; it carries messages between the parts that do.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.config import AgentConfig
+from agent.link.mqtt import Connected, Disconnected, Incoming, Message, MqttLink
+from agent.meter import Interval
+from agent.sense.sample import PressureSample
+from agent.service import ModelService
+from agent.status import StatusSocket
+from agent.update.ports import Clock, ServiceStats
+from agent.update.updater import Updater
+from agent.worker.protocol import PointChanged, PointRefused, Ready, Results, Stats
+from edge_sdk import __version__
+from edge_sdk.contracts.base import decode, encode
+from edge_sdk.contracts.manifest import Manifest
+from edge_sdk.contracts.telemetry import ResultBatch, TelemetrySample
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import DeviceState, Phase, UpdateStatus
+
+LOG = logging.getLogger(__name__)
+
+TICK_S = 0.1
+SENSE_S = 0.5
+STATE_S = 1.0
+
+
+@dataclass(slots=True)
+class _Adaptation:
+    """The governor of the release that serves now."""
+
+    digest: str
+    governor: Governor
+    state: GovernorState
+    decision: Decision | None = None
+
+
+class Supervisor:
+    """Joins the parts; build it with :func:`agent.run.build`.
+
+    Args:
+        config: the agent's configuration.
+        profile: the device profile's id, already detected.
+        clock: time.
+        link: the broker.
+        sense: reads pressure; called about twice a second.
+        process_rss_mib: resident memory of a process id, 0.0 when it is gone.
+        notify: tells the service manager ``READY=1`` and the like.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        profile: str,
+        clock: Clock,
+        link: MqttLink,
+        sense: Callable[[], PressureSample],
+        process_rss_mib: Callable[[int | None], float],
+        notify: Callable[[str], None],
+        status: StatusSocket,
+    ) -> None:
+        self._config = config
+        self._profile = profile
+        self._clock = clock
+        self._link = link
+        self._sense = sense
+        self._rss_mib = process_rss_mib
+        self._notify = notify
+        self._status = status
+        self._topics = Topics(config.tenant)
+        self._service: ModelService
+        self._updater: Updater
+        self._adaptation: _Adaptation | None = None
+        self._pressure = PressureSample()
+        self._interval = Interval(clock.monotonic())
+        self._recent = Interval(clock.monotonic())
+        self._ready: Ready | None = None
+        self._worker_rss_mib = 0.0
+        self._ota: UpdateStatus | None = None
+        self._published: DeviceState | None = None
+        self._last_sample: TelemetrySample | None = None
+        self._source = ""
+        self._due: dict[str, float] = {}
+
+    def join(self, service: ModelService, updater: Updater) -> None:
+        """Give the supervisor the two parts that call back into it."""
+        self._service = service
+        self._updater = updater
+
+    # --- loop -------------------------------------------------------------------------------------
+
+    def run(self, should_stop: Callable[[], bool], wake_fd: int) -> None:
+        """Serve until ``should_stop``.
+
+        Args:
+            should_stop: asked at least every :data:`TICK_S`.
+            wake_fd: becomes readable on a signal.
+        """
+        self._updater.start()
+        self._link.start()
+        self._notify("READY=1")
+        while not should_stop():
+            self._wait(wake_fd)
+            self.tick()
+        self._notify("STOPPING=1")
+        self._service.stop()
+        self._publish_state(online=False)
+        self._link.flush(1.0)
+        self._link.stop()
+        self._status.close()
+
+    def tick(self) -> None:
+        """One turn: messages, workers, timers."""
+        for item in self._link.poll():
+            self._receive(item)
+        self._service.tick()
+        self._updater.tick()
+        if self._is_due("sense", SENSE_S):
+            self._adapt()
+        if self._is_due("telemetry", self._config.telemetry_interval_s):
+            self._publish_telemetry()
+        if self._is_due("state", STATE_S):
+            self._publish_state(online=True)
+            self._notify("WATCHDOG=1")
+
+    def _wait(self, wake_fd: int) -> None:
+        poller = select.poll()
+        fixed = (self._link.fileno(), self._status.fileno(), wake_fd)
+        for fd in (*fixed, *self._service.filenos()):
+            poller.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poller.poll(TICK_S * 1000)}
+        if self._status.fileno() in ready:
+            self._status.answer(msgspec.json.encode(self.status()))
+
+    def _is_due(self, name: str, period_s: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.get(name, 0.0):
+            return False
+        self._due[name] = now + period_s
+        return True
+
+    # --- link -------------------------------------------------------------------------------------
+
+    def _receive(self, item: Incoming) -> None:
+        match item:
+            case Connected():
+                LOG.info("connected to the broker")
+                self._link.subscribe(self._topics.desired(self._config.device_id), qos=1)
+                self._updater.on_connected()
+                self._publish_state(online=True, force=True)
+            case Disconnected(reason):
+                LOG.warning("no broker: %s", reason)
+                self._updater.on_disconnected()
+            case Message(topic, payload):
+                if topic == self._topics.desired(self._config.device_id):
+                    self._updater.on_desired(payload)
+                else:
+                    self._updater.on_chunk(topic, payload)
+
+    def report(self, status: UpdateStatus) -> None:
+        """Publish an update's progress; the updater's report callback."""
+        self._ota = status
+        LOG.info("update %s: %s %s", status.version, status.phase.value, status.detail)
+        self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
+        self._publish_state(online=True)
+
+    # --- service ----------------------------------------------------------------------------------
+
+    def on_ready(self, token: str, ready: Ready) -> None:
+        """A worker begins to serve."""
+        self._ready = ready
+        self._worker_rss_mib = ready.rss_mib
+        self._adaptation = self._govern(ready.point)
+        self._interval = Interval(self._clock.monotonic())
+        self._recent = Interval(self._clock.monotonic())
+        self._updater.on_ready(token)
+
+    def on_stats(self, token: str, stats: Stats) -> None:
+        """Counts of the serving worker."""
+        self._worker_rss_mib = stats.rss_mib or self._worker_rss_mib
+        self._source = stats.source
+        for interval in (self._interval, self._recent):
+            interval.add(
+                frames=stats.frames,
+                dropped=stats.dropped,
+                errors=stats.errors,
+                labelled=stats.labelled,
+                correct=stats.correct,
+                low_confidence=stats.low_confidence,
+                queue_depth=stats.queue_depth,
+                latencies_ms=stats.latencies_ms,
+            )
+        counts = ServiceStats(
+            frames=stats.frames,
+            errors=stats.errors,
+            labelled=stats.labelled,
+            correct=stats.correct,
+            latencies_ms=stats.latencies_ms,
+        )
+        self._updater.on_stats(token, counts)
+
+    def on_results(self, results: Results) -> None:
+        """Decisions of the serving worker, passed on."""
+        serving = self._service.serving
+        batch = ResultBatch(
+            device_id=self._config.device_id,
+            pipeline=self._config.pipeline.name,
+            version="" if serving is None else serving.version,
+            point=self._point_name(results.point),
+            at=self._clock.now(),
+            decisions=results.decisions,
+        )
+        topic = self._topics.results(self._config.device_id, self._config.pipeline.name)
+        self._link.publish(topic, encode(batch))
+
+    def on_point(self, event: PointChanged | PointRefused) -> None:
+        """The worker moved along the ladder, or could not."""
+        if isinstance(event, PointRefused):
+            LOG.warning("point %d refused: %s: %s", event.index, event.code, event.cause)
+        else:
+            LOG.info("now on point %d", event.index)
+
+    def on_golden(self, token: str, ok: bool, detail: str) -> None:
+        """A golden test ended."""
+        self._updater.on_golden(token, ok, detail)
+
+    def on_worker_crash(self, token: str, detail: str) -> None:
+        """A worker on trial died or hung."""
+        self._updater.on_worker_crash(token, detail)
+
+    def on_service_unhealthy(self, token: str, detail: str) -> None:
+        """The committed release keeps crashing."""
+        self._updater.on_service_unhealthy(token, detail)
+
+    # --- governor ---------------------------------------------------------------------------------
+
+    def _govern(self, index: int) -> _Adaptation | None:
+        """A governor for the serving release, on the rung where the last one stood."""
+        serving = self._service.serving
+        if serving is None:
+            return None
+        current = self._adaptation
+        if current is not None and current.digest == serving.digest:
+            return current
+        manifest = decode(serving.manifest_path.read_bytes(), Manifest, str(serving.manifest_path))
+        points = manifest.ladders[self._profile]
+        governor = Governor.of(self._config.governor, points)
+        return _Adaptation(serving.digest, governor, governor.start(self._clock.monotonic(), index))
+
+    def _adapt(self) -> None:
+        """Sense, decide, and move the worker when the decision says so."""
+        self._pressure = msgspec.structs.replace(
+            self._sense(), deadline_miss_share=self._deadline_misses()
+        )
+        adaptation = self._adaptation
+        if adaptation is None:
+            return
+        adaptation.state, decision = adaptation.governor.decide(
+            adaptation.state, self._pressure, self._clock.monotonic()
+        )
+        if decision.changed or adaptation.decision is None:
+            LOG.info("governor: point %s (%s)", decision.point, decision.reason)
+            self._service.set_point(decision.index)
+        adaptation.decision = decision
+
+    def _deadline_misses(self) -> float | None:
+        """Share of frames dropped or late since the last call; None without an objective."""
+        recent, self._recent = self._recent, Interval(self._clock.monotonic())
+        objective_ms = self._config.pipeline.objective_ms
+        offered = recent.frames + recent.dropped
+        if not offered:
+            return None
+        late = sum(1 for ms in recent.latencies_ms if objective_ms and ms > objective_ms)
+        return min(1.0, (late + recent.dropped) / offered)
+
+    def _point_name(self, index: int) -> str:
+        ladder = self._adaptation.governor.ladder if self._adaptation else ()
+        return ladder[index].point if 0 <= index < len(ladder) else ""
+
+    # --- reports ----------------------------------------------------------------------------------
+
+    def _publish_telemetry(self) -> None:
+        interval, self._interval = self._interval, Interval(self._clock.monotonic())
+        self._last_sample = self._sample(interval)
+        topic = self._topics.telemetry(self._config.device_id)
+        self._link.publish(topic, encode(self._last_sample))
+
+    def _sample(self, interval: Interval) -> TelemetrySample:
+        serving, pressure, adaptation = self._service.serving, self._pressure, self._adaptation
+        elapsed_s = max(self._clock.monotonic() - interval.started, 1e-6)
+        p50, p95, p99 = interval.quantiles_ms()
+        decision = None if adaptation is None else adaptation.decision
+        return TelemetrySample(
+            device_id=self._config.device_id,
+            at=self._clock.now(),
+            interval_s=round(elapsed_s, 3),
+            release="" if serving is None else serving.release,
+            version="" if serving is None else serving.version,
+            pipeline=self._config.pipeline.name,
+            ladder=None if decision is None else decision.position(self._clock.now()),
+            frames=interval.frames,
+            frames_dropped=interval.dropped,
+            queue_depth=interval.queue_depth,
+            fps=round(interval.frames / elapsed_s, 2),
+            latency_p50_ms=p50,
+            latency_p95_ms=p95,
+            latency_p99_ms=p99,
+            errors=interval.errors,
+            labelled=interval.labelled,
+            correct=interval.correct,
+            low_confidence=interval.low_confidence,
+            load_ms=0.0 if self._ready is None else self._ready.load_ms,
+            worker_restarts=self._service.restarts,
+            cpu_percent=pressure.cpu_percent or 0.0,
+            cpu_pressure=pressure.cpu_pressure_percent or 0.0,
+            memory_available_mib=pressure.memory_available_mib or 0.0,
+            supervisor_rss_mib=self._rss_mib(None),
+            worker_rss_mib=self._worker_rss_mib,
+            temperature_celsius=pressure.temperature_celsius,
+            throttled=pressure.throttled,
+        )
+
+    def _state(self, online: bool) -> DeviceState:
+        serving, ota, adaptation = self._service.serving, self._ota, self._adaptation
+        decision = None if adaptation is None else adaptation.decision
+        return DeviceState(
+            device_id=self._config.device_id,
+            online=online,
+            profile=self._profile,
+            agent_version=__version__,
+            runtime="" if self._ready is None else self._ready.runtime,
+            release="" if serving is None else serving.release,
+            version="" if serving is None else serving.version,
+            phase=Phase.IDLE if ota is None else ota.phase,
+            deployment="" if ota is None else ota.deployment,
+            detail=self._source or ("" if ota is None else ota.detail),
+            point="" if decision is None else decision.point,
+        )
+
+    def _publish_state(self, *, online: bool, force: bool = False) -> None:
+        """Publish the retained twin when it has changed."""
+        state = self._state(online)
+        if state == self._published and not force:
+            return
+        self._published = state
+        stamped = msgspec.structs.replace(state, at=self._clock.now())
+        topic = self._topics.state(self._config.device_id)
+        self._link.publish(topic, encode(stamped), qos=1, retain=True)
+
+    def status(self) -> dict[str, Any]:
+        """What ``edge-agent status`` shows."""
+        state = msgspec.to_builtins(self._state(online=True))
+        sample = self._last_sample or self._sample(self._interval)
+        return {
+            **state,
+            "broker": "connected" if self._link.connected else "not connected",
+            "worker_pids": self._service.worker_pids,
+            "update": None if self._ota is None else msgspec.to_builtins(self._ota),
+            "telemetry": msgspec.to_builtins(sample),
+        }
