@@ -74,7 +74,8 @@ class Detection(Config, kw_only=True):
 class CostRow(Config, kw_only=True):
     """Coefficients of the latency model for one way of running a network.
 
-    ``latency = sum over fused layers of max(compute, traffic / bandwidth) + overhead``.
+    ``latency = sum over fused layers of max(compute, traffic / bandwidth) + overhead``, where the
+    traffic counts weights and activations at the precision's own element size.
     """
 
     runtime: str
@@ -90,7 +91,12 @@ class CostRow(Config, kw_only=True):
     models: Count
     """Number of models in the fit."""
     error_percent: Positive
-    """Leave-one-out mean absolute percentage error; the width of the predicted band."""
+    """Leave-one-out mean absolute percentage error on the fitted models."""
+    transfer_percent: Annotated[float, Meta(ge=0)] = 0.0
+    """Further error when another runtime runs the network than :attr:`runtime`, or when the row
+    comes from a related board; adds to the width of the predicted band."""
+    device: str = ""
+    """Board the row was measured on, where it is not this one."""
     source: str
 
 
