@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,5 +253,4 @@ def _ask(what: str) -> str:
 
 
 def _interactive() -> bool:
-    stream: Callable[[], bool] = click.get_text_stream("stdin").isatty
-    return stream()
+    return sys.stdin.isatty()

@@ -1,0 +1,38 @@
+"""Bounds of an update that a site may want to change; part of the agent's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from edge_sdk.contracts.base import Config
+
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=100)]
+
+
+class UpdateLimits(Config, kw_only=True):
+    """Waits, sizes and thresholds of the updater."""
+
+    window: Annotated[int, Meta(ge=1, le=64)] = 8
+    """Chunks asked for at a time; more than the broker queues for a slow device loses some."""
+    chunk_timeout_s: Seconds = 2.0
+    """A chunk that has not come by then is asked for again; doubles with each attempt."""
+    chunk_backoff_max_s: Seconds = 30.0
+    max_bad_chunks: Annotated[int, Meta(ge=1)] = 8
+    """One chunk with wrong bytes this many times ends the update."""
+    download_patience_s: Seconds = 86_400.0
+    """A download without a single good chunk for this long ends the update."""
+    progress_interval_s: Seconds = 1.0
+    disk_margin_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
+    """Left free beyond what the release needs."""
+    min_battery_percent: Share = 20.0
+    min_headroom_percent: Share = 20.0
+    """Idle CPU wanted before starting; waited for only :attr:`headroom_patience_s`."""
+    headroom_patience_s: Seconds = 60.0
+    battery_patience_s: Seconds = 86_400.0
+    preflight_retry_s: Seconds = 5.0
+    golden_timeout_s: Seconds = 300.0
+    trial_start_timeout_s: Seconds = 60.0
+    """From starting the trial's worker to its first readiness."""

@@ -1,0 +1,343 @@
+"""The update state machine: a pure function from a state and an event to a state and effects.
+
+::
+
+    offered -> preflight -> downloading -> verifying -> golden -> trial -> committed
+       any of them -> rejected           trial -> rolled_back
+
+Rules that hold whatever the order of events (the property tests check them):
+
+* A release becomes active only in one step: the one that ends its trial well.
+* The committed release is never touched before that, so it can always serve.
+* A start of a candidate is counted in the state before it happens.
+* A release that failed its golden test, its trial or in service is never started again.
+* An outdated desired state (lower counter) changes nothing.
+
+A newer desired state supersedes a running update at once. During a trial the committed release is
+put back first, because a candidate that has not proven itself must not serve while something else
+is installed. Supersession says nothing about the candidate, so it is not marked bad.
+
+Installing an *older* version is legal: the fleet key signed the wish. Replays are caught by the
+counter, not by version numbers. A release still in the spare slot has passed its trial on this
+device before and is committed right after its golden test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from agent.update.events import (
+    Abandon,
+    Booted,
+    CheckPreflight,
+    CollectGarbage,
+    Commit,
+    DesiredReceived,
+    Downloaded,
+    Effect,
+    Event,
+    FetchBlobs,
+    FetchManifest,
+    GoldenFailed,
+    GoldenPassed,
+    ManifestVerified,
+    PreflightPassed,
+    Refused,
+    RunGolden,
+    RunTrial,
+    Serve,
+    ServiceMeasured,
+    ServiceUnhealthy,
+    SpaceShort,
+    Tell,
+    TrialFailed,
+    TrialPassed,
+    Verified,
+    VerifyBlobs,
+    VerifyFailed,
+    WorkerCrashed,
+)
+from agent.update.state import MAX_BAD, RUNNING, ServiceRecord, UpdateState
+from edge_sdk.contracts.update import Desired, Phase
+
+MAX_TRIES = 3
+"""Starts of a candidate in one phase, boots of the agent included."""
+MAX_VERIFY_TRIES = 3
+
+
+Step: TypeAlias = tuple[UpdateState, tuple[Effect, ...]]
+
+
+def step(state: UpdateState, event: Event) -> Step:
+    """The next state, and what to do once it is on disk.
+
+    An event that does not fit the phase changes nothing: it belongs to work that was abandoned.
+    """
+    match event:
+        case Booted():
+            return _booted(state, event.intact)
+        case DesiredReceived():
+            return _desired(state, event.desired)
+        case ServiceMeasured():
+            return _measured(state, event.service), ()
+        case ServiceUnhealthy():
+            return _unhealthy(state, event.detail)
+        case Refused():
+            return _refused(state, event.code, event.detail)
+        case _:
+            phase, handler = _HANDLERS[type(event)]
+            return handler(state, event) if state.phase is phase else (state, ())
+
+
+def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
+    if _is_bad(state, event.candidate.digest, event.candidate.payload_digest):
+        return _known_bad(state)
+    return _enter(replace(state, candidate=event.candidate), Phase.PREFLIGHT, CheckPreflight())
+
+
+def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
+    return _enter(replace(state, tries=0), Phase.DOWNLOADING, FetchBlobs())
+
+
+def _space_short(state: UpdateState, event: SpaceShort) -> Step:
+    """Give up the fallback before giving up the update."""
+    if state.fallback is None:
+        return _refused(state, "storage.disk-full", event.detail)
+    slots = {name: record for name, record in state.slots.items() if name != state.spare}
+    return replace(state, slots=slots), (CollectGarbage(), CheckPreflight())
+
+
+def _downloaded(state: UpdateState, _: Downloaded) -> Step:
+    return _enter(state, Phase.VERIFYING, VerifyBlobs())
+
+
+def _verified(state: UpdateState, _: Verified) -> Step:
+    return _enter(replace(state, tries=1), Phase.GOLDEN, RunGolden())
+
+
+def _verify_failed(state: UpdateState, event: VerifyFailed) -> Step:
+    if state.tries + 1 >= MAX_VERIFY_TRIES:
+        return _refused(state, "trust.blob-damaged", event.detail)
+    return _enter(replace(state, tries=state.tries + 1), Phase.DOWNLOADING, FetchBlobs())
+
+
+def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
+    candidate, fallback = state.candidate, state.fallback
+    if candidate is not None and fallback is not None and fallback.digest == candidate.digest:
+        detail = "It has passed its trial here before."
+        return _committed(state, fallback.service, detail, Serve())
+    return _enter(replace(state, tries=1, crashes=0), Phase.TRIAL, RunTrial())
+
+
+def _golden_failed(state: UpdateState, event: GoldenFailed) -> Step:
+    return _end(_condemn(state), Phase.REJECTED, "gate.golden-failed", event.detail)
+
+
+def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
+    return _committed(state, event.service, event.detail, Commit())
+
+
+def _trial_failed(state: UpdateState, event: TrialFailed) -> Step:
+    return _end(_condemn(state), Phase.ROLLED_BACK, event.code, event.detail)
+
+
+def _worker_crashed(state: UpdateState, event: WorkerCrashed) -> Step:
+    allowed = state.desired.trial.max_worker_crashes if state.desired else 0
+    state = replace(state, crashes=state.crashes + 1)
+    if state.crashes > allowed:
+        return _trial_failed(state, TrialFailed("gate.crash-loop", event.detail))
+    return state, (RunTrial(),)
+
+
+_HANDLERS: dict[type, tuple[Phase, Callable[..., Step]]] = {
+    ManifestVerified: (Phase.OFFERED, _manifest_verified),
+    PreflightPassed: (Phase.PREFLIGHT, _preflight_passed),
+    SpaceShort: (Phase.PREFLIGHT, _space_short),
+    Downloaded: (Phase.DOWNLOADING, _downloaded),
+    Verified: (Phase.VERIFYING, _verified),
+    VerifyFailed: (Phase.VERIFYING, _verify_failed),
+    GoldenPassed: (Phase.GOLDEN, _golden_passed),
+    GoldenFailed: (Phase.GOLDEN, _golden_failed),
+    TrialPassed: (Phase.TRIAL, _trial_passed),
+    TrialFailed: (Phase.TRIAL, _trial_failed),
+    WorkerCrashed: (Phase.TRIAL, _worker_crashed),
+}
+"""Events that mean something in one phase only."""
+
+
+def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
+    state = _drop_damaged(state, intact)
+    again: tuple[Effect, ...]
+    match state.phase:
+        case Phase.GOLDEN | Phase.TRIAL if _candidate_in(state, intact):
+            state, again = _start_again(state)
+        case phase if phase in RUNNING:
+            # Whatever was fetched is found again and reused; what was verified is verified anew.
+            state = replace(state, phase=Phase.OFFERED, candidate=None, tries=0, crashes=0)
+            again = (Serve(), *_tell(state), FetchManifest())
+        case _:
+            again = (Serve(), *_tell(state))
+    return state, (CollectGarbage(), *again)
+
+
+def _drop_damaged(state: UpdateState, intact: frozenset[str]) -> UpdateState:
+    """Forget releases whose files are gone; serve from what is left.
+
+    When the active release was lost, the deployment is forgotten too, so that the broker's
+    retained desired state installs it anew. The counter stays.
+    """
+    slots = {name: record for name, record in state.slots.items() if record.digest in intact}
+    if state.active is None or state.active in slots:
+        return replace(state, slots=slots)
+    active = state.spare if state.spare in slots else None
+    state = replace(state, slots=slots, active=active)
+    if state.phase in RUNNING:
+        return state
+    return replace(state, phase=Phase.IDLE, desired=None, code="", detail="")
+
+
+def _candidate_in(state: UpdateState, intact: frozenset[str]) -> bool:
+    return state.candidate is not None and state.candidate.digest in intact
+
+
+def _start_again(state: UpdateState) -> tuple[UpdateState, tuple[Effect, ...]]:
+    """The agent went down while the candidate ran; it gets a bounded number of further starts."""
+    if state.tries >= MAX_TRIES:
+        detail = f"The agent went down {state.tries} times while it ran."
+        if state.phase is Phase.GOLDEN:
+            state, effects = _golden_failed(state, GoldenFailed(detail))
+            return state, (Serve(), *effects)
+        return _trial_failed(state, TrialFailed("gate.crash-loop", detail))
+    state = replace(state, tries=state.tries + 1)
+    if state.phase is Phase.GOLDEN:
+        return state, (Serve(), *_tell(state), RunGolden())
+    return state, (*_tell(state), RunTrial())
+
+
+def _desired(state: UpdateState, desired: Desired) -> Step:
+    if state.desired is not None and state.desired.deployment == desired.deployment:
+        return state, _tell(state)
+    stale = desired.counter < state.counter
+    if stale or (desired.counter == state.counter and state.desired is not None):
+        detail = f"Its counter is {desired.counter}; {state.counter} has been seen."
+        return state, (Tell(desired, Phase.REJECTED, "trust.replayed", detail),)
+    state, abandoned = _supersede(state, desired)
+    state = replace(
+        state,
+        desired=desired,
+        counter=desired.counter,
+        phase=Phase.OFFERED,
+        candidate=None,
+        tries=0,
+        crashes=0,
+        code="",
+        detail="",
+    )
+    state, effects = _offered(state, desired)
+    return state, (*abandoned, *effects)
+
+
+def _offered(state: UpdateState, desired: Desired) -> Step:
+    if state.serving is not None and state.serving.digest == desired.manifest.digest:
+        return _end(state, Phase.COMMITTED, "", "It was active already.")
+    if _is_bad(state, desired.manifest.digest):
+        return _known_bad(state)
+    return _enter(state, Phase.OFFERED, FetchManifest())
+
+
+def _supersede(state: UpdateState, by: Desired) -> Step:
+    """Leave a running update cleanly."""
+    if state.phase not in RUNNING or state.desired is None:
+        return state, ()
+    in_trial = state.phase is Phase.TRIAL
+    told = Tell(
+        state.desired,
+        Phase.ROLLED_BACK if in_trial else Phase.REJECTED,
+        "trust.superseded",
+        f"Deployment {by.deployment} took its place.",
+    )
+    return state, (Abandon(), told, *((Serve(),) if in_trial else ()))
+
+
+def _measured(state: UpdateState, service: ServiceRecord) -> UpdateState:
+    if state.active is None or state.serving is None:
+        return state
+    slots = {**state.slots, state.active: replace(state.serving, service=service)}
+    return replace(state, slots=slots)
+
+
+def _unhealthy(state: UpdateState, detail: str) -> Step:
+    """Fall back to the release before; without one, go on trying with what there is."""
+    serving, fallback = state.serving, state.fallback
+    if state.phase is Phase.TRIAL or serving is None:
+        return state, ()
+    if fallback is None:
+        return state, (Serve(),)
+    state = replace(
+        state,
+        slots={state.spare: fallback},
+        active=state.spare,
+        bad=_remember(state.bad, (serving.digest, serving.payload_digest)),
+    )
+    if state.phase is not Phase.COMMITTED:
+        return state, (Serve(), CollectGarbage())
+    return _end(state, Phase.ROLLED_BACK, "gate.crash-loop", detail)
+
+
+def _refused(state: UpdateState, code: str, detail: str) -> Step:
+    if state.phase not in RUNNING:
+        return state, ()
+    phase = Phase.ROLLED_BACK if state.phase is Phase.TRIAL else Phase.REJECTED
+    return _end(state, phase, code, detail)
+
+
+def _known_bad(state: UpdateState) -> Step:
+    return _end(state, Phase.REJECTED, "trust.known-bad", "It has failed on this device before.")
+
+
+def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Effect) -> Step:
+    if state.candidate is None:
+        return state, ()
+    record = replace(state.candidate, service=service)
+    slots = {**state.slots, state.spare: record}
+    state = replace(state, slots=slots, active=state.spare, candidate=None)
+    state, effects = _end(state, Phase.COMMITTED, "", detail)
+    return state, (how, *effects)
+
+
+def _enter(state: UpdateState, phase: Phase, work: Effect) -> Step:
+    state = replace(state, phase=phase, code="", detail="")
+    return state, (*_tell(state), work)
+
+
+def _end(state: UpdateState, phase: Phase, code: str, detail: str) -> Step:
+    """End the deployment; a rollback puts the committed release back into service."""
+    state = replace(
+        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0
+    )
+    back: Iterable[Effect] = (Serve(),) if phase is Phase.ROLLED_BACK else ()
+    return state, (Abandon(), *back, *_tell(state), CollectGarbage())
+
+
+def _tell(state: UpdateState) -> tuple[Tell, ...]:
+    if state.desired is None:
+        return ()
+    return (Tell(state.desired, state.phase, state.code, state.detail),)
+
+
+def _condemn(state: UpdateState) -> UpdateState:
+    if state.candidate is None:
+        return state
+    digests = (state.candidate.digest, state.candidate.payload_digest)
+    return replace(state, bad=_remember(state.bad, digests))
+
+
+def _remember(bad: tuple[str, ...], digests: tuple[str, ...]) -> tuple[str, ...]:
+    return (*(known for known in bad if known not in digests), *digests)[-MAX_BAD:]
+
+
+def _is_bad(state: UpdateState, *digests: str) -> bool:
+    return any(digest in state.bad for digest in digests)
