@@ -1,0 +1,55 @@
+# Everything a contributor or a newcomer runs. Bare `make` lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint docs clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TESTS ?= tests
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-16s%s\n", $$1, $$2}'
+
+install: $(STAMP) ## Build .venv with everything needed to develop and to run the demo.
+
+# The environment is as old as its stamp: a changed requirement installs again, on top.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "error: $(PYTHON) was not found."; \
+	  echo "Hint: install Python 3.11 or newer, or name one: make install PYTHON=python3.12"; exit 1; } >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$("$(PYTHON)" --version) is too old; edge-sdk needs Python 3.11 or newer."; \
+	  echo "Hint: name a newer one: make install PYTHON=python3.12"; exit 1; } >&2
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: this Python cannot create virtual environments."; \
+	  echo "Hint: on Debian or Ubuntu: apt-get install python3-venv"; exit 1; } >&2
+	"$(PYTHON)" -m venv $(VENV)
+	# torch first and alone: it is by far the largest, and a failure here says so at once.
+	$(PIP) install -c constraints.txt torch==2.13.0
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install ## The main job end to end: convert, roll out, run, roll back, adapt.
+	@$(BIN)/edge demo $(DEMO_ARGS)
+
+test: install ## Run all tests with coverage; what this machine lacks is skipped with a reason.
+	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: install ## Style, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: install ## Write the JSON Schemas of all contracts to docs/reference/.
+	$(BIN)/python -m edge_sdk.contracts.schemas docs/reference
+
+clean: ## Remove .venv, build outputs and caches.
+	rm -rf $(VENV) build dist out htmlcov .coverage .coverage.* \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
