@@ -1,0 +1,134 @@
+"""Which layer of the user's module an exporter stumbled over.
+
+Exporters name the operator they cannot translate, but not where it comes from. The exported
+program knows: each node carries the stack of modules and the source line that created it.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from converters.usercode import first_line
+from edge_sdk.errors import ConversionError
+
+_OPERATOR = (
+    re.compile(r"No ONNX function found for <OpOverload\(op='(?:\w+)\.(?P<op>\w+)'"),
+    re.compile(r"Lowering not found: (?:\w+)\.(?P<op>\w+)"),
+    re.compile(r"failed to legalize operation '(?P<op>[\w.]+)'"),
+)
+_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_LIBRARY = ("site-packages", "dist-packages", "<frozen", "<string>")
+
+T = TypeVar("T")
+
+
+def exporting(
+    what: str, module: nn.Module, example: torch.Tensor, export: Callable[[], T]
+) -> T:
+    """Run an exporter, and explain its failure in terms of the user's module.
+
+    Args:
+        what: the format, e.g. ``ONNX``.
+        module: the user's module, for tracing where an operator comes from.
+        example: one input of the module.
+        export: the exporter's call.
+
+    Raises:
+        ConversionError: ``conversion.unsupported-op`` naming operator, layer and line, or
+            ``conversion.export-failed``.
+    """
+    try:
+        return export()
+    except Exception as error:  # noqa: BLE001 - exporters raise anything; each becomes one error
+        text = "\n".join(str(link) for link in _chain(error))
+        operator = unsupported_operator(text)
+        if operator is not None:
+            raise ConversionError(
+                "unsupported-op",
+                f"{what} has no {operator}, which {layer_of(operator, module, example)} uses.",
+                "Express that layer by other operators, or move it out of the module.",
+            ) from error
+        raise ConversionError(
+            "export-failed",
+            f"The module cannot be exported to {what}{_at(error, text)}: "
+            f"{_plain(first_line(_root(error)))}",
+            "Control flow must not depend on values; shapes must follow from the input's shape.",
+        ) from error
+
+
+def unsupported_operator(text: str) -> str | None:
+    """The operator an exporter's message complains about, without its namespace."""
+    for pattern in _OPERATOR:
+        match = pattern.search(text)
+        if match:
+            return match["op"]
+    return None
+
+
+def layer_of(operator: str, module: nn.Module, example: torch.Tensor) -> str:
+    """Name, class and source line of the layer that creates ``operator``."""
+    try:
+        program = torch.export.export(module, (example,)).run_decompositions()
+    except Exception:  # noqa: BLE001 - the explanation must not fail harder than the export
+        return "the module"
+    wanted = operator.lower().lstrip("_")
+    for node in program.graph.nodes:
+        target = str(node.target).lower()
+        if node.op == "call_function" and wanted in target:
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            name, kind = stack[-1] if stack else ("", type(module).__name__)
+            kind_name = str(kind).rsplit(".", 1)[-1]
+            place = _user_line(node.meta.get("stack_trace") or "")
+            return f"layer {name or 'forward'!r} ({kind_name}{place})"
+    return "the module"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and len(links) < 16:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    return links
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost exception that was raised from another on purpose."""
+    link = error
+    while link.__cause__ is not None:
+        link = link.__cause__
+    return link
+
+
+def _at(error: BaseException, text: str) -> str:
+    """`` at file:line`` of the user's code, where it can be found."""
+    frames = traceback.extract_tb(_root(error).__traceback__)
+    lines = [f'File "{frame.filename}", line {frame.lineno}' for frame in frames]
+    place = _user_line(text) or _user_line("\n".join(lines))
+    return f" ({place.removeprefix(', ')})" if place else ""
+
+
+def _user_line(stack: str) -> str:
+    """``, file.py:12`` of the deepest frame that is not a library's."""
+    own = Path(__file__).parent
+    found = [
+        match
+        for match in _LINE.finditer(stack)
+        if not any(part in match["file"] for part in _LIBRARY)
+        and own not in Path(match["file"]).parents
+        and "/torch/" not in match["file"]
+        and "/lib/python" not in match["file"]
+    ]
+    return f", {Path(found[-1]['file']).name}:{found[-1]['line']}" if found else ""
+
+
+def _plain(text: str) -> str:
+    """Without terminal colours and non-ASCII marks."""
+    return re.sub(r"\x1b?\[\d+m", "", text)

@@ -1,0 +1,227 @@
+"""Child processes for everything that runs native code: exporters, quantizers, runtimes.
+
+A converter that aborts, a kernel that segfaults or a run that never ends takes its own process
+with it, and becomes an error that names the artifact. Requests go down as one JSON file; events
+come back as JSON lines over a pipe: ``{"step"}``, ``{"result"}`` or ``{"error"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from edge_sdk import errors
+from edge_sdk.errors import ConversionError, EdgeError
+
+MAX_LINE_BYTES = 16 * 1024**2
+_TAIL_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One child process to run."""
+
+    name: str
+    """What a person calls it, e.g. ``the TFLite export``."""
+    module: str
+    """Python module to run, which calls :func:`child_main`."""
+    request: Mapping[str, Any]
+    folder: Path
+    """Where the request and the log of the child are written."""
+    timeout_s: float = 900.0
+    threads: int | None = None
+    """Bound on the math libraries' own threads."""
+
+
+@dataclass(slots=True)
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    pipe: int
+    log: IO[bytes]
+    deadline: float
+    pending: bytes = b""
+    result: Any = None
+    error: EdgeError | None = None
+    steps: list[str] = field(default_factory=list)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    parallel: int,
+    on_step: Callable[[str, str], None] = lambda job, text: None,
+    on_done: Callable[[str, Any], None] = lambda job, result: None,
+) -> list[Any]:
+    """Run jobs, at most ``parallel`` at a time; their results in the order of ``jobs``.
+
+    The first error ends every other child. No child outlives this call, whatever ends it.
+
+    Raises:
+        EdgeError: as the child raised it, or ``conversion.native-crash``,
+            ``conversion.child-timeout``, ``conversion.child-failed``.
+    """
+    waiting = list(enumerate(jobs))
+    results: dict[int, Any] = {}
+    running: dict[int, _Running] = {}
+    selector = selectors.DefaultSelector()
+    try:
+        while waiting or running:
+            while waiting and len(running) < max(1, parallel):
+                index, job = waiting.pop(0)
+                running[index] = _start(job)
+                selector.register(running[index].pipe, selectors.EVENT_READ, index)
+            for key, _ in selector.select(timeout=0.5):
+                child = running[key.data]
+                if _read(child, on_step):
+                    continue
+                selector.unregister(child.pipe)
+                results[key.data] = _finish(child)
+                del running[key.data]
+                on_done(child.job.name, results[key.data])
+            _check_deadlines(running.values())
+    finally:
+        for child in running.values():
+            _kill(child)
+        selector.close()
+    return [results[index] for index in range(len(jobs))]
+
+
+def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> None:
+    """Body of a child's module: read the request, work, write the result or the error.
+
+    Args:
+        work: gets the request and a function that reports a step; returns JSON data.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us; no second traceback
+    request = json.loads(Path(sys.argv[1]).read_text())
+    with os.fdopen(int(sys.argv[2]), "w", buffering=1) as pipe:
+
+        def send(event: dict[str, Any]) -> None:
+            pipe.write(json.dumps(event) + "\n")
+
+        try:
+            send({"result": work(request, lambda text: send({"step": text}))})
+        except EdgeError as error:
+            send({"error": {"family": error.family, "slug": error.slug} | error.as_dict()})
+
+
+def _start(job: Job) -> _Running:
+    stem = job.name.replace(" ", "-").replace("/", "-")
+    request = job.folder / f"{stem}.request.json"
+    request.write_text(json.dumps(job.request))
+    log = (job.folder / f"{stem}.log").open("w+b")
+    reader, writer = os.pipe()
+    environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if job.threads is not None:
+        environment |= {"OMP_NUM_THREADS": str(job.threads)}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", job.module, str(request), str(writer)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writer,),
+            env=environment,
+        )
+    except BaseException:
+        os.close(reader)
+        log.close()
+        raise
+    finally:
+        os.close(writer)
+    return _Running(job, process, reader, log, time.monotonic() + job.timeout_s)
+
+
+def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
+    """Take in what the pipe holds; False once the child has closed it."""
+    data = os.read(child.pipe, 1 << 16)
+    child.pending += data
+    *lines, child.pending = child.pending.split(b"\n")
+    for line in lines:
+        event = json.loads(line)
+        if "step" in event:
+            on_step(child.job.name, event["step"])
+        elif "error" in event:
+            child.error = _rebuilt(event["error"])
+        else:
+            child.result = event
+    return bool(data) and len(child.pending) <= MAX_LINE_BYTES
+
+
+def _finish(child: _Running) -> Any:
+    try:
+        code = child.process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        _kill(child)
+        code = -signal.SIGKILL
+    tail = _tail(child)
+    os.close(child.pipe)
+    child.log.close()
+    if child.error is not None:
+        raise child.error
+    if child.result is not None:
+        # Native libraries sometimes abort while unloading; the answer is complete by then.
+        return child.result["result"]
+    if code < 0:
+        raise ConversionError(
+            "native-crash",
+            f"{child.job.name} ended by {_signal_name(-code)}.",
+            f"The native library crashed on this model. Last words: {tail or 'none'}",
+        )
+    raise ConversionError(
+        "child-failed",
+        f"{child.job.name} failed: {tail or f'exit code {code}'}",
+        "This is a defect or a broken installation; run the command again, then report it.",
+    )
+
+
+def _check_deadlines(children: Any) -> None:
+    for child in children:
+        if time.monotonic() > child.deadline:
+            raise ConversionError(
+                "child-timeout",
+                f"{child.job.name} did not finish within {child.job.timeout_s:.0f} s.",
+                "Use a smaller model or fewer evaluation samples, or a faster machine.",
+            )
+
+
+def _kill(child: _Running) -> None:
+    child.process.kill()
+    child.process.wait(timeout=30)
+    if not child.log.closed:
+        os.close(child.pipe)
+        child.log.close()
+
+
+def _tail(child: _Running) -> str:
+    """The last line the child wrote to its log, where a Python traceback has its message."""
+    child.log.seek(0)
+    lines = child.log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip()[-_TAIL_CHARS:] if lines else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _rebuilt(data: dict[str, str]) -> EdgeError:
+    """The child's error as its own class again."""
+    kinds = {
+        kind.family: kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, EdgeError)
+    }
+    return kinds.get(data["family"], EdgeError)(data["slug"], data["cause"], data["hint"])

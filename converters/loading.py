@@ -1,0 +1,241 @@
+"""From ``path.py:Task`` to a checked task object."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converters.schemes import supported_scheme
+from converters.task import REQUIRED, Preprocess
+from converters.usercode import user_code
+from edge_sdk.contracts.topics import check_name
+from edge_sdk.errors import ConfigError, EdgeError, TaskError
+from edge_sdk.suggest import did_you_mean
+
+MAX_LABELS = 100_000
+MAX_SIDE_PX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
+    """A task whose declared members have been checked; its methods have not run yet."""
+
+    ref: str
+    """``path.py:Class`` with an absolute path."""
+    path: Path
+    task: Any
+    name: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    resolutions: tuple[tuple[int, int], ...]
+    schemes: tuple[str, ...]
+    """The task's own choice; empty when it leaves it to the profiles."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input: 1 for gray, 3 for RGB."""
+        return 1 if self.preprocess.color == "gray" else 3
+
+
+def load_task(ref: str) -> LoadedTask:
+    """Load a user's model file.
+
+    Args:
+        ref: ``path.py:Class``.
+
+    Raises:
+        TaskError: one of the slugs on docs/errors/task.md.
+    """
+    path, class_name = _split(ref)
+    kind = _class_in(_import(path), class_name, path)
+    with user_code(path, f"{class_name}()"):
+        task = kind()
+    missing = [name for name in REQUIRED if not hasattr(task, name)]
+    if missing:
+        raise TaskError(
+            "member-missing",
+            f"{class_name} in {path} lacks {', '.join(missing)}.",
+            _member_hint(missing[0], task),
+        )
+    return LoadedTask(
+        ref=f"{path}:{class_name}",
+        path=path,
+        task=task,
+        name=_name(task, path),
+        labels=_labels(task, path),
+        preprocess=_preprocess(task, path),
+        resolutions=_resolutions(task, path),
+        schemes=_schemes(task, path),
+    )
+
+
+def _split(ref: str) -> tuple[Path, str]:
+    file, colon, class_name = ref.rpartition(":")
+    if not colon or not class_name.isidentifier():
+        raise TaskError(
+            "bad-reference",
+            f"{ref!r} does not name a class in a Python file.",
+            "Write it as path/to/file.py:ClassName.",
+        )
+    path = Path(file).expanduser()
+    if not path.is_file():
+        near = sorted(other.name for other in path.parent.glob("*.py")) if path.name else []
+        raise TaskError(
+            "file-missing",
+            f"There is no file {path}.",
+            did_you_mean(path.name, near) if near else "Check the path.",
+        )
+    return path.resolve(), class_name
+
+
+def _import(path: Path) -> Any:
+    """Run the file as a module of its own; its folder joins the import path for its siblings."""
+    spec = importlib.util.spec_from_file_location(f"edge_task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise TaskError(
+            "not-python",
+            f"{path} is not a Python source file.",
+            "Give a file whose name ends in .py.",
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    try:
+        with user_code(path, f"Importing {path.name}"):
+            spec.loader.exec_module(module)
+    except EdgeError as error:
+        sys.modules.pop(spec.name, None)
+        raise _import_error(error, path) from error
+    return module
+
+
+def _import_error(error: EdgeError, path: Path) -> EdgeError:
+    """Name the two failures of an import that deserve their own hint."""
+    cause = error.__cause__
+    if isinstance(cause, SyntaxError):
+        return TaskError(
+            "syntax-error",
+            f"{cause.filename or path}:{cause.lineno}: {cause.msg}.",
+            "Correct the Python syntax there.",
+        )
+    if isinstance(cause, UnicodeDecodeError):
+        return TaskError(
+            "not-python", f"{path} is not UTF-8 text: {cause.reason}.", "Give a Python source file."
+        )
+    if isinstance(cause, ModuleNotFoundError):
+        return TaskError(
+            "import-missing",
+            f"{error.cause.removesuffix('.')} (needed by {path}).",
+            f"Install the package that provides {cause.name}.",
+        )
+    return error
+
+
+def _class_in(module: Any, class_name: str, path: Path) -> Any:
+    kind = getattr(module, class_name, None)
+    if isinstance(kind, type):
+        return kind
+    own = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    raise TaskError(
+        "class-missing",
+        f"{path} has no class {class_name}.",
+        did_you_mean(class_name, own) if own else "The file defines no class at all.",
+    )
+
+
+def _member_hint(missing: str, task: object) -> str:
+    own = [name for name in dir(task) if not name.startswith("_") and name not in REQUIRED]
+    hint = did_you_mean(missing, own) if own else ""
+    suggestion = f" {hint}" if hint.startswith("Did") else ""
+    return f"The protocol is converters/task.py:Task; examples/digits shows one.{suggestion}"
+
+
+def _invalid(path: Path, what: str, hint: str) -> TaskError:
+    return TaskError("member-invalid", f"{path}: {what}", hint)
+
+
+def _name(task: Any, path: Path) -> str:
+    try:
+        return check_name(str(task.name), "task name")
+    except ConfigError as error:
+        raise _invalid(path, error.cause, error.hint) from error
+
+
+def _labels(task: Any, path: Path) -> tuple[str, ...]:
+    labels = task.labels
+    good = (
+        isinstance(labels, list | tuple)
+        and 2 <= len(labels) <= MAX_LABELS
+        and all(isinstance(label, str) and label for label in labels)
+        and len(set(labels)) == len(labels)
+    )
+    if not good:
+        raise _invalid(
+            path,
+            f"labels must be at least two different strings, got {_short(labels)}.",
+            'For example labels = ("cat", "dog").',
+        )
+    return tuple(labels)
+
+
+def _preprocess(task: Any, path: Path) -> Preprocess:
+    value = task.preprocess
+    channels = {"gray": 1, "rgb": 3}
+    if not isinstance(value, Preprocess):
+        raise _invalid(
+            path,
+            f"preprocess is {type(value).__name__}, not Preprocess.",
+            "from converters.task import Preprocess",
+        )
+    if not (
+        len(value.mean) == len(value.std) == channels.get(value.color, -1)
+        and all(std > 0 for std in value.std)
+    ):
+        raise _invalid(
+            path,
+            f"preprocess needs one mean and one positive std per channel of {value.color!r}.",
+            "Gray has one channel, rgb three; the unit is pixels, 0 to 255.",
+        )
+    return value
+
+
+def _resolutions(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
+    found = task.resolutions
+    good = isinstance(found, list | tuple) and found and all(map(_is_size, found))
+    if not good or len(set(map(tuple, found))) != len(found):
+        raise _invalid(
+            path,
+            f"resolutions must be different (height, width) pairs, got {_short(found)}.",
+            "For example resolutions = ((32, 32), (24, 24)), the full one first.",
+        )
+    return tuple((int(height), int(width)) for height, width in found)
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(side, int) and 1 <= side <= MAX_SIDE_PX for side in value)
+    )
+
+
+def _schemes(task: Any, path: Path) -> tuple[str, ...]:
+    schemes = getattr(task, "schemes", ())
+    if not isinstance(schemes, list | tuple):
+        raise _invalid(path, "schemes must be a tuple of names.", 'schemes = ("static_wi8_ai8",)')
+    for scheme in schemes:
+        supported_scheme(str(scheme))
+    return tuple(map(str, schemes))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

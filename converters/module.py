@@ -1,0 +1,165 @@
+"""The user's module: built, loaded with weights, checked, made safe to export."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from converters.data import check_inputs
+from converters.loading import LoadedTask
+from converters.task import Floats
+from converters.usercode import first_line, user_code
+from edge_sdk.durable import DiskStorage
+from edge_sdk.errors import TaskError
+
+_BATCH = 128
+
+
+def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
+    """The task's module in evaluation mode, ready to export.
+
+    Parameters and buffers are cloned contiguous: the TFLite exporter reads the memory of a
+    non-contiguous constant in the wrong order without saying so.
+
+    Raises:
+        TaskError: ``task.not-a-module``, ``task.bad-weights``, ``task.batchnorm-training``,
+            ``task.user-code-failed``.
+    """
+    with user_code(task.path, "build()"):
+        module = task.task.build()
+    if not isinstance(module, nn.Module):
+        raise TaskError(
+            "not-a-module",
+            f"{task.path}: build() returned {type(module).__name__}, not a torch.nn.Module.",
+            "Return the module itself.",
+        )
+    if weights is not None:
+        load_weights(module, weights)
+    module.eval()
+    _refuse_training_layers(task, module)
+    return contiguous(module.float().cpu())
+
+
+def contiguous(module: nn.Module) -> nn.Module:
+    """Clone every parameter and buffer into contiguous memory, in place."""
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if not tensor.is_contiguous():
+                tensor.set_(tensor.clone(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
+            tensor.requires_grad_(False)
+    return module
+
+
+def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) -> torch.Tensor:
+    """The task's example input, proven to run through the module.
+
+    Raises:
+        TaskError: ``task.bad-batch``, ``task.bad-output``, ``task.user-code-failed``.
+    """
+    with user_code(task.path, f"example_input({height}, {width})"):
+        example = task.task.example_input(height, width)
+    checked = check_inputs(task, example, height, width, f"example_input({height}, {width})")
+    one = torch.from_numpy(checked[:1].copy())
+    with user_code(task.path, f"The module's forward at {height}x{width}"), torch.inference_mode():
+        output = module(one)
+    expected = (1, len(task.labels))
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise TaskError(
+            "bad-output",
+            f"{task.path.name}: the module returns {found} for one {height}x{width} input; "
+            f"logits of shape {expected} were expected, one per label.",
+            "Return one tensor (N, number of labels) of raw scores.",
+        )
+    if not torch.isfinite(output).all():
+        raise TaskError(
+            "bad-output",
+            f"{task.path.name}: the module returns NaN or infinity for the example input.",
+            "Check the weights: they may be damaged or the training may have diverged.",
+        )
+    return one
+
+
+def reference_outputs(task: LoadedTask, module: nn.Module, inputs: Floats) -> Floats:
+    """What PyTorch answers, float32 (N, classes), in batches.
+
+    Raises:
+        TaskError: ``task.user-code-failed``.
+    """
+    parts = []
+    with user_code(task.path, "The module's forward"), torch.inference_mode():
+        for start in range(0, len(inputs), _BATCH):
+            part = module(torch.from_numpy(inputs[start : start + _BATCH]))
+            parts.append(part.numpy().astype(np.float32))
+    return np.concatenate(parts)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a state dict written by :func:`save_weights` (or ``torch.save`` of one).
+
+    Only tensors are unpickled (``weights_only``): a weights file cannot run code.
+
+    Raises:
+        TaskError: ``task.weights-missing`` or ``task.bad-weights``.
+    """
+    if not path.is_file():
+        raise TaskError(
+            "weights-missing",
+            f"There is no weights file {path}.",
+            "Train one with: edge model train FILE.py:Task -o weights.pt",
+        )
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - pickle raises anything at all on a broken file
+        raise _bad_weights(path, f"is not a PyTorch weights file: {first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise _bad_weights(path, f"holds {type(state).__name__}, not a state dict.")
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        detail = " ".join(lines[1:3])[:300] or first_line(error)
+        raise _bad_weights(path, f"does not fit the module. {detail}") from error
+    if any(not torch.isfinite(t).all() for t in module.state_dict().values() if t.is_floating_point()):
+        raise _bad_weights(path, "holds NaN or infinity.")
+
+
+def save_weights(module: nn.Module, path: Path) -> int:
+    """Write the state dict atomically; returns its size in bytes.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; an older file stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(module.state_dict(), buffer)
+    data = buffer.getvalue()
+    DiskStorage().write(path, data)
+    return len(data)
+
+
+def _bad_weights(path: Path, what: str) -> TaskError:
+    return TaskError(
+        "bad-weights",
+        f"{path} {what}",
+        "Give the file that training this very module wrote.",
+    )
+
+
+def _refuse_training_layers(task: LoadedTask, module: nn.Module) -> None:
+    """A BatchNorm that would use the statistics of the batch exports as something else."""
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        if layer.training or layer.running_mean is None:
+            why = "stays in training mode after eval()" if layer.training else "keeps no statistics"
+            raise TaskError(
+                "batchnorm-training",
+                f"{task.path.name}: the BatchNorm {name!r} {why}; its answer would depend on the "
+                "other samples of the batch.",
+                "Let eval() reach it, and build it with track_running_stats=True.",
+            )

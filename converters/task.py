@@ -1,0 +1,108 @@
+"""The protocol of a user's model file: a class that builds a module and knows its data.
+
+``edge model convert path.py:Task`` loads the file, creates ``Task()`` and asks it for everything
+else. The class need not inherit from anything here; a plain class with these names will do.
+Arrays are laid out (N, C, H, W) float32, already normalised as :attr:`Task.preprocess` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.contracts.manifest import Preprocess
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["OPTIONAL", "REQUIRED", "Preprocess", "Task", "TrainableTask", "top1"]
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+class Task(Protocol):
+    """What every task provides. Optional members are listed in :data:`OPTIONAL`."""
+
+    name: str
+    """Letters, digits, dots, dashes, underscores; becomes the release's default name."""
+    labels: Sequence[str]
+    """Class names in the order of the module's outputs."""
+    preprocess: Preprocess
+    """How a device turns a camera frame into the input."""
+    resolutions: Sequence[tuple[int, int]]
+    """(height, width) in pixels, the full resolution first."""
+
+    def build(self) -> torch.nn.Module:
+        """The module: (N, C, H, W) float32 to logits (N, len(labels)) float32."""
+
+    def example_input(self, height: int, width: int) -> torch.Tensor:
+        """One input, (1, C, height, width) float32."""
+
+    def calibration(self, height: int, width: int) -> Iterable[torch.Tensor]:
+        """Batches (N, C, height, width) float32 that cover what the device will see.
+
+        They fix the ranges of the integer types and must not come from :meth:`evaluation`.
+        """
+
+    def evaluation(
+        self, height: int, width: int
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor | Sequence[int]]]:
+        """Held-out batches (N, C, height, width) float32 with N class indexes.
+
+        The same samples in the same order at every resolution.
+        """
+
+
+class TrainableTask(Task, Protocol):
+    """A task that ``edge model train`` can train."""
+
+    epochs: int
+
+    def training(
+        self, height: int, width: int, seed: int
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """One epoch of batches with class indexes.
+
+        Called with the same ``seed`` for each resolution, it yields the same samples in the same
+        order; each step trains on all resolutions of a batch.
+        """
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """A scalar to minimise."""
+
+
+REQUIRED = (
+    "name",
+    "labels",
+    "preprocess",
+    "resolutions",
+    "build",
+    "example_input",
+    "calibration",
+    "evaluation",
+)
+"""Members without which nothing can be converted."""
+
+OPTIONAL = ("schemes", "score", "training", "loss", "epochs", "learning_rate")
+"""``schemes``: names from :mod:`converters.schemes`; ``score(outputs, labels) -> float`` in place
+of top-1 accuracy, higher is better, 0..1; the rest is for ``edge model train``."""
+
+
+def top1(outputs: Floats, labels: Integers) -> float:
+    """Share of samples whose largest output is the label's; the default ``score``.
+
+    Args:
+        outputs: (N, classes).
+        labels: (N,) class indexes.
+    """
+    return float(np.mean(np.argmax(outputs, axis=1) == labels))
+
+
+def score_of(task: Any, outputs: Floats, labels: Integers) -> float:
+    """The task's own score where it has one, else :func:`top1`."""
+    own = getattr(task, "score", None)
+    return float(own(outputs, labels)) if own is not None else top1(outputs, labels)

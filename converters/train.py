@@ -1,0 +1,173 @@
+"""Training a task at all of its resolutions at once.
+
+Each step runs the same batch at every resolution and adds the losses, so that a lower resolution
+is a cheaper run of the same weights instead of a different model (the idea of Touvron et al.,
+"Fixing the train-test resolution discrepancy", 2019, taken to several test resolutions).
+AdamW with a cosine schedule over epochs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from converters.data import evaluation_set
+from converters.loading import LoadedTask
+from converters.module import build_module, reference_outputs
+from converters.task import score_of
+from converters.usercode import user_code
+from edge_sdk.errors import TaskError
+
+MAX_EPOCHS = 10_000
+DEFAULT_LEARNING_RATE = 3e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One finished epoch."""
+
+    number: int
+    epochs: int
+    loss: float
+    accuracy: float
+    """On the held-out set, at the full resolution."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained module and what it scores on the held-out set."""
+
+    module: nn.Module
+    accuracy: dict[str, float]
+    """By resolution, e.g. ``32x32``."""
+    history: tuple[Epoch, ...]
+
+
+def train(
+    task: LoadedTask,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> Trained:
+    """Train the task's module from scratch.
+
+    Args:
+        task: must also provide ``training`` and ``loss``.
+        seed: fixes the initial weights and the order and augmentation of the data.
+        epochs: overrides the task's own number.
+        report: called after every epoch.
+
+    Raises:
+        TaskError: ``task.not-trainable``, ``task.bad-loss``, ``task.user-code-failed``.
+    """
+    count = _epochs(task, epochs)
+    torch.manual_seed(seed)
+    torch.set_num_threads(min(os.cpu_count() or 1, 8))
+    module = build_module(task, None).requires_grad_(True)
+    rate = float(getattr(task.task, "learning_rate", DEFAULT_LEARNING_RATE))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
+    held_out = evaluation_set(task, *task.resolutions[0])
+    history: list[Epoch] = []
+    for number in range(1, count + 1):
+        started = time.monotonic()
+        _set_rate(optimizer, rate * _cosine(number - 1, count))
+        loss = _epoch(task, module, optimizer, seed * MAX_EPOCHS + number)
+        module.eval()
+        accuracy = _accuracy(task, module, held_out)
+        history.append(Epoch(number, count, loss, accuracy, time.monotonic() - started))
+        report(history[-1])
+    scores = {
+        f"{height}x{width}": _accuracy(task, module, evaluation_set(task, height, width))
+        for height, width in task.resolutions
+    }
+    return Trained(module, scores, tuple(history))
+
+
+def _epochs(task: LoadedTask, epochs: int | None) -> int:
+    missing = [name for name in ("training", "loss") if not hasattr(task.task, name)]
+    if missing:
+        raise TaskError(
+            "not-trainable",
+            f"{task.ref} lacks {' and '.join(missing)}.",
+            "Add them (see converters/task.py:TrainableTask), or bring weights of your own.",
+        )
+    count = epochs if epochs is not None else int(getattr(task.task, "epochs", 10))
+    if not 1 <= count <= MAX_EPOCHS:
+        raise TaskError(
+            "not-trainable", f"{count} epochs were asked for.", f"Give 1 to {MAX_EPOCHS}."
+        )
+    return count
+
+
+def _epoch(task: LoadedTask, module: nn.Module, optimizer: Any, seed: int) -> float:
+    """One pass over the training data; the mean loss."""
+    module.train()
+    total, steps = 0.0, 0
+    for step in _steps(task, seed):
+        optimizer.zero_grad()
+        for inputs, targets in step:
+            with user_code(task.path, "loss()"):
+                loss = task.task.loss(module(inputs), targets)
+            value = _finite(task, loss)
+            loss.backward()
+            total += value / len(step)
+        nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+        optimizer.step()
+        steps += 1
+    if steps == 0:
+        raise TaskError(
+            "no-data", f"{task.path.name}: training() yields no batch.", "Yield at least one."
+        )
+    return total / steps
+
+
+def _steps(task: LoadedTask, seed: int) -> Iterator[tuple[Any, ...]]:
+    """The same batch at every resolution, batch by batch."""
+    with user_code(task.path, "training()"):
+        sources = [iter(task.task.training(h, w, seed)) for h, w in task.resolutions]
+    while True:
+        with user_code(task.path, "training()"):
+            step = tuple(next(source, None) for source in sources)
+        if any(batch is None for batch in step):
+            return
+        yield step
+
+
+def _finite(task: LoadedTask, loss: Any) -> float:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise TaskError(
+            "bad-loss", f"{task.path.name}: loss() must return a scalar tensor.", "Return its mean."
+        )
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TaskError(
+            "bad-loss",
+            f"{task.path.name}: the loss became {value}.",
+            "Lower learning_rate, or look for NaN in the training data.",
+        )
+    return value
+
+
+def _accuracy(task: LoadedTask, module: nn.Module, samples: Any) -> float:
+    module.eval()
+    outputs = reference_outputs(task, module, samples.inputs)
+    with user_code(task.path, "score()"):
+        return score_of(task.task, outputs, samples.labels)
+
+
+def _cosine(step: int, steps: int) -> float:
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _set_rate(optimizer: Any, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
