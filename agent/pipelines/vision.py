@@ -1,0 +1,98 @@
+"""Image classification: frame to decision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from agent.pipelines.pixels import Pixels
+from agent.pipelines.preprocess import Preprocessor
+from agent.sources.base import Frame
+from edge_sdk.contracts.manifest import Artifact, TaskInfo
+from edge_sdk.contracts.operating_point import TensorSpec
+from edge_sdk.contracts.telemetry import Decision
+from edge_sdk.errors import ContractError
+from edge_sdk.runtime.engine import Engine, dequantize
+
+
+class VisionPipeline:
+    """A loaded model with everything around it.
+
+    Args:
+        engine: the loaded artifact; the pipeline closes it.
+        artifact: what the release says about it; its specs hold, as a file does not always say
+            which axis is which.
+        task: labels and preprocessing.
+        pixels: the pixel operations.
+
+    Raises:
+        ContractError: ``contract.model-input`` or ``contract.model-output`` when engine, artifact
+            and task do not fit together.
+    """
+
+    def __init__(self, engine: Engine, artifact: Artifact, task: TaskInfo, pixels: Pixels) -> None:
+        self.engine = engine
+        check_specs(engine, artifact)
+        self._output = artifact.outputs[0]
+        self._labels = task.labels
+        if self._output.shape != (1, len(task.labels)):
+            raise ContractError(
+                "model-output",
+                f"The model's output is {list(self._output.shape)} for {len(task.labels)} labels.",
+                "A classifier gives one logit per label; correct the task and convert again.",
+            )
+        buffer = engine.input_buffer(0)
+        self._preprocess = Preprocessor(task.preprocess, artifact.inputs[0], pixels, buffer)
+
+    def process(self, frame: Frame) -> Decision:
+        """Decide on one frame.
+
+        Raises:
+            RuntimeUnavailableError: the inference failed.
+            ContractError: ``contract.model-output`` when the scores are no numbers.
+        """
+        (stored,) = self.engine.run((self._preprocess(frame.image),))
+        logits = dequantize(stored, self._output)[0]
+        top = float(logits.max())
+        if not math.isfinite(top):
+            raise ContractError(
+                "model-output",
+                f"The model's scores for frame {frame.number} are not finite.",
+                "Run the golden test on this device; if it passes, the frame drove the model out "
+                "of its range: convert with calibration data like it.",
+            )
+        return Decision(
+            frame=frame.number,
+            label=self._labels[int(logits.argmax())],
+            # Softmax of the largest logit: its own term is exp(0).
+            score=1.0 / float(np.exp(logits - np.float32(top)).sum()),
+            expected=frame.label,
+        )
+
+    def close(self) -> None:
+        """Free the model."""
+        self.engine.close()
+
+
+def check_specs(engine: Engine, artifact: Artifact) -> None:
+    """Hold a loaded model to what the release says about it.
+
+    Raises:
+        ContractError: ``contract.model-input`` or ``contract.model-output``.
+    """
+    for slug, real, said in (
+        ("model-input", engine.inputs, artifact.inputs),
+        ("model-output", engine.outputs, artifact.outputs),
+    ):
+        if len(said) != 1 or [_form(spec) for spec in real] != [_form(spec) for spec in said]:
+            raise ContractError(
+                slug,
+                f"The artifact {artifact.digest[:12]} has {[_form(s) for s in real]} where its "
+                f"release says {[_form(s) for s in said]}; a vision pipeline takes exactly one.",
+                "Convert the model and create the release again.",
+            )
+
+
+def _form(spec: TensorSpec) -> tuple[str, tuple[int, ...]]:
+    return spec.dtype, spec.shape

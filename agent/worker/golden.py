@@ -1,0 +1,152 @@
+"""The golden test: does every artifact give on this device what it gave on the host?"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.pipelines.vision import check_specs
+from agent.worker.points import Points
+from agent.worker.protocol import GoldenDone
+from edge_sdk.contracts.manifest import Artifact
+from edge_sdk.errors import ContractError, EdgeError
+from edge_sdk.runtime.engine import Array, Engine, dequantize, quantize, to_layout
+
+MAX_VECTOR_BYTES = 512 * 1024 * 1024
+"""Unpacked size of one artifact's golden vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Inputs and the outputs that belong to them."""
+
+    input: Array
+    """(N, C, H, W) float32."""
+    output: Array
+    """(N, ...) float32."""
+
+
+def golden_test(points: Points, progress: Callable[[int, int], None]) -> GoldenDone:
+    """Run the golden vectors of every point of the ladder, best first, until one fails.
+
+    Args:
+        points: the release.
+        progress: called with the number of points done and of all, after each.
+
+    Raises:
+        EdgeError: a blob is missing or damaged, its vectors are malformed, or no runtime loads an
+            artifact: the release cannot even be tried.
+    """
+    passed: dict[tuple[str, int], float] = {}
+    largest = 0.0
+    runtimes: set[str] = set()
+    for index, point in enumerate(points.ladder):
+        key = (point.artifact, points.threads(point))
+        if key not in passed:
+            verdict, runtime = _test_point(points, index)
+            if not verdict.ok:
+                return verdict
+            passed[key] = verdict.max_error
+            runtimes.add(runtime)
+            largest = max(largest, verdict.max_error)
+        progress(index + 1, len(points.ladder))
+    detail = (
+        f"{len(points.ladder)} operating points pass on {', '.join(sorted(runtimes))}; "
+        f"largest output error {largest:.3g}."
+    )
+    return GoldenDone(ok=True, max_error=largest, detail=detail)
+
+
+def _test_point(points: Points, index: int) -> tuple[GoldenDone, str]:
+    point, artifact, engine = points.open(index)
+    try:
+        check_specs(engine, artifact)
+        vectors = read_vectors(points.blob(artifact.golden), artifact)
+        try:
+            error = largest_error(engine, artifact, vectors)
+        except EdgeError as problem:
+            return _failed(point.id, math.inf, problem.cause), engine.runtime
+        return _judge(point.id, error, artifact, engine.runtime), engine.runtime
+    finally:
+        engine.close()
+
+
+def _judge(point: str, error: float, artifact: Artifact, runtime: str) -> GoldenDone:
+    tolerance = artifact.tolerance.get(runtime)
+    if tolerance is None:
+        known = ", ".join(sorted(artifact.tolerance)) or "none"
+        return _failed(point, error, f"the release sets no tolerance for {runtime} (has: {known}).")
+    if not error <= tolerance:
+        return _failed(
+            point, error, f"its outputs on {runtime} are off by {error:.3g}, over {tolerance:.3g}."
+        )
+    return GoldenDone(ok=True, max_error=error, detail="")
+
+
+def _failed(point: str, error: float, why: str) -> GoldenDone:
+    return GoldenDone(ok=False, max_error=error, detail=f"Operating point {point} fails: {why}")
+
+
+def largest_error(engine: Engine, artifact: Artifact, vectors: Vectors) -> float:
+    """Largest absolute difference of any output element; infinite where one is no number.
+
+    Raises:
+        RuntimeUnavailableError: an inference failed.
+    """
+    spec, out = artifact.inputs[0], artifact.outputs[0]
+    largest = 0.0
+    for sample, expected in zip(vectors.input, vectors.output, strict=True):
+        stored = to_layout(quantize(sample[np.newaxis], spec), spec)
+        (result,) = engine.run((stored,))
+        got = dequantize(result, out)[0]
+        if got.shape != expected.shape or not np.isfinite(got).all():
+            return math.inf
+        largest = max(largest, float(np.abs(got - expected).max(initial=0.0)))
+    return largest
+
+
+def read_vectors(data: bytes, artifact: Artifact) -> Vectors:
+    """Golden vectors, checked against the artifact they belong to.
+
+    Args:
+        data: a verified ``.npz`` with ``input`` and ``output``.
+        artifact: what they were recorded from.
+
+    Raises:
+        ContractError: ``contract.bad-golden``.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_VECTOR_BYTES:
+            raise ValueError(f"they unpack to {size >> 20} MiB")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            vectors = Vectors(arrays["input"], arrays["output"])
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise _bad(artifact, f"they cannot be read: {error}") from error
+    shapes = vectors.input.shape, vectors.output.shape
+    kinds = vectors.input.dtype, vectors.output.dtype
+    if set(kinds) != {np.dtype(np.float32)} or min(map(len, shapes)) < 2:
+        raise _bad(artifact, f"they are {kinds[0]} {shapes[0]} and {kinds[1]} {shapes[1]}")
+    if not shapes[0][0] or shapes[0][0] != shapes[1][0]:
+        raise _bad(artifact, f"{shapes[0][0]} inputs and {shapes[1][0]} outputs prove nothing")
+    single = to_layout(vectors.input[:1], artifact.inputs[0]).shape
+    if single != artifact.inputs[0].shape or shapes[1][1:] != artifact.outputs[0].shape[1:]:
+        raise _bad(artifact, f"inputs {shapes[0]} and outputs {shapes[1]} are not the model's")
+    if not (np.isfinite(vectors.input).all() and np.isfinite(vectors.output).all()):
+        raise _bad(artifact, "they hold values that are not finite")
+    return vectors
+
+
+def _bad(artifact: Artifact, what: str) -> ContractError:
+    return ContractError(
+        "bad-golden",
+        f"The golden vectors {artifact.golden[:12]} of artifact {artifact.digest[:12]} are "
+        f"unusable: {what}.",
+        "Convert the model and create the release again.",
+    )

@@ -1,0 +1,135 @@
+"""The operating points of one release on this device, verified before they are loaded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.pipelines.pixels import Pixels
+from agent.pipelines.vision import VisionPipeline
+from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.contracts.base import decode
+from edge_sdk.contracts.manifest import Artifact, Manifest
+from edge_sdk.contracts.operating_point import OperatingPoint
+from edge_sdk.durable import DiskStorage
+from edge_sdk.errors import ContractError, ProfileError, StorageError
+from edge_sdk.runtime.engine import Engine
+from edge_sdk.runtime.negotiate import open_engine
+from edge_sdk.suggest import did_you_mean
+
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A point that is ready to run."""
+
+    index: int
+    pipeline: VisionPipeline
+    load_ms: float
+
+
+class Points:
+    """Loads the points of a ladder.
+
+    Args:
+        manifest: a verified release.
+        blobs: folder of its blobs.
+        profile: which ladder.
+        threads: 0 for each point's own number.
+
+    Raises:
+        ProfileError: ``profile.no-ladder``.
+    """
+
+    def __init__(self, manifest: Manifest, blobs: Path, profile: str, threads: int = 0) -> None:
+        self.manifest = manifest
+        self._store = BlobStore(blobs, DiskStorage())
+        self._threads = threads
+        self.ladder = manifest.ladders.get(profile, ())
+        if not self.ladder:
+            raise ProfileError(
+                "no-ladder",
+                f"Release {manifest.release} {manifest.version} has no ladder for the profile "
+                f"{profile!r}.",
+                f"Convert the model for it. {did_you_mean(profile, manifest.ladders)}",
+            )
+
+    def open(self, index: int) -> tuple[OperatingPoint, Artifact, Engine]:
+        """Verify an artifact's bytes and load it on a runtime.
+
+        Raises:
+            EdgeError: ``contract.bad-manifest``, ``storage.blob-missing``,
+                ``trust.blob-damaged``, or what the runtimes say.
+        """
+        point = self.ladder[index]
+        artifact = self.artifact(point)
+        self._store.verify(artifact.digest)
+        engine = open_engine(
+            self._store.path(artifact.digest),
+            format=artifact.format,
+            threads=self.threads(point),
+        )
+        return point, artifact, engine
+
+    def load(self, index: int, pixels: Pixels) -> Loaded:
+        """A pipeline on one point.
+
+        Raises:
+            EdgeError: as :meth:`open`, or the model does not fit the pipeline.
+        """
+        start = time.perf_counter()
+        _, artifact, engine = self.open(index)
+        try:
+            pipeline = VisionPipeline(engine, artifact, self.manifest.task, pixels)
+        except BaseException:
+            engine.close()
+            raise
+        return Loaded(index, pipeline, (time.perf_counter() - start) * 1e3)
+
+    def threads(self, point: OperatingPoint) -> int:
+        """Threads a point runs on here."""
+        return self._threads or point.threads
+
+    def artifact(self, point: OperatingPoint) -> Artifact:
+        """What a point runs.
+
+        Raises:
+            ContractError: ``contract.bad-manifest``.
+        """
+        artifact = self.manifest.artifacts.get(point.artifact)
+        if artifact is None or artifact.digest != point.artifact:
+            raise ContractError(
+                "bad-manifest",
+                f"Point {point.id} of release {self.manifest.release} {self.manifest.version} "
+                f"runs {point.artifact[:12]}, which the release does not describe.",
+                "Create the release again with this version of edge-sdk.",
+            )
+        return artifact
+
+    def blob(self, digest: str) -> bytes:
+        """A verified blob.
+
+        Raises:
+            EdgeError: ``storage.blob-missing`` or ``trust.blob-damaged``.
+        """
+        return self._store.read(digest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A manifest that the supervisor has verified.
+
+    Raises:
+        EdgeError: ``storage.unreadable``, ``contract.malformed`` or ``contract.too-new``.
+    """
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(MAX_MANIFEST_BYTES)
+    except OSError as error:
+        raise StorageError(
+            "unreadable",
+            f"Cannot read {path}: {error.strerror or error}.",
+            "Check the file's permissions and the health of the disk.",
+        ) from error
+    return decode(data, Manifest, f"The manifest {path}")

@@ -1,0 +1,255 @@
+"""The frame loop: takes frames, decides, reports, and changes operating points in between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.config import PipelineConfig
+from agent.pipelines.pixels import Pixels
+from agent.sources.base import Frame
+from agent.sources.build import build_feed
+from agent.sources.feed import Feed
+from agent.worker.channel import Channel
+from agent.worker.memory import rss_mib
+from agent.worker.meter import Meter
+from agent.worker.points import Loaded, Points
+from agent.worker.protocol import (
+    Finished,
+    PointChanged,
+    PointRefused,
+    Ready,
+    Results,
+    SetPoint,
+    Start,
+    Stats,
+    Stop,
+)
+from agent.worker.swap import Swapper
+from edge_sdk.contracts.telemetry import Decision
+from edge_sdk.errors import ConfigError, ContractError, EdgeError
+
+WAIT_S = 0.1
+"""Longest wait for a frame or a command, so that the heartbeat and commands stay prompt."""
+LOGGED_ERRORS = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What a frame loop is asked to do."""
+
+    pipeline: PipelineConfig
+    start_point: int
+    hold: bool
+    stats_interval_s: float
+
+
+class FrameLoop:
+    """Serves until the stream ends or it is told to stop.
+
+    Args:
+        points: the release.
+        channel: to the supervisor.
+        options: source, first point, batching.
+        pixels: the pixel operations.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        channel: Channel,
+        options: ServeOptions,
+        pixels: Pixels,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._points = points
+        self._channel = channel
+        self._options = options
+        self._clock = clock
+        self._pixels = pixels
+        self._swapper = Swapper(lambda index: points.load(index, pixels))
+        self._meter = Meter()
+        self._decisions: list[Decision] = []
+        self._started = not options.hold
+        self._stopping = False
+        self._feed: Feed | None = None
+        self._dropped_before = 0
+        self._errors_logged = 0
+        self._stats_due = 0.0
+        self._batch_due = 0.0
+
+    def run(self) -> Finished:
+        """Load, report :class:`Ready`, and serve.
+
+        Raises:
+            EdgeError: the first point cannot be loaded, or the source cannot be opened or read.
+        """
+        # The source is built first, so that a missing extra or labels file is known before Ready.
+        feed = build_feed(self._options.pipeline.source)
+        start = min(max(self._options.start_point, 0), len(self._points.ladder) - 1)
+        self._current = self._points.load(start, self._pixels)
+        self._report_ready(self._current)
+        self._stats_due = self._clock() + self._options.stats_interval_s
+        try:
+            self._hold()
+            if not self._stopping:
+                self._feed = feed
+                feed.start()
+                self._serve(feed)
+        finally:
+            feed.close()
+        self._flush()
+        self._send_stats()
+        return Finished(reason="stopped" if self._stopping else "end-of-stream")
+
+    def _hold(self) -> None:
+        while not (self._started or self._stopping):
+            self._obey(timeout_s=WAIT_S)
+            self._between_frames()
+
+    def _serve(self, feed: Feed) -> None:
+        while not (self._stopping or feed.ended):
+            frame = feed.get(WAIT_S)
+            if frame is not None:
+                self._decide(frame)
+            self._between_frames()
+            self._obey()
+
+    def _decide(self, frame: Frame) -> None:
+        start = time.perf_counter()
+        try:
+            decision = self._current.pipeline.process(frame)
+        except Exception as error:  # noqa: BLE001 - process boundary: one bad frame is one error
+            self._frame_failed(frame, error)
+            return
+        self._meter.decided(decision, (time.perf_counter() - start) * 1e3)
+        if not self._decisions:
+            self._batch_due = self._clock() + self._options.pipeline.publish.max_interval_s
+        self._decisions.append(decision)
+        if len(self._decisions) >= self._options.pipeline.publish.batch:
+            self._flush()
+
+    def _frame_failed(self, frame: Frame, error: Exception) -> None:
+        self._meter.failed()
+        if self._errors_logged < LOGGED_ERRORS:
+            self._errors_logged += 1
+            known = isinstance(error, EdgeError)
+            log.error("Frame %d failed: %s", frame.number, error, exc_info=not known)
+
+    def _between_frames(self) -> None:
+        if self._swapper.busy:
+            self._swap()
+        now = self._clock()
+        if self._decisions and now >= self._batch_due:
+            self._flush()
+        if now >= self._stats_due and not self._channel.congested:
+            self._stats_due = now + self._options.stats_interval_s
+            self._send_stats()
+
+    def _obey(self, timeout_s: float = 0.0) -> None:
+        command = self._channel.command(timeout_s)
+        while command is not None:
+            if isinstance(command, Stop):
+                self._stopping = True
+            elif isinstance(command, Start):
+                self._started = True
+            elif isinstance(command, SetPoint):
+                self._request(command.index)
+            command = self._channel.command()
+
+    def _request(self, index: int) -> None:
+        if not 0 <= index < len(self._points.ladder):
+            size = len(self._points.ladder)
+            error = ContractError(
+                "no-such-point",
+                f"Operating point {index} was asked for; the ladder has {size}, from 0.",
+                "Restart the agent, so that governor and worker know the same release.",
+            )
+            self._refuse(index, error)
+        elif index == self._current.index:
+            self._swapper.cancel()
+            self._announce(self._current, 0.0)
+        else:
+            self._swapper.request(index)
+
+    def _swap(self) -> None:
+        outcome = self._swapper.poll()
+        if isinstance(outcome, Loaded):
+            # Results and statistics never mix two points.
+            self._flush()
+            self._send_stats()
+            self._current.pipeline.close()
+            self._current = outcome
+            self._announce(outcome, outcome.load_ms)
+        elif outcome is not None:
+            self._refuse(*outcome)
+
+    def _refuse(self, index: int, error: EdgeError) -> None:
+        self._channel.send(
+            PointRefused(index=index, code=error.code, cause=error.cause, hint=error.hint)
+        )
+
+    def _announce(self, loaded: Loaded, load_ms: float) -> None:
+        engine = loaded.pipeline.engine
+        self._channel.send(
+            PointChanged(
+                index=loaded.index, load_ms=load_ms, runtime=engine.runtime, unit=engine.unit
+            )
+        )
+
+    def _report_ready(self, loaded: Loaded) -> None:
+        engine = loaded.pipeline.engine
+        self._channel.send(
+            Ready(
+                point=loaded.index,
+                load_ms=loaded.load_ms,
+                runtime=engine.runtime,
+                unit=engine.unit,
+                rss_mib=rss_mib(),
+            )
+        )
+
+    def _flush(self) -> None:
+        if self._decisions:
+            batch = Results(point=self._current.index, decisions=tuple(self._decisions))
+            if not self._channel.send(batch):
+                self._meter.lost_results(len(self._decisions))
+            self._decisions.clear()
+
+    def _send_stats(self) -> None:
+        self._channel.send(self._stats())
+
+    def _stats(self) -> Stats:
+        feed = self._feed
+        dropped = feed.dropped if feed else 0
+        stats = self._meter.take(
+            point=self._current.index,
+            dropped=dropped - self._dropped_before,
+            queue_depth=feed.depth if feed else 0,
+            rss_mib=rss_mib(),
+            source=feed.trouble if feed else "",
+        )
+        self._dropped_before = dropped
+        return stats
+
+
+def serve_options(
+    pipeline: PipelineConfig | None, start_point: int, hold: bool, stats_interval_s: float
+) -> ServeOptions:
+    """Options from a worker's specification.
+
+    Raises:
+        ConfigError: ``config.source-incomplete`` without a pipeline.
+    """
+    if pipeline is None:
+        raise ConfigError(
+            "source-incomplete",
+            "A serving worker was given no pipeline.",
+            "Set [pipeline.source] in the agent's configuration.",
+        )
+    return ServeOptions(pipeline, start_point, hold, max(stats_interval_s, 0.05))
