@@ -119,7 +119,7 @@ def build(
         link=link,
         sense=sensors.read,
         process_rss_mib=_rss_mib,
-        notify=Notifier.from_environment(environment).send,
+        notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),
     )
     template = WorkerSpec(

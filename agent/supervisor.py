@@ -17,6 +17,7 @@ from agent.adapt.governor import Decision, Governor, GovernorState
 from agent.config import AgentConfig
 from agent.link.mqtt import Connected, Disconnected, Incoming, Message, MqttLink
 from agent.meter import Interval
+from agent.notify import Notifier
 from agent.sense.sample import PressureSample
 from agent.service import ModelService
 from agent.status import StatusSocket
@@ -57,7 +58,8 @@ class Supervisor:
         link: the broker.
         sense: reads pressure; called about twice a second.
         process_rss_mib: resident memory of a process id, 0.0 when it is gone.
-        notify: tells the service manager ``READY=1`` and the like.
+        notifier: the service manager, if one started us.
+        status: answers ``edge-agent status``.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Supervisor:
         link: MqttLink,
         sense: Callable[[], PressureSample],
         process_rss_mib: Callable[[int | None], float],
-        notify: Callable[[str], None],
+        notifier: Notifier,
         status: StatusSocket,
     ) -> None:
         self._config = config
@@ -77,7 +79,7 @@ class Supervisor:
         self._link = link
         self._sense = sense
         self._rss_mib = process_rss_mib
-        self._notify = notify
+        self._notifier = notifier
         self._status = status
         self._topics = Topics(config.tenant)
         self._service: ModelService
@@ -110,11 +112,11 @@ class Supervisor:
         """
         self._updater.start()
         self._link.start()
-        self._notify("READY=1")
+        self._notifier.ready(self._config.device_id)
         while not should_stop():
             self._wait(wake_fd)
             self.tick()
-        self._notify("STOPPING=1")
+        self._notifier.stopping()
         self._service.stop()
         self._publish_state(online=False)
         self._link.flush(1.0)
@@ -133,7 +135,7 @@ class Supervisor:
             self._publish_telemetry()
         if self._is_due("state", STATE_S):
             self._publish_state(online=True)
-            self._notify("WATCHDOG=1")
+            self._notifier.alive()
 
     def _wait(self, wake_fd: int) -> None:
         poller = select.poll()

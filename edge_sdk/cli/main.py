@@ -64,3 +64,7 @@ def main() -> None:
     )
     click.version_option(__version__)(group)
     group()
+
+
+if __name__ == "__main__":
+    main()
