@@ -16,7 +16,9 @@ class Board:
 
     def __init__(self, root: Path, model: str) -> None:
         self.root = root
-        self._write("proc/meminfo", f"MemTotal: {TOTAL_KIB} kB\nMemAvailable: {TOTAL_KIB // 2} kB\n")
+        self._write(
+            "proc/meminfo", f"MemTotal: {TOTAL_KIB} kB\nMemAvailable: {TOTAL_KIB // 2} kB\n"
+        )
         self._write("proc/pressure/memory", _psi(0.0))
         self._write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
         if model:

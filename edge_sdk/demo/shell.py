@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.cli.output import Output
@@ -22,11 +23,19 @@ class DemoStepError(EdgeError):
     exit_code = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A command that has been started."""
+
+    arguments: tuple[str, ...]
+    process: subprocess.Popen[str]
+
+
 class Shell:
     """Runs ``edge`` commands in processes of their own.
 
     Args:
-        output: where commands and their tables are shown.
+        output: where commands are shown.
     """
 
     def __init__(self, output: Output) -> None:
@@ -38,55 +47,42 @@ class Shell:
         Raises:
             DemoStepError: ``demo.step-failed``.
         """
-        self._output.line(f"  $ edge {shlex.join(arguments)}", style="dim")
-        return self.quiet(*arguments)
+        return self.finish(self.begin(*arguments))
 
-    def quiet(self, *arguments: str) -> Any:
-        """As :meth:`run`, without showing the command."""
-        done = subprocess.run(
-            [sys.executable, "-m", "edge_sdk.cli.main", *arguments, "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=COMMAND_LIMIT_S,
-            check=False,
-            text=True,
-        )
-        return _result(arguments, done)
-
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str) -> Running:
         """Show a command and start it in the background; end it with :meth:`finish`."""
         self._output.line(f"  $ edge {shlex.join(arguments)}", style="dim")
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "edge_sdk.cli.main", *arguments, "--json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        return Running(arguments, process)
 
-    def finish(self, process: subprocess.Popen[str]) -> Any:
+    def finish(self, running: Running) -> Any:
         """Wait for a command that :meth:`begin` started; returns its result."""
+        process = running.process
         try:
             out, err = process.communicate(timeout=COMMAND_LIMIT_S)
         except BaseException:
             process.kill()
             process.wait()
             raise
-        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-        return _result(tuple(process.args)[3:-1], done)
+        return _result(running.arguments, process.returncode, out, err)
 
 
-def _result(arguments: Sequence[str], done: subprocess.CompletedProcess[str]) -> Any:
+def _result(arguments: Sequence[str], code: int, out: str, err: str) -> Any:
     try:
-        document = json.loads(done.stdout)
+        document = json.loads(out)
     except json.JSONDecodeError:
-        tail = " | ".join(done.stderr.strip().splitlines()[-3:])
-        document = {"error": {"code": f"exit {done.returncode}", "cause": tail, "hint": ""}}
+        tail = " | ".join(err.strip().splitlines()[-3:])
+        document = {"error": {"code": f"exit {code}", "cause": tail, "hint": ""}}
     error = document.get("error")
-    if error is None and done.returncode == 0:
+    if error is None and code == 0:
         return document["result"]
-    error = error or {"code": f"exit {done.returncode}", "cause": "it failed", "hint": ""}
+    error = error or {"code": f"exit {code}", "cause": "it failed", "hint": ""}
     raise DemoStepError(
         "step-failed",
         f"`edge {shlex.join(arguments)}` failed: {error['code']}: {error['cause']}",
