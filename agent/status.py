@@ -6,14 +6,17 @@ A socket costs no flash writes and cannot be stale: nobody answers when no agent
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 
 from edge_sdk.durable import storage_error
-from edge_sdk.errors import LinkError
+from edge_sdk.errors import ConfigError, LinkError
 
 SOCKET_NAME = "agent.sock"
 MAX_STATUS_BYTES = 1 << 20
+MAX_PATH_BYTES = 107
+"""``sun_path`` holds 108 bytes including the final zero (unix(7))."""
 _TIMEOUT_S = 2.0
 
 
@@ -21,7 +24,19 @@ class StatusSocket:
     """The agent's side: answers each connection with the current document."""
 
     def __init__(self, folder: Path) -> None:
+        """Listen in ``folder``.
+
+        Raises:
+            ConfigError: ``config.runtime-dir-too-long``.
+            StorageError: the folder cannot be used.
+        """
         self._path = folder / SOCKET_NAME
+        if len(os.fsencode(self._path)) > MAX_PATH_BYTES:
+            raise ConfigError(
+                "runtime-dir-too-long",
+                f"The status socket's path {self._path} is longer than {MAX_PATH_BYTES} bytes.",
+                "Choose a shorter runtime_dir; the limit is the kernel's.",
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._path.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ def _status(options: argparse.Namespace, output: Output) -> int:
     from agent.status import read_status
 
     config = load_config(options.config, process_environment())
-    status = json.loads(read_status(config.runtime_dir))
+    status = json.loads(read_status(Path(config.runtime_dir)))
     output.pairs({name: value for name, value in status.items() if not isinstance(value, dict)})
     for name, value in status.items():
         if isinstance(value, dict):

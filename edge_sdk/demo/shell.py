@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_sdk.cli.output import Output
+from edge_sdk.demo.processes import die_with_parent
 from edge_sdk.errors import EdgeError
 
 COMMAND_LIMIT_S = 900.0
@@ -58,6 +59,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=die_with_parent,
         )
         return Running(arguments, process)
 
