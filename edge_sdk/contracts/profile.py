@@ -92,9 +92,9 @@ class CostRow(Config, kw_only=True):
     """Number of models in the fit."""
     error_percent: Positive
     """Leave-one-out mean absolute percentage error on the fitted models."""
-    transfer_percent: Annotated[float, Meta(ge=0)] = 0.0
-    """Further error when another runtime runs the network than :attr:`runtime`, or when the row
-    comes from a related board; adds to the width of the predicted band."""
+    transfer_percent: dict[str, Annotated[float, Meta(ge=0)]] = {}
+    """By each other runtime the row may stand in for: the further error of doing so (and of using
+    a related board's row), which widens the predicted band."""
     device: str = ""
     """Board the row was measured on, where it is not this one."""
     source: str
