@@ -1,72 +1,89 @@
-"""A worker process that does what the test says; implements :class:`agent.service.Worker`."""
+"""Running workers in tests: spawn, follow their events, and leave none behind."""
 
 from __future__ import annotations
 
-from agent.worker.protocol import Command, Event, Ready, WorkerSpec
-from edge_sdk.errors import StorageError
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.config import PipelineConfig, PublishConfig, SourceConfig
+from agent.worker.handle import WorkerHandle
+from agent.worker.protocol import Event, WorkerSpec
+from tests.fakes.classifiers import PROFILE, DeviceRelease, write_frames
+
+PATIENCE_S = 60.0
+"""For a loaded machine; a passing test waits for events, not for this."""
 
 
-class FakeWorker:
-    """Holds a queue of events and remembers commands."""
+class Workers:
+    """Spawns workers and follows their events; every one is gone at the end of the test."""
 
-    _next_pid = 1000
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handles: list[WorkerHandle] = []
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        FakeWorker._next_pid += 1
-        self.pid = FakeWorker._next_pid
-        self.spec = spec
-        self.commands: list[Command] = []
-        self.events: list[Event] = []
-        self.alive = True
-        self.closed = False
-        self.exit_reason = "running"
-        self.output = ""
+    def spec(self, release: DeviceRelease, mode: str = "serve", **options: Any) -> WorkerSpec:
+        """A specification; ``source`` options go to the source."""
+        source = {"kind": "frames", "path": str(self.frames()), **options.pop("source", {})}
+        pipeline = PipelineConfig(
+            name="test",
+            source=SourceConfig(**source),
+            publish=PublishConfig(batch=options.pop("batch", 8)),
+        )
+        return WorkerSpec(
+            mode=mode,
+            manifest=str(release.path),
+            blobs=str(release.blobs),
+            profile=options.pop("profile", PROFILE),
+            pipeline=pipeline,
+            stats_interval_s=options.pop("stats_interval_s", 0.1),
+            **options,
+        )
 
-    def fileno(self) -> int:
-        return -1
+    def frames(self, count: int = 40) -> Path:
+        path = self._folder / f"frames-{count}.npz"
+        return path if path.exists() else write_frames(path, count)
 
-    def send(self, command: Command) -> bool:
-        self.commands.append(command)
-        return self.alive
-
-    def poll(self) -> list[Event]:
-        events, self.events = self.events, []
-        return events
-
-    def kill(self) -> None:
-        self.die("killed by SIGKILL")
+    def spawn(self, spec: WorkerSpec) -> WorkerHandle:
+        handle = WorkerHandle.spawn(spec)
+        self._handles.append(handle)
+        return handle
 
     def close(self) -> None:
-        self.die("killed by SIGKILL")
-        self.closed = True
-
-    def load(self) -> None:
-        """The model is loaded."""
-        self.events.append(Ready(point=0, load_ms=1.0, runtime="x", unit="cpu", rss_mib=1.0))
-
-    def die(self, reason: str) -> None:
-        if self.alive:
-            self.alive = False
-            self.exit_reason = reason
+        for handle in self._handles:
+            handle.close()
 
 
-class Workshop:
-    """Spawns fake workers, or fails to."""
+def collect(handle: WorkerHandle, until: Callable[[list[Event]], bool]) -> list[Event]:
+    """Events up to the batch with which ``until`` holds."""
+    events: list[Event] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not until(events):
+        alive = handle.alive  # asked before, so that its last words are not missed
+        new = handle.poll()
+        events += new
+        if until(events):
+            break
+        if (not alive and not new) or time.monotonic() > deadline:
+            raise AssertionError(
+                f"{handle.exit_reason}; events {events[-5:]}; output:\n{handle.output}"
+            )
+        time.sleep(0.005)
+    return events
 
-    def __init__(self) -> None:
-        self.workers: list[FakeWorker] = []
-        self.out_of_memory = False
 
-    def spawn(self, spec: WorkerSpec) -> FakeWorker:
-        if self.out_of_memory:
-            raise StorageError("no-process", "Cannot start a worker process.", "Free memory.")
-        self.workers.append(FakeWorker(spec))
-        return self.workers[-1]
+def has(kind: type) -> Callable[[list[Event]], bool]:
+    """Whether an event of a kind has come."""
+    return lambda events: any(isinstance(event, kind) for event in events)
 
-    @property
-    def last(self) -> FakeWorker:
-        return self.workers[-1]
 
-    @property
-    def living(self) -> list[FakeWorker]:
-        return [worker for worker in self.workers if worker.alive]
+def wait_exit(handle: WorkerHandle) -> int:
+    """The exit status, once there is one."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (status := handle.exit_status) is None:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still running; output:\n{handle.output}")
+        handle.poll()
+        time.sleep(0.005)
+    return status
