@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from edge_sdk.contracts.base import Config
 from edge_sdk.contracts.operating_point import RuntimeName
@@ -92,7 +92,7 @@ class CostRow(Config, kw_only=True):
     """Number of models in the fit."""
     error_percent: Positive
     """Leave-one-out mean absolute percentage error on the fitted models."""
-    transfer_percent: dict[str, Annotated[float, Meta(ge=0)]] = {}
+    transfer_percent: dict[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
     """By each other runtime the row may stand in for: the further error of doing so (and of using
     a related board's row), which widens the predicted band."""
     device: str = ""

@@ -1,0 +1,206 @@
+"""``edge profile``: device profiles, shipped or your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_sdk.cli.output import Output, with_output
+
+if TYPE_CHECKING:
+    from device_profiles.probe import ProbeResult
+    from edge_sdk.contracts.profile import CostRow, DeviceProfile
+
+
+@click.group()
+def command() -> None:
+    """Device profiles: what a board can do, and how fast it is expected to do it."""
+
+
+@command.command("list")
+@with_output
+def list_profiles(out: Output) -> None:
+    """List the shipped profiles."""
+    from device_profiles.loader import load_profile, profile_ids
+
+    profiles = [load_profile(name) for name in profile_ids()]
+    out.table(
+        "",
+        ["profile", "board", "cores", "latency model"],
+        [
+            [
+                profile.id,
+                profile.title,
+                sum(cluster.cores for cluster in profile.cpu),
+                _calibration(profile),
+            ]
+            for profile in profiles
+        ],
+    )
+    out.result(
+        [{"id": p.id, "title": p.title, "family": p.family, "calibrated": bool(p.cost)}
+         for p in profiles]
+    )  # fmt: skip
+    out.next_step("edge profile show rpi4", "edge profile probe")
+
+
+@command.command()
+@click.argument("profile")
+@with_output
+def show(out: Output, profile: str) -> None:
+    """Show PROFILE: a shipped id such as rpi4, or the path of a TOML file."""
+    import msgspec
+
+    from device_profiles.loader import load_profile
+
+    loaded = load_profile(profile)
+    for label, value in _facts(loaded):
+        out.line(f"{label:<12} {value}")
+    _cost_table(out, loaded)
+    if loaded.reference:
+        rows = [[r.model, r.runtime, r.precision, r.unit, r.ms, r.source] for r in loaded.reference]
+        columns = ["network", "runtime", "precision", "unit", "ms", "source"]
+        out.table("Published measurements", columns, rows)
+    if loaded.notes:
+        out.line(loaded.notes)
+    out.result(msgspec.to_builtins(loaded))
+    out.next_step(f"edge model convert examples/digits/task.py:Task --profile {profile} --out out")
+
+
+@command.command()
+@click.option(
+    "--sysroot",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/"),
+    help="Read another root file system, e.g. an SD card's.",
+)
+@with_output
+def probe(out: Output, sysroot: Path) -> None:
+    """Recognise this machine, and say why."""
+    import msgspec
+
+    from device_profiles.probe import probe as probe_machine
+
+    found = probe_machine(sysroot)
+    runtimes = _runtimes() if sysroot == Path("/") else {}
+    out.line(f"profile      {found.profile or 'none fits'}", style="bold")
+    for reason in found.reasons:
+        out.line(f"             {reason}")
+    for label, value in _machine_facts(found):
+        out.line(f"{label:<12} {value}")
+    for name, finding in runtimes.items():
+        out.line(f"{name:<12} {finding}")
+    out.result({**msgspec.to_builtins(found), "runtimes": runtimes})
+    if found.profile:
+        out.next_step(f"edge profile show {found.profile}")
+    else:
+        out.next_step("edge profile list", "edge profile show rpi4 --json  # a start for your own")
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@with_output
+def validate(out: Output, path: Path) -> None:
+    """Check the profile in the TOML file PATH."""
+    from device_profiles.loader import load_profile
+
+    profile = load_profile(str(path if path.suffix == ".toml" else path.absolute()))
+    out.line(f"{path} is a valid profile ({profile.id}).", style="green")
+    _cost_table(out, profile)
+    rows = [
+        {
+            "runtime": row.runtime,
+            "precision": row.precision,
+            "threads": row.threads,
+            "models": row.models,
+            "error_percent": row.error_percent,
+        }
+        for row in profile.cost
+    ]
+    out.result({"id": profile.id, "valid": True, "cost": rows})
+    out.next_step(f"edge profile show {path}")
+
+
+def _calibration(profile: DeviceProfile) -> str:
+    if not profile.cost:
+        return "uncalibrated"
+    errors = sorted(row.error_percent for row in profile.cost)
+    return f"{len(profile.cost)} rows, error {errors[0]:.0f}-{errors[-1]:.0f} %"
+
+
+def _facts(profile: DeviceProfile) -> list[tuple[str, str]]:
+    memory = profile.memory
+    bandwidth = f", {memory.bandwidth_gb_s:g} GB/s" if memory.bandwidth_gb_s else ""
+    facts = [
+        ("id", profile.id),
+        ("board", f"{profile.title} ({profile.soc}, {profile.machine})"),
+    ]
+    for cluster in profile.cpu:
+        features = " ".join(cluster.features)
+        facts.append(("cpu", f"{cluster.cores} x {cluster.uarch} {cluster.mhz} MHz {features}"))
+    facts.append(("memory", f"{'/'.join(map(str, memory.variants_mib))} MiB{bandwidth}"))
+    facts.append(("", memory.source))
+    for runtime in profile.runtimes:
+        schemes = ", ".join(runtime.schemes)
+        facts.append(("runtime", f"{runtime.name} >= {runtime.min_version}: {schemes}"))
+    facts.extend((unit.kind, f"{unit.name} ({unit.source})") for unit in profile.accelerators)
+    if heat := profile.thermal:
+        limits = f"slows at {heat.throttle_celsius:g} C, stops at {heat.critical_celsius:g} C"
+        facts.append(("thermal", f"{limits} ({heat.source})"))
+    return facts
+
+
+def _machine_facts(found: ProbeResult) -> list[tuple[str, str]]:
+    facts = found.facts
+    rows = [
+        ("machine", facts.machine),
+        ("board", facts.device_tree_model or facts.android_soc),
+        ("cpu", f"{len(facts.cpu)} x {', '.join(sorted(set(facts.cpu)))}"),
+        ("features", " ".join(facts.cpu_features)),
+        ("clock", f"{facts.max_mhz} MHz" if facts.max_mhz else ""),
+        ("memory", f"{facts.memory_mib} MiB" if facts.memory_mib else ""),
+        ("heat", ", ".join(f"{name} {c:.0f} C" for name, c in facts.thermal_celsius.items())),
+        ("pressure", "the kernel reports it" if facts.has_pressure else "not reported"),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _runtimes() -> dict[str, str]:
+    from edge_sdk.runtime.negotiate import available
+
+    return {**available("tflite"), **available("onnx")}
+
+
+def _cost_table(out: Output, profile: DeviceProfile) -> None:
+    if not profile.cost:
+        out.line("Uncalibrated: no latency is predicted for this profile.")
+        return
+    columns = ("precision", "threads", "dense GMAC/s", "depthwise", "GB/s", "us/layer", "error %")
+    out.table(
+        "Latency model (leave-one-out errors)",
+        columns,
+        [
+            [
+                row.precision,
+                row.threads,
+                row.dense_gmac_s,
+                row.depthwise_gmac_s,
+                row.bandwidth_gb_s,
+                row.overhead_us,
+                row.error_percent,
+            ]
+            for row in profile.cost
+        ],
+    )
+    for origin in dict.fromkeys(_origin(row) for row in profile.cost):
+        out.line(f"  {origin}")
+    for source in dict.fromkeys(row.source for row in profile.cost):
+        out.line(f"  {source}")
+
+
+def _origin(row: CostRow) -> str:
+    where = f" on {row.device}" if row.device else ""
+    more = ", ".join(f"{name} +{percent:g} %" for name, percent in row.transfer_percent.items())
+    return f"Fitted on {row.runtime}{where}." + (f" Further error for {more}." if more else "")
