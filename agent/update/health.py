@@ -33,6 +33,12 @@ MEMORY_LABELS = 10_000
 HIGHEST_BASELINE = 0.995
 """A perfect record must still allow a single mistake."""
 LOWEST_ACCURACY = 0.005
+SMALLEST_DROP = 0.001
+"""Bounds on a policy's wishes, so that a careless one cannot divide by zero."""
+SMALLEST_RISK = 1e-6
+FLOOR_LABELS = 30
+FLOOR_SHARE = 0.5
+"""Under this share of the baseline a release is broken, whatever the policy tolerates."""
 ONE_SIDED_95 = 1.645
 ONE_SIDED_999 = 3.09
 
@@ -137,6 +143,7 @@ def sprt_bounds(false_abort: float, miss: float) -> tuple[float, float]:
 
     Wald's approximations; the true error rates are at most slightly above the wanted ones.
     """
+    false_abort, miss = (min(max(risk, SMALLEST_RISK), 0.5) for risk in (false_abort, miss))
     return math.log(miss / (1 - false_abort)), math.log((1 - miss) / false_abort)
 
 
@@ -160,13 +167,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _accuracy(policy: TrialPolicy, bar: Baseline, counts: Counts) -> Verdict | None:
     p0 = min(max(bar.accuracy, 2 * LOWEST_ACCURACY), HIGHEST_BASELINE)
-    p1 = max(p0 - policy.accuracy_drop, LOWEST_ACCURACY)
+    p1 = max(p0 - max(policy.accuracy_drop, SMALLEST_DROP), LOWEST_ACCURACY)
     ratio = log_likelihood_ratio(p0, p1, counts.correct, counts.labelled - counts.correct)
     accept, abort = sprt_bounds(policy.false_abort, policy.miss)
     figures = (
         f"{counts.correct} of {counts.labelled} labelled frames right"
         f" ({counts.correct / counts.labelled:.1%}) against a baseline of {bar.accuracy:.1%}"
     )
+    floor = FLOOR_SHARE * bar.accuracy * counts.labelled
+    if counts.labelled >= FLOOR_LABELS and counts.correct < floor:
+        return Verdict(False, f"{figures}.", "gate.accuracy-floor")
     if ratio >= abort:
         return Verdict(False, f"{figures}.", "gate.accuracy")
     if counts.frames < policy.min_frames or _error_rate(counts) > policy.max_error_rate:

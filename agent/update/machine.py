@@ -95,7 +95,9 @@ def step(state: UpdateState, event: Event) -> Step:
 def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
     if _is_bad(state, event.candidate.digest, event.candidate.payload_digest):
         return _known_bad(state)
-    return _enter(replace(state, candidate=event.candidate), Phase.PREFLIGHT, CheckPreflight())
+    # Only now is it known what to keep of earlier downloads; the rest makes room.
+    state = replace(state, candidate=event.candidate)
+    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
 
 
 def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
@@ -308,9 +310,9 @@ def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Eff
     return state, (how, *effects)
 
 
-def _enter(state: UpdateState, phase: Phase, work: Effect) -> Step:
+def _enter(state: UpdateState, phase: Phase, *work: Effect) -> Step:
     state = replace(state, phase=phase, code="", detail="")
-    return state, (*_tell(state), work)
+    return state, (*_tell(state), *work)
 
 
 def _end(state: UpdateState, phase: Phase, code: str, detail: str) -> Step:

@@ -1,0 +1,211 @@
+"""Getting a release onto the device: manifest, preflight, blobs, verification."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.update.download import Downloader, Piece
+from agent.update.events import (
+    Downloaded,
+    Event,
+    ManifestVerified,
+    Refused,
+    Verified,
+    VerifyFailed,
+)
+from agent.update.limits import UpdateLimits
+from agent.update.ports import Clock
+from agent.update.preflight import Preflight
+from agent.update.state import ReleaseRecord
+from agent.update.store import DeviceStore
+from agent.update.trust import Device, Fitting, accept_manifest, record_of
+from edge_sdk.contracts.manifest import BlobRef
+from edge_sdk.contracts.trust import TrustRoot
+from edge_sdk.contracts.update import Desired
+from edge_sdk.errors import EdgeError
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an update has cost the link so far."""
+
+    received: int = 0
+    """Bytes that arrived since the update began in this process."""
+    total: int = 0
+    """Bytes of the release on this device, envelope excluded."""
+    reused: int = 0
+    """Of those, bytes that were on the device already."""
+    retries: int = 0
+
+
+class Acquisition:
+    """Carries out the fetching effects; one at a time.
+
+    Args:
+        store: where bytes go.
+        download: how they come.
+        preflight: whether to begin.
+        trust: whose signatures count.
+        device: what fits.
+        clock: time.
+        limits: waits and thresholds.
+        emit: receives the events.
+        progress: told, in words, what is being waited for, and every second while downloading.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: DeviceStore,
+        download: Downloader,
+        preflight: Preflight,
+        trust: TrustRoot,
+        device: Device,
+        clock: Clock,
+        limits: UpdateLimits,
+        emit: Emit,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._store, self._download, self._preflight = store, download, preflight
+        self._trust, self._device = trust, device
+        self._clock, self._limits = clock, limits
+        self._emit, self._progress = emit, progress
+        self._fetched: Callable[[], None] | None = None
+        self._fitting: Fitting | None = None
+        self._waiting = False
+        self._unverified: deque[str] | None = None
+        self._total = self._reused = 0
+        self._told = 0.0
+
+    @property
+    def traffic(self) -> Traffic:
+        """Figures for reports."""
+        download = self._download
+        return Traffic(download.bytes_received, self._total, self._reused, download.retries)
+
+    def fetch_manifest(self, desired: Desired) -> None:
+        """Fetch and open the desired manifest; ends in ManifestVerified or Refused."""
+        self._total = self._reused = 0
+        self._download.reset_figures()
+        self._fetch([desired.manifest], lambda: self._open_manifest(desired))
+
+    def check_preflight(self) -> None:
+        """Wait for a good moment; ends in PreflightPassed, SpaceShort or Refused."""
+        self._preflight.begin()
+        self._waiting = True
+        self._tick_preflight()
+
+    def fetch_blobs(self) -> None:
+        """Fetch what is missing of the opened manifest; ends in Downloaded or Refused."""
+        if self._fitting is not None:
+            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()))
+
+    def verify(self, candidate: ReleaseRecord) -> None:
+        """Read every blob back, one per tick; ends in Verified or VerifyFailed."""
+        self._unverified = deque(candidate.blobs)
+
+    def abandon(self) -> None:
+        """Stop whatever is going on."""
+        self._download.stop()
+        self._fetched = self._fitting = self._unverified = None
+        self._waiting = False
+
+    def on_chunk(self, topic: str, payload: bytes) -> None:
+        """A message on a chunk topic."""
+        try:
+            piece = self._download.on_chunk(topic, payload)
+            if piece is not None:
+                self._keep(piece)
+        except EdgeError as error:
+            self._refuse(error)
+
+    def tick(self) -> None:
+        """Timers."""
+        self._download.tick()
+        self._tick_download()
+        self._tick_preflight()
+        self._tick_verify()
+
+    def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None]) -> None:
+        """Ask for what is missing of ``refs``; what is complete goes on at once."""
+        try:
+            wanted = [(ref, self._store.missing_chunks(ref)) for ref in refs]
+        except EdgeError as error:
+            self._refuse(error)
+            return
+        self._fetched = then
+        self._download.start([(ref, missing) for ref, missing in wanted if missing])
+        self._finish_if_done()
+
+    def _keep(self, piece: Piece) -> None:
+        self._store.put_chunk(piece.ref, piece.index, piece.data)
+        if self._download.remaining(piece.ref.digest) == 0:
+            self._store.finish(piece.ref)
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._download.done and self._fetched is not None:
+            then, self._fetched = self._fetched, None
+            then()
+
+    def _open_manifest(self, desired: Desired) -> None:
+        try:
+            envelope = self._store.blobs.read(desired.manifest.digest)
+            fitting = accept_manifest(envelope, self._trust, desired, self._device)
+            self._store.place_manifest(desired.manifest.digest)
+        except EdgeError as error:
+            self._refuse(error)
+            return
+        self._fitting = fitting
+        self._emit(ManifestVerified(record_of(fitting, desired)))
+
+    def _tick_preflight(self) -> None:
+        if not self._waiting or self._fitting is None or not self._preflight.due():
+            return
+        try:
+            missing = self._store.missing_bytes(self._fitting.refs)
+        except EdgeError as error:
+            self._refuse(error)
+            return
+        self._total = sum(ref.size_bytes for ref in self._fitting.refs)
+        self._reused = self._total - missing
+        found = self._preflight.look(missing)
+        if isinstance(found, str):
+            self._progress(found)
+            return
+        self._waiting = False
+        self._emit(found)
+
+    def _tick_download(self) -> None:
+        if self._download.done:
+            return
+        stalled_s = self._download.stalled_s
+        if stalled_s > self._limits.download_patience_s:
+            detail = f"No chunk has come for {stalled_s:.0f} s."
+            self._emit(Refused("link.download-stalled", detail))
+            return
+        now = self._clock.monotonic()
+        if now - self._told >= self._limits.progress_interval_s:
+            self._told = now
+            self._progress("")
+
+    def _tick_verify(self) -> None:
+        """One blob per tick, so that a large release does not hold up the owner."""
+        if self._unverified is None:
+            return
+        if not self._unverified:
+            self._unverified = None
+            self._emit(Verified())
+            return
+        digest = self._unverified.popleft()
+        if not self._store.check_blob(digest):
+            self._unverified = None
+            self._emit(VerifyFailed(f"Blob {digest[:12]} read back wrong."))
+
+    def _refuse(self, error: EdgeError) -> None:
+        self._waiting = False
+        self._emit(Refused(error.code, error.cause))

@@ -1,0 +1,207 @@
+"""Receiver-driven download of chunks over MQTT.
+
+Each chunk has a topic of its own with a retained message. The device subscribes to a window of
+them at a time and unsubscribes as they arrive, so the broker never queues more for it than the
+window, however slow it is; unpaced delivery lost 31 to 58 % of the chunks of slow devices on a
+broker's default queue, a window none. Transfers are at QoS 0: a hash verifies every chunk and a
+lost one is asked for again, which was several times faster than acknowledgements.
+
+A chunk that does not come is subscribed to once more, and from then on also named in a
+:class:`~edge_sdk.contracts.update.ChunkRequest` (a wrong one at once), whose answer is a fresh
+publication on the same topic. So a broker that lost its retained messages, or keeps none, only
+costs a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.update.limits import UpdateLimits
+from agent.update.ports import Clock, Link
+from edge_sdk.bundle.blobs import chunk_size
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.manifest import BlobRef
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import ChunkRequest
+from edge_sdk.errors import TrustError
+
+MAX_REQUEST_CHUNKS = 64
+
+ChunkId = tuple[str, int]
+"""Blob digest and chunk index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk whose hash holds."""
+
+    ref: BlobRef
+    index: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Awaited:
+    deadline: float
+    attempts: int = 0
+    bad: int = 0
+    subscribed: bool = True
+
+
+class Downloader:
+    """Fetches a set of chunks; the caller stores what :meth:`on_chunk` returns."""
+
+    def __init__(
+        self, link: Link, topics: Topics, device_id: str, clock: Clock, limits: UpdateLimits
+    ) -> None:
+        self._link, self._topics, self._device_id = link, topics, device_id
+        self._clock, self._limits = clock, limits
+        self._refs: dict[str, BlobRef] = {}
+        self._queue: deque[ChunkId] = deque()
+        self._awaited: dict[ChunkId, _Awaited] = {}
+        self._connected = False
+        self._last_good = clock.monotonic()
+        self.bytes_received = 0
+        """Everything that arrived, wanted or not."""
+        self.retries = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to fetch."""
+        return not self._queue and not self._awaited
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the last good chunk, or since :meth:`start`."""
+        return self._clock.monotonic() - self._last_good
+
+    def remaining(self, digest: str) -> int:
+        """Chunks of one blob that have not arrived."""
+        waiting = sum(1 for known, _ in self._awaited if known == digest)
+        return waiting + sum(1 for known, _ in self._queue if known == digest)
+
+    def reset_figures(self) -> None:
+        """Count anew from here."""
+        self.bytes_received = self.retries = 0
+
+    def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
+        """Fetch these chunks, in this order, instead of whatever was being fetched."""
+        self.stop()
+        for ref, indexes in wanted:
+            self._refs[ref.digest] = ref
+            self._queue.extend((ref.digest, index) for index in indexes)
+        self._last_good = self._clock.monotonic()
+        self._fill()
+
+    def stop(self) -> None:
+        """Want nothing any more."""
+        for chunk, awaited in self._awaited.items():
+            if awaited.subscribed:
+                self._link.unsubscribe(self._topics.chunk(*chunk))
+        self._refs.clear()
+        self._queue.clear()
+        self._awaited.clear()
+
+    def on_connected(self) -> None:
+        """Subscribe to the whole window anew: a clean session has no subscriptions."""
+        self._connected = True
+        for chunk, awaited in self._awaited.items():
+            awaited.subscribed = False
+            self._subscribe(chunk, awaited)
+        self._fill()
+
+    def on_disconnected(self) -> None:
+        """Stop the clocks of the window until the broker is back."""
+        self._connected = False
+
+    def on_chunk(self, topic: str, payload: bytes) -> Piece | None:
+        """Take in a message; None when it is not a chunk that is wanted now.
+
+        Raises:
+            TrustError: ``trust.bad-chunk``: wrong bytes came too often for one chunk.
+        """
+        chunk = self._topics.parse_chunk(topic)
+        if chunk is None:
+            return None
+        self.bytes_received += len(payload)
+        awaited = self._awaited.get(chunk)
+        if awaited is None or not payload:  # an empty payload clears a retained message
+            return None
+        ref = self._refs[chunk[0]]
+        if not _holds(ref, chunk[1], payload):
+            self._bad(chunk, awaited)
+            return None
+        del self._awaited[chunk]
+        self._link.unsubscribe(topic)
+        self._last_good = self._clock.monotonic()
+        self._fill()
+        return Piece(ref, chunk[1], payload)
+
+    def tick(self) -> None:
+        """Ask again for what is overdue."""
+        if not self._connected:
+            return
+        now = self._clock.monotonic()
+        overdue = [chunk for chunk, awaited in self._awaited.items() if awaited.deadline <= now]
+        requests: dict[str, list[int]] = defaultdict(list)
+        for chunk in overdue:
+            awaited = self._awaited[chunk]
+            awaited.attempts += 1
+            self.retries += 1
+            self._subscribe(chunk, awaited)
+            if awaited.attempts > 1:
+                requests[chunk[0]].append(chunk[1])
+        for digest, indexes in requests.items():
+            self._request(digest, indexes)
+
+    def _fill(self) -> None:
+        while self._connected and self._queue and len(self._awaited) < self._limits.window:
+            chunk = self._queue.popleft()
+            awaited = self._awaited[chunk] = _Awaited(deadline=0.0, subscribed=False)
+            self._subscribe(chunk, awaited)
+
+    def _subscribe(self, chunk: ChunkId, awaited: _Awaited) -> None:
+        """Subscribe anew, since not every broker repeats a retained message to an old one."""
+        topic = self._topics.chunk(*chunk)
+        if awaited.subscribed:
+            self._link.unsubscribe(topic)
+        self._link.subscribe(topic, 0)
+        awaited.subscribed = True
+        awaited.deadline = self._clock.monotonic() + self._patience(awaited)
+
+    def _patience(self, awaited: _Awaited) -> float:
+        wait = self._limits.chunk_timeout_s * 2.0 ** min(awaited.attempts, 16)
+        return min(wait, self._limits.chunk_backoff_max_s)
+
+    def _bad(self, chunk: ChunkId, awaited: _Awaited) -> None:
+        awaited.bad += 1
+        if awaited.bad >= self._limits.max_bad_chunks:
+            raise TrustError(
+                "bad-chunk",
+                f"Chunk {chunk[1]} of blob {chunk[0][:12]} came with wrong bytes"
+                f" {awaited.bad} times.",
+                "Somebody else publishes on its topic, or the server's copy is damaged: check the"
+                " broker's access rules and publish the release again.",
+            )
+        self._link.unsubscribe(self._topics.chunk(*chunk))
+        awaited.subscribed = False
+        awaited.deadline = self._clock.monotonic() + self._patience(awaited)
+        self.retries += 1
+        self._request(chunk[0], [chunk[1]])
+
+    def _request(self, digest: str, indexes: list[int]) -> None:
+        for start in range(0, len(indexes), MAX_REQUEST_CHUNKS):
+            request = ChunkRequest(
+                device_id=self._device_id,
+                digest=digest,
+                chunks=tuple(indexes[start : start + MAX_REQUEST_CHUNKS]),
+            )
+            self._link.publish(self._topics.request(self._device_id), encode(request), qos=1)
+
+
+def _holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+    right_size = len(payload) == chunk_size(ref, index)
+    return right_size and hashlib.sha256(payload).hexdigest() == ref.chunks[index]

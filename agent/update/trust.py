@@ -1,0 +1,146 @@
+"""What a device accepts: trust decisions of the agent, without I/O.
+
+The two functions here are the seam for TUF's roles and for Uptane-style directors: whatever stands
+behind them later, the updater asks only these two questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.update.state import ReleaseRecord
+from edge_sdk.bundle import trust as documents
+from edge_sdk.contracts.manifest import BlobRef, Manifest
+from edge_sdk.contracts.operating_point import OperatingPoint
+from edge_sdk.contracts.trust import TrustRoot
+from edge_sdk.contracts.update import Desired
+from edge_sdk.errors import ContractError, RuntimeUnavailableError, TrustError
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What decides which releases fit."""
+
+    device_id: str
+    profile_id: str
+    runtimes: tuple[str, ...]
+    """Inference runtimes that work here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A trusted manifest, seen from this device."""
+
+    manifest: Manifest
+    payload: bytes
+    """The manifest's signed bytes."""
+    points: tuple[OperatingPoint, ...]
+    """The ladder's points that this device can run."""
+    refs: tuple[BlobRef, ...]
+    """Blobs needed here: artifacts of those points and their golden vectors."""
+
+
+def accept_desired(payload: bytes, root: TrustRoot, device_id: str) -> Desired:
+    """A desired state, once its signature holds and it is meant for this device.
+
+    The counter is the state machine's to judge.
+
+    Raises:
+        TrustError: the signature does not hold, or ``trust.other-device``.
+        ContractError, ConfigError: as :func:`edge_sdk.bundle.trust.verify_desired`.
+    """
+    desired = documents.verify_desired(payload, root)
+    if desired.device_id != device_id:
+        raise TrustError(
+            "other-device",
+            f"The desired state is for {desired.device_id!r}, not for {device_id!r}.",
+            "Check that no two devices share a topic, and who publishes there.",
+        )
+    if desired.manifest.size_bytes > documents.MAX_ENVELOPE_BYTES:
+        raise TrustError(
+            "too-large",
+            f"The release's envelope would have {desired.manifest.size_bytes} bytes.",
+            f"At most {documents.MAX_ENVELOPE_BYTES} are read; split the release.",
+        )
+    return desired
+
+
+def accept_manifest(envelope: bytes, root: TrustRoot, desired: Desired, device: Device) -> Fitting:
+    """The manifest a desired state names, once it is trusted and fits this device.
+
+    Raises:
+        TrustError: the digest or the signatures do not hold, or ``trust.other-release``.
+        ContractError: malformed, too new, inconsistent, or ``contract.no-ladder``.
+        RuntimeUnavailableError: ``runtime.no-usable-point``.
+    """
+    if hashlib.sha256(envelope).hexdigest() != desired.manifest.digest:
+        raise TrustError(
+            "blob-damaged",
+            "The release's envelope is not the one the desired state names.",
+            "Publish the release again.",
+        )
+    manifest = documents.verify_manifest(envelope, root)
+    if (manifest.release, manifest.version) != (desired.release, desired.version):
+        raise TrustError(
+            "other-release",
+            f"The desired state says {desired.release} {desired.version}, its manifest"
+            f" {manifest.release} {manifest.version}.",
+            "Create the rollout again.",
+        )
+    points = usable_points(manifest, device.profile_id, device.runtimes)
+    payload = documents.open_envelope(envelope, "the manifest's envelope").payload
+    return Fitting(manifest, payload, points, needed_refs(manifest, points))
+
+
+def usable_points(
+    manifest: Manifest, profile_id: str, runtimes: Sequence[str]
+) -> tuple[OperatingPoint, ...]:
+    """The part of a profile's ladder that the runtimes on this device can run, best first.
+
+    Raises:
+        ContractError: ``contract.no-ladder``.
+        RuntimeUnavailableError: ``runtime.no-usable-point``.
+    """
+    ladder = manifest.ladders.get(profile_id)
+    if not ladder:
+        raise ContractError(
+            "no-ladder",
+            f"{manifest.release} {manifest.version} has no ladder for profile {profile_id!r}"
+            f" (it has: {', '.join(sorted(manifest.ladders)) or 'none'}).",
+            "Convert the model for this profile too: `edge model convert --profile ...`.",
+        )
+    points = tuple(point for point in ladder if point.runtime in runtimes)
+    if not points:
+        wanted = ", ".join(sorted({point.runtime for point in ladder}))
+        raise RuntimeUnavailableError(
+            "no-usable-point",
+            f"{manifest.release} {manifest.version} needs {wanted} on this device;"
+            f" it has {', '.join(runtimes) or 'no runtime'}.",
+            "Install one of them: pip install 'edge-sdk[litert]' or 'edge-sdk[onnx]'.",
+        )
+    return points
+
+
+def needed_refs(manifest: Manifest, points: Sequence[OperatingPoint]) -> tuple[BlobRef, ...]:
+    """Blobs that a device running ``points`` needs, each once, best point first."""
+    digests: dict[str, None] = {}
+    for point in points:
+        artifact = manifest.artifacts[point.artifact]
+        digests |= {artifact.digest: None, artifact.golden: None}
+    return tuple(manifest.blobs[digest] for digest in digests)
+
+
+def record_of(fitting: Fitting, desired: Desired) -> ReleaseRecord:
+    """The release as the state file keeps it."""
+    manifest = fitting.manifest
+    return ReleaseRecord(
+        digest=desired.manifest.digest,
+        payload_digest=hashlib.sha256(fitting.payload).hexdigest(),
+        release=manifest.release,
+        version=manifest.version,
+        sequence=manifest.sequence,
+        accuracy=fitting.points[0].accuracy,
+        blobs=(desired.manifest.digest, *(ref.digest for ref in fitting.refs)),
+    )

@@ -1,0 +1,341 @@
+"""The updater: carries out what the state machine asks for, and tells it what came of it.
+
+Single-threaded and non-blocking: the owner calls in (:mod:`agent.update.ports` lists the calls)
+and every call returns after at most one blob has been read or written; only :meth:`Updater.start`
+reads all that is about to serve. The state is on disk before any of its consequences, so the power
+may go at any moment; the next start picks up from whatever the disk says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from pathlib import Path
+
+from agent.update import events as ev
+from agent.update.acquire import Acquisition
+from agent.update.download import Downloader
+from agent.update.limits import UpdateLimits
+from agent.update.machine import step
+from agent.update.ports import (
+    Clock,
+    Host,
+    Link,
+    PlacedRelease,
+    Report,
+    ServiceStats,
+    UpdateSensors,
+)
+from agent.update.preflight import Preflight
+from agent.update.proving import Proving
+from agent.update.state import ReleaseRecord, UpdateState
+from agent.update.store import DeviceStore, PieceStorage
+from agent.update.trust import Device, accept_desired
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.trust import TrustRoot
+from edge_sdk.contracts.update import Phase, UpdateStatus
+from edge_sdk.durable import DiskStorage
+from edge_sdk.errors import ContractError, EdgeError, StorageError
+
+log = logging.getLogger(__name__)
+
+RETREATS = (
+    ev.Refused,
+    ev.TrialFailed,
+    ev.GoldenFailed,
+    ev.ServiceUnhealthy,
+    ev.ServiceMeasured,
+)
+"""Events whose consequences are safe before they are on disk: all lead back to what serves."""
+
+
+class Updater:
+    """Brings a device to its desired release and keeps a working one in service.
+
+    Args:
+        device: who this is and what it can run.
+        topics: the tenant's topic layout.
+        state_dir: the updater's files live here.
+        trust: whose signatures count.
+        link: the broker.
+        host: the owner of the workers.
+        sensors: disk, battery and headroom.
+        clock: time.
+        report: told about every step.
+        storage: how files are written; the real disk by default.
+        limits: waits, sizes and thresholds.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        topics: Topics,
+        state_dir: Path,
+        trust: TrustRoot,
+        link: Link,
+        host: Host,
+        sensors: UpdateSensors,
+        clock: Clock,
+        report: Report,
+        storage: PieceStorage | None = None,
+        limits: UpdateLimits | None = None,
+    ) -> None:
+        limits = limits or UpdateLimits()
+        self._device, self._trust = device, trust
+        self._clock, self._report = clock, report
+        self._store = DeviceStore(state_dir, storage or DiskStorage())
+        self._download = Downloader(link, topics, device.device_id, clock, limits)
+        self._acquisition = Acquisition(
+            store=self._store,
+            download=self._download,
+            preflight=Preflight(sensors, clock, limits),
+            trust=trust,
+            device=device,
+            clock=clock,
+            limits=limits,
+            emit=self._dispatch,
+            progress=self._report_progress,
+        )
+        self._proving = Proving(host, clock, limits, self._dispatch)
+        self._state = UpdateState()
+        self._unsaved = False
+        self._events: deque[ev.Event] = deque()
+        self._dispatching = False
+        self._status: UpdateStatus | None = None
+
+    @property
+    def state(self) -> UpdateState:
+        """Where the device stands."""
+        return self._state
+
+    @property
+    def active(self) -> PlacedRelease | None:
+        """The committed release."""
+        serving = self._state.serving
+        return self._placed(serving) if serving is not None else None
+
+    @property
+    def status(self) -> UpdateStatus | None:
+        """The last status reported."""
+        return self._status
+
+    def start(self) -> None:
+        """Read the state, check the files of every release in it, and go on from there.
+
+        Raises:
+            ContractError: ``contract.too-new``: a newer agent wrote the state.
+            StorageError: the state directory cannot be used at all.
+        """
+        self._state = self._load()
+        records = [*self._state.slots.values()]
+        if self._state.candidate is not None:
+            records.append(self._state.candidate)
+        intact = {record.digest for record in records if self._store.intact(record)}
+        self._dispatch(ev.Booted(frozenset(intact)))
+
+    def on_connected(self) -> None:
+        """The broker accepted us: ask for everything wanted again, and repeat the last status."""
+        self._download.on_connected()
+        if self._status is not None:
+            self._report(self._status)
+
+    def on_disconnected(self) -> None:
+        """The broker is gone."""
+        self._download.on_disconnected()
+
+    def on_desired(self, payload: bytes) -> None:
+        """A message on this device's desired topic; an empty one means no wish."""
+        if not payload:
+            return
+        try:
+            desired = accept_desired(payload, self._trust, self._device.device_id)
+        except EdgeError as error:
+            log.warning("Desired state refused: %s", error)
+            self._report(self._make_status(None, Phase.REJECTED, error.code, error.cause))
+            return
+        self._dispatch(ev.DesiredReceived(desired))
+
+    def on_chunk(self, topic: str, payload: bytes) -> None:
+        """A message on a chunk topic."""
+        self._acquisition.on_chunk(topic, payload)
+
+    def on_ready(self, token: str) -> None:
+        """The worker of ``token`` serves."""
+        self._proving.on_ready(token)
+
+    def on_golden(self, token: str, ok: bool, detail: str = "") -> None:
+        """The golden test of ``token`` ended."""
+        self._proving.on_golden(token, ok, detail)
+
+    def on_stats(self, token: str, stats: ServiceStats) -> None:
+        """Counts of the worker of ``token`` since its last report."""
+        self._proving.on_stats(token, stats)
+
+    def on_worker_crash(self, token: str, detail: str) -> None:
+        """The worker of ``token`` died or hung; the owner decides outside a trial."""
+        self._proving.on_worker_crash(token, detail)
+
+    def on_service_unhealthy(self, token: str, detail: str) -> None:
+        """The committed release's restart budget is spent."""
+        if self._proving.serves(token):
+            self._dispatch(ev.ServiceUnhealthy(detail))
+
+    def tick(self) -> None:
+        """Timers, overdue chunks, one blob of verification. Call several times a second."""
+        if self._unsaved:
+            self._save(self._state)
+        self._acquisition.tick()
+        self._proving.tick()
+
+    def _load(self) -> UpdateState:
+        try:
+            return self._store.load_state()
+        except ContractError as error:
+            if error.slug == "too-new":
+                raise
+            aside = self._store.set_state_aside()
+            log.error("%s The state was moved to %s; starting afresh.", error, aside)
+            return UpdateState()
+
+    def _dispatch(self, event: ev.Event) -> None:
+        """Step the machine, persist, act; events that the actions cause follow in order."""
+        self._events.append(event)
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            while self._events:
+                self._step(self._events.popleft())
+        finally:
+            self._dispatching = False
+
+    def _step(self, event: ev.Event) -> None:
+        if isinstance(event, ev.GoldenPassed):
+            self._measure()
+        state, effects = step(self._state, event)
+        if state != self._state and not self._save(state):
+            if not isinstance(event, RETREATS):
+                self._cannot_save(event)
+                return
+            self._unsaved = True
+        self._state = state
+        for effect in effects:
+            self._act(effect)
+
+    def _measure(self) -> None:
+        """Put what the committed release has shown into the state: the bar for the trial."""
+        serving = self._state.serving
+        measured = self._proving.measured(serving.service) if serving is not None else None
+        if measured is not None:
+            self._step(ev.ServiceMeasured(measured))
+
+    def _save(self, state: UpdateState) -> bool:
+        try:
+            self._store.save_state(state)
+        except StorageError as error:
+            log.error("The update state cannot be saved: %s", error)
+            return False
+        self._unsaved = False
+        return True
+
+    def _cannot_save(self, event: ev.Event) -> None:
+        """No room even for the state: give the update up, since its files fill the disk."""
+        code, detail = "storage.disk-full", "The update's state could not be written."
+        match event:
+            case ev.DesiredReceived():
+                self._tell(ev.Tell(event.desired, Phase.REJECTED, code, detail))
+            case ev.Booted():
+                self._boot_unsaved(event)
+            case _:
+                self._events.appendleft(ev.Refused(code, detail))
+
+    def _boot_unsaved(self, event: ev.Booted) -> None:
+        """Serve what is committed, and start no candidate whose start cannot be counted."""
+        candidate = self._state.candidate
+        without = event.intact - {candidate.digest} if candidate is not None else event.intact
+        self._state, effects = step(self._state, ev.Booted(without))
+        self._unsaved = True
+        for effect in effects:
+            self._act(effect)
+
+    def _act(self, effect: ev.Effect) -> None:
+        state = self._state
+        match effect:
+            case ev.Tell():
+                self._tell(effect)
+            case ev.FetchManifest() if state.desired is not None:
+                self._acquisition.fetch_manifest(state.desired)
+            case ev.CheckPreflight():
+                self._acquisition.check_preflight()
+            case ev.FetchBlobs():
+                self._acquisition.fetch_blobs()
+            case ev.VerifyBlobs() if state.candidate is not None:
+                self._acquisition.verify(state.candidate)
+            case ev.RunGolden() if state.candidate is not None:
+                self._proving.run_golden(self._placed(state.candidate))
+            case ev.RunTrial() if state.candidate is not None and state.desired is not None:
+                placed, policy = self._placed(state.candidate), state.desired.trial
+                self._proving.run_trial(placed, state.candidate, state.serving, policy)
+            case ev.Commit() if state.serving is not None:
+                self._proving.commit(self._placed(state.serving))
+            case ev.Serve():
+                self._proving.serve(self.active)
+            case ev.Abandon():
+                self._acquisition.abandon()
+                self._proving.cancel_golden()
+            case ev.CollectGarbage():
+                self._collect_garbage()
+
+    def _collect_garbage(self) -> None:
+        """Delete what is not referred to; while a manifest is awaited, everything might be."""
+        if self._state.phase is Phase.OFFERED:
+            return
+        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING)
+        try:
+            self._store.collect_garbage(self._state.referenced(), keep_parts)
+        except StorageError as error:
+            log.warning("Old files could not be deleted: %s", error)
+
+    def _tell(self, tell: ev.Tell) -> None:
+        status = self._make_status(tell, tell.phase, tell.code, tell.detail)
+        if self._state.desired is not None and tell.desired == self._state.desired:
+            self._status = status
+        log.info("%s %s: %s %s", status.release, status.version, tell.phase, tell.detail)
+        self._report(status)
+
+    def _report_progress(self, detail: str) -> None:
+        wish = self._state.desired
+        if wish is not None:
+            phase = self._state.phase
+            self._status = self._make_status(ev.Tell(wish, phase), phase, "", detail)
+            self._report(self._status)
+
+    def _make_status(
+        self, tell: ev.Tell | None, phase: Phase, code: str, detail: str
+    ) -> UpdateStatus:
+        wish = tell.desired if tell is not None else None
+        traffic = self._acquisition.traffic
+        return UpdateStatus(
+            device_id=self._device.device_id,
+            deployment=wish.deployment if wish is not None else "",
+            release=wish.release if wish is not None else "",
+            version=wish.version if wish is not None else "",
+            phase=phase,
+            at=self._clock.now(),
+            code=code,
+            detail=detail,
+            bytes_received=traffic.received,
+            bytes_total=traffic.total,
+            bytes_reused=traffic.reused,
+            chunk_retries=traffic.retries,
+        )
+
+    def _placed(self, record: ReleaseRecord) -> PlacedRelease:
+        return PlacedRelease(
+            release=record.release,
+            version=record.version,
+            digest=record.digest,
+            manifest_path=self._store.manifest_path(record.digest),
+            blobs=self._store.blobs.folder,
+        )
