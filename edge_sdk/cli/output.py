@@ -38,7 +38,7 @@ class Output:
     def line(self, text: str = "", style: str = "") -> None:
         """A line for a person; silent in JSON mode."""
         if not self.as_json:
-            self._console().print(text, style=style or None, highlight=False, markup=False)
+            self._console().print(text, style=style or None)
 
     def status(self, text: str) -> None:
         """What a running service says at once; on standard error in JSON mode."""
@@ -74,7 +74,7 @@ class Output:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -103,7 +103,8 @@ class Output:
     def _console(self) -> Any:
         from rich.console import Console
 
-        return Console(file=sys.stdout, soft_wrap=True)
+        # Text is printed as it is: names may hold [brackets] and :colons:.
+        return Console(file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class _RichProgress:
