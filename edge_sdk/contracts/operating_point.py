@@ -57,7 +57,7 @@ class OperatingPoint(Wire, kw_only=True):
     max_output_error: float
     """Largest absolute difference of any output element against PyTorch at this resolution."""
     host_latency_ms: float
-    """Median on the converting host, same runtime and threads."""
+    """Median on the converting host, same runtime, threads as far as the host has cores."""
     predicted: LatencyBand | None = None
     """Expected on the profile's device; None when the profile is uncalibrated."""
     memory_mib: float = 0.0
