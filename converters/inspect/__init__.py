@@ -1,6 +1,6 @@
 """What is really inside a model file: element types, operators, sizes."""
 
 from converters.inspect.claims import check_claim, problems_with
-from converters.inspect.model import Layer, ModelFacts, inspect_model
+from converters.inspect.model import Layer, ModelFacts, ModelFormat, inspect_model
 
-__all__ = ["Layer", "ModelFacts", "check_claim", "inspect_model", "problems_with"]
+__all__ = ["Layer", "ModelFacts", "ModelFormat", "check_claim", "inspect_model", "problems_with"]

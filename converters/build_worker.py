@@ -1,0 +1,77 @@
+"""Child process: exports a task to one format and quantizes it (see :mod:`converters.children`).
+
+The child loads the user's file itself, so that nothing but paths and arrays crosses over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.children import child_main
+from converters.inspect import check_claim, inspect_model
+from converters.schemes import parse_scheme
+
+
+def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Build every artifact of one format.
+
+    Args:
+        request: ``task``, ``weights`` (path or None), ``format``, ``resolutions``, ``schemes``,
+            ``folder`` (where the artifacts go), ``calibration`` (an ``.npz`` with one array per
+            resolution, named ``HxW``), ``threads``.
+        step: told what is being built.
+
+    Returns:
+        One ``{"path", "scheme", "height", "width"}`` per artifact.
+    """
+    import torch
+
+    from converters.loading import load_task
+    from converters.module import build_module, check_example
+
+    torch.set_num_threads(request["threads"])
+    task = load_task(request["task"])
+    weights = request["weights"]
+    module = build_module(task, Path(weights) if weights else None)
+    export, quantize = _tools(request["format"])
+    built = []
+    with np.load(request["calibration"]) as calibration:
+        for height, width in request["resolutions"]:
+            size = f"{height}x{width}"
+            step(f"export {size}")
+            source = _path(request, size, "fp32")
+            export(module, check_example(task, module, height, width), source)
+            for scheme in request["schemes"]:
+                target = _path(request, size, scheme)
+                if scheme != "fp32":
+                    step(f"{scheme} {size}")
+                    quantize(source, scheme, calibration[size], target)
+                check_claim(inspect_model(target), parse_scheme(scheme), target)
+                built.append(
+                    {"path": str(target), "scheme": scheme, "height": height, "width": width}
+                )
+    return built
+
+
+def _tools(kind: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    if kind == "onnx":
+        from converters.onnx_export import export_onnx
+        from converters.onnx_quantize import quantize_onnx
+
+        return export_onnx, quantize_onnx
+    from converters.tflite_export import export_tflite
+    from converters.tflite_quantize import quantize_tflite
+
+    return export_tflite, quantize_tflite
+
+
+def _path(request: dict[str, Any], size: str, scheme: str) -> Path:
+    return Path(request["folder"]) / f"{request['name']}-{size}-{scheme}.{request['format']}"
+
+
+if __name__ == "__main__":
+    child_main(build)

@@ -1,0 +1,68 @@
+"""Golden vectors: a few inputs and this artifact's own answers, checked on every device."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from converters.inspect import ModelFormat
+from converters.schemes import Scheme
+from converters.task import Floats, Integers
+from edge_sdk.contracts.operating_point import TensorSpec
+
+SAMPLES = 8
+
+_STEPS = {
+    "tflite": {"litert": 2.0, "tflite-runtime": 10.0},
+    "onnx": {"onnxruntime": 2.0},
+}
+"""Accepted difference of an int8 output in steps of its scale. LiteRT 2.3 and ONNX Runtime (s8s8)
+agree to the bit between x86-64 and aarch64; a step of slack covers kernels that keep a float
+reduction inside. tflite-runtime 2.14 differs by up to 8 steps."""
+_FLOAT_SHARE = 1e-3
+"""Of the largest output: float kernels differ in the order of their sums."""
+_DYNAMIC_SHARE = 0.03
+"""Of the largest output: ranges found at run time turn rounding differences into whole steps."""
+
+
+def choose_samples(labels: Integers, count: int = SAMPLES) -> list[int]:
+    """Indexes of samples that cover as many classes as possible, in a fixed order."""
+    order: list[int] = []
+    rank: dict[int, int] = {}
+    ranked = []
+    for index, label in enumerate(labels.tolist()):
+        rank[label] = rank.get(label, -1) + 1
+        ranked.append((rank[label], index))
+    order = [index for _, index in sorted(ranked)]
+    return order[:count]
+
+
+def golden_bytes(inputs: Floats, outputs: Floats) -> bytes:
+    """The ``.npz`` of :class:`~edge_sdk.contracts.manifest.Artifact.golden`, reproducibly.
+
+    Args:
+        inputs: (N, C, H, W) float32 as the user's module takes them.
+        outputs: (N, ...) float32, dequantized.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, input=inputs.astype(np.float32), output=outputs.astype(np.float32))
+    return buffer.getvalue()
+
+
+def tolerances(
+    kind: ModelFormat, scheme: Scheme, output: TensorSpec, outputs: Floats
+) -> dict[str, float]:
+    """Largest accepted output difference per runtime that can read the artifact's format.
+
+    Args:
+        kind: format of the artifact.
+        scheme: of the artifact.
+        output: its declared output.
+        outputs: its answers on the evaluation set, for the scale of a float output.
+    """
+    if output.scale is not None:
+        return {runtime: steps * output.scale for runtime, steps in _STEPS[kind].items()}
+    largest = max(1.0, float(np.abs(outputs).max(initial=0.0)))
+    share = _DYNAMIC_SHARE if scheme.mode == "dynamic" else _FLOAT_SHARE
+    return dict.fromkeys(_STEPS[kind], share * largest)

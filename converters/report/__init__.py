@@ -1,0 +1,1 @@
+def write_report(outcome, path): path.write_text('x')

@@ -1,0 +1,144 @@
+"""Child process: runs one artifact in the device's runtime (see :mod:`converters.children`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from converters.children import child_main
+from edge_sdk.contracts.operating_point import TensorSpec
+from edge_sdk.errors import ConversionError
+from edge_sdk.runtime.engine import Array, Engine, dequantize, quantize, to_layout
+from edge_sdk.runtime.negotiate import open_engine
+
+WARM_UP = 10
+"""Inferences before timing starts."""
+MIN_RUNS = 20
+MAX_RUNS = 100_000
+
+
+def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, Any]:
+    """Run samples through an artifact.
+
+    Args:
+        request: ``path``, ``format``, ``runtime``, ``threads`` (list; the first runs the
+            samples), ``seconds`` (to spend on timing, per thread count), ``samples`` (an ``.npy`` of
+            (N, C, H, W) float32, or None for bench without data), ``outputs`` (where to write the
+            dequantized outputs, ``.npy``).
+        step: unused; a single artifact is quick.
+
+    Returns:
+        ``inputs`` and ``outputs`` (TensorSpecs), ``runtime``, ``unit``, ``latency``
+        (``{threads: {"median_ms", "p95_ms", "runs"}}``), ``memory_mib``, ``load_ms``.
+    """
+    before = _resident_mib()
+    started = time.perf_counter()
+    engine = _open(request, request["threads"][0])
+    load_ms = (time.perf_counter() - started) * 1e3
+    stored = _stored(request, engine)
+    if request.get("outputs"):
+        np.save(request["outputs"], _run_all(engine, stored, request["path"]))
+    latency = {str(request["threads"][0]): _timed(engine, stored, request["seconds"])}
+    memory = max(0.0, _peak_mib() - before)
+    facts = {
+        "inputs": [msgspec.to_builtins(spec) for spec in engine.inputs],
+        "outputs": [msgspec.to_builtins(spec) for spec in engine.outputs],
+        "runtime": engine.runtime,
+        "unit": engine.unit,
+    }
+    engine.close()
+    for threads in request["threads"][1:]:
+        engine = _open(request, threads)
+        latency[str(threads)] = _timed(engine, stored, request["seconds"])
+        engine.close()
+    return facts | {"latency": latency, "memory_mib": memory, "load_ms": load_ms}
+
+
+def _open(request: dict[str, Any], threads: int) -> Engine:
+    runtimes = [request["runtime"]] if request["runtime"] else None
+    return open_engine(
+        Path(request["path"]), format=request["format"], threads=threads, runtimes=runtimes
+    )
+
+
+def _stored(request: dict[str, Any], engine: Engine) -> Sequence[Array]:
+    """Samples as the engine's input stores them; noise where the request brings none."""
+    spec = engine.inputs[0]
+    if len(engine.inputs) != 1 or not all(size > 0 for size in spec.shape):
+        raise ConversionError(
+            "not-one-input",
+            f"{Path(request['path']).name} has {len(engine.inputs)} inputs or an open shape.",
+            "Only models with one input of fixed shape are supported.",
+        )
+    if not request.get("samples"):
+        return [_noise(spec)]
+    samples = np.load(request["samples"])
+    return [quantize(to_layout(sample[None], spec), spec) for sample in samples]
+
+
+def _noise(spec: TensorSpec) -> Array:
+    real = np.random.default_rng(0).normal(size=spec.shape).astype(np.float32)
+    return quantize(real, spec)
+
+
+def _run_all(engine: Engine, stored: Sequence[Array], path: str) -> Array:
+    spec = engine.outputs[0]
+    outputs = []
+    for array in stored:
+        # dequantize copies quantized outputs; a float output is a view of the runtime's memory.
+        outputs.append(np.array(dequantize(engine.run([array])[0], spec)))
+    joined = np.concatenate(outputs)
+    if not np.isfinite(joined).all():
+        raise ConversionError(
+            "wrong-output",
+            f"{Path(path).name} answers NaN or infinity on {engine.runtime}.",
+            "Leave this scheme out (--schemes); the model's range may not fit it.",
+        )
+    return joined
+
+
+def _timed(engine: Engine, stored: Sequence[Array], seconds: float) -> dict[str, float]:
+    """Median and 95th percentile of single inferences, input changing from one to the next."""
+    for index in range(WARM_UP):
+        engine.run([stored[index % len(stored)]])
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < MIN_RUNS or (time.perf_counter() < end and len(times) < MAX_RUNS):
+        started = time.perf_counter_ns()
+        engine.run([stored[len(times) % len(stored)]])
+        times.append((time.perf_counter_ns() - started) / 1e6)
+    return {
+        "median_ms": float(np.median(times)),
+        "p95_ms": float(np.percentile(times, 95)),
+        "runs": len(times),
+    }
+
+
+def _resident_mib() -> float:
+    return _status("VmRSS")
+
+
+def _peak_mib() -> float:
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    """A field of /proc/self/status in MiB; 0 where there is no /proc.
+
+    ``getrusage`` is no stand-in: its peak survives exec, so a child reports its parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    values = [int(line.split()[1]) for line in lines if line.startswith(f"{field}:")]
+    return values[0] / 1024 if values else 0.0
+
+
+if __name__ == "__main__":
+    child_main(verify)
