@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.adapt.policy import GovernorPolicy
+from agent.update.limits import UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError
@@ -115,6 +116,7 @@ class AgentConfig(Config, kw_only=True):
     broker: BrokerConfig = BrokerConfig()
     pipeline: PipelineConfig
     governor: GovernorPolicy = GovernorPolicy()
+    update: UpdateLimits = UpdateLimits()
     sensors_root: Annotated[
         str, Meta(min_length=1, description="Folder that /proc and /sys are read under.")
     ] = "/"

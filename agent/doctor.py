@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.config import AgentConfig, load_config
 from agent.link.mqtt import check_reachable
-from agent.run import process_environment, resolve_profile
+from agent.run import installed_runtimes, process_environment, resolve_profile
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError, SourceError, StorageError
 
@@ -57,19 +57,16 @@ def _checks(config: AgentConfig) -> Iterator[Check]:
 
 
 def _runtimes(_config: AgentConfig) -> str:
-    packages = {
-        "ai_edge_litert": "LiteRT",
-        "tflite_runtime": "tflite-runtime",
-        "onnxruntime": "ONNX Runtime",
-    }
-    found = [title for name, title in packages.items() if importlib.util.find_spec(name)]
-    if not found:
+    from edge_sdk.runtime.negotiate import available
+
+    if not installed_runtimes():
         raise RuntimeUnavailableError(
             "none-installed",
             "No inference runtime is installed.",
             "pip install 'edge-sdk[litert]' or pip install 'edge-sdk[onnx]'",
         )
-    return ", ".join(found)
+    found = {**available("tflite"), **available("onnx")}
+    return "; ".join(f"{name} {state}" for name, state in found.items())
 
 
 def _state_folder(config: AgentConfig) -> str:

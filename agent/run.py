@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ from agent.sense.sensors import Sensors
 from agent.service import ModelService
 from agent.status import StatusSocket
 from agent.supervisor import Supervisor
+from agent.update.store import PieceStorage
+from agent.update.trust import Device
 from agent.update.updater import Updater
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import WorkerSpec
@@ -29,7 +32,7 @@ from edge_sdk.bundle.trust import load_trust
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import DeviceState
-from edge_sdk.durable import DiskStorage, Storage, storage_error
+from edge_sdk.durable import DiskStorage, storage_error
 from edge_sdk.errors import ProfileError, StorageError
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def process_environment() -> Mapping[str, str]:
 
 
 def run_agent(
-    path: Path, *, verbose: bool, say: Callable[[str], None], storage: Storage | None = None
+    path: Path, *, verbose: bool, say: Callable[[str], None], storage: PieceStorage | None = None
 ) -> int:
     """Run until SIGTERM or SIGINT.
 
@@ -104,7 +107,7 @@ def resolve_profile(config: AgentConfig) -> str:
 
 
 def build(
-    config: AgentConfig, profile: str, environment: Mapping[str, str], storage: Storage
+    config: AgentConfig, profile: str, environment: Mapping[str, str], storage: PieceStorage
 ) -> Supervisor:
     """Wire the parts of an agent together; starts nothing."""
     clock = SystemClock()
@@ -132,12 +135,12 @@ def build(
     )
     service = ModelService(template, WorkerHandle.spawn, clock, supervisor)
     updater = Updater(
-        device_id=config.device_id,
-        tenant=config.tenant,
-        profile=profile,
+        device=Device(config.device_id, profile, installed_runtimes()),
+        topics=Topics(config.tenant),
         state_dir=Path(config.state_dir),
         trust=load_trust(Path(config.trust)),
         storage=storage,
+        limits=config.update,
         link=link,
         host=service,
         sensors=DeviceSensors(sensors, Path(config.state_dir)),
@@ -146,6 +149,17 @@ def build(
     )
     supervisor.join(service, updater)
     return supervisor
+
+
+def installed_runtimes() -> tuple[str, ...]:
+    """Runtimes whose package is present, without importing any: they cost tens of MiB each."""
+    packages = {
+        "litert": ("ai_edge_litert", "tflite_runtime"),
+        "onnxruntime": ("onnxruntime",),
+    }
+    return tuple(
+        name for name, found in packages.items() if any(map(importlib.util.find_spec, found))
+    )
 
 
 def _rss_mib(pid: int | None) -> float:

@@ -14,15 +14,13 @@ import ssl
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent.config import BrokerConfig, read_password
 from edge_sdk.errors import ConfigError, LinkError
-
-if TYPE_CHECKING:
-    from agent.config import BrokerConfig
 
 INBOX_MESSAGES = 1024
 QUEUED_MESSAGES = 512
@@ -146,7 +144,7 @@ class MqttLink:
         self._put(Disconnected(str(reason)))
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        self._put(Message(message.topic, message.payload))
+        self._put(Message(message.topic, bytes(message.payload)))
 
     def _put(self, item: Incoming) -> None:
         with self._lock:
@@ -163,14 +161,14 @@ class MqttLink:
 def _authenticate(client: paho.Client, broker: BrokerConfig) -> None:
     """Set user, password and TLS as configured."""
     if broker.username:
-        client.username_pw_set(broker.username, _password(broker))
+        client.username_pw_set(broker.username, read_password(broker))
     if not broker.tls_ca:
         return
     try:
         client.tls_set(
-            ca_certs=str(broker.tls_ca),
-            certfile=str(broker.tls_cert) if broker.tls_cert else None,
-            keyfile=str(broker.tls_key) if broker.tls_key else None,
+            ca_certs=broker.tls_ca,
+            certfile=broker.tls_cert or None,
+            keyfile=broker.tls_key or None,
             tls_version=ssl.PROTOCOL_TLS_CLIENT,
         )
     except (OSError, ssl.SSLError, ValueError) as error:
@@ -178,19 +176,6 @@ def _authenticate(client: paho.Client, broker: BrokerConfig) -> None:
             "bad-tls",
             f"The broker's TLS files cannot be used: {error}.",
             "Check tls_ca, tls_cert and tls_key under [broker]; all are PEM files.",
-        ) from error
-
-
-def _password(broker: BrokerConfig) -> str | None:
-    if not broker.password_file:
-        return None
-    try:
-        return broker.password_file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(
-            "no-password",
-            f"The broker's password file {broker.password_file} cannot be read: {error.strerror}.",
-            "Check password_file under [broker], and its permissions.",
         ) from error
 
 
