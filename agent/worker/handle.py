@@ -48,6 +48,7 @@ class WorkerHandle:
         self._unsent = bytearray()
         self._output = bytearray()
         self._open = True
+        self._listening = True
 
     @classmethod
     def spawn(cls, spec: WorkerSpec, *, python: str = sys.executable) -> WorkerHandle:
@@ -122,11 +123,11 @@ class WorkerHandle:
 
     def send(self, command: Command) -> bool:
         """Queue a command; False when the worker is gone or has stopped reading."""
-        if not self._open or len(self._unsent) > MAX_UNSENT_BYTES:
+        if not (self._open and self._listening) or len(self._unsent) > MAX_UNSENT_BYTES:
             return False
         self._unsent += encode_frame(command)
         self._flush()
-        return self._open
+        return self._listening
 
     def poll(self) -> list[Event]:
         """Events that have arrived. Call it at least every second, as it also drains the output.
@@ -210,6 +211,7 @@ class WorkerHandle:
                 return
             except OSError:
                 # Its end is closed; what it said before is still to be read.
+                self._listening = False
                 self._unsent.clear()
                 return
             del self._unsent[:sent]

@@ -8,6 +8,7 @@ so that an agent that was upgraded while its worker runs keeps understanding it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 import msgspec
@@ -234,26 +235,24 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The frames that ``data`` completes.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the frames that ``data`` completes; read to the end before feeding again.
 
         Raises:
-            ContractError: ``contract.worker-frame`` for a length that no message has.
+            ContractError: ``contract.worker-frame`` for a length that no message has, after the
+                frames before it.
         """
         self._buffer += data
-        frames: list[bytes] = []
-        start = 0
-        while len(self._buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, start)
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
             if not 0 < length <= MAX_FRAME_BYTES:
                 raise _bad_frame(f"a length of {length} bytes")
-            end = start + _LENGTH.size + length
+            end = _LENGTH.size + length
             if end > len(self._buffer):
-                break
-            frames.append(bytes(self._buffer[start + _LENGTH.size : end]))
-            start = end
-        del self._buffer[:start]
-        return frames
+                return
+            frame = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield frame
 
 
 def _bad_frame(what: str) -> ContractError:
