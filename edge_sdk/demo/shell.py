@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from edge_sdk.cli.output import Output
 from edge_sdk.demo.processes import die_with_parent
@@ -41,6 +42,20 @@ class Shell:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._processes: set[subprocess.Popen[str]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in tuple(self._processes):
+            process.kill()
+            process.wait()
 
     def run(self, *arguments: str) -> Any:
         """Show and run ``edge arguments``; returns the result of its JSON document.
@@ -61,6 +76,7 @@ class Shell:
             text=True,
             preexec_fn=die_with_parent,
         )
+        self._processes.add(process)
         return Running(arguments, process)
 
     def finish(self, running: Running) -> Any:
@@ -72,6 +88,8 @@ class Shell:
             process.kill()
             process.wait()
             raise
+        finally:
+            self._processes.discard(process)
         return _result(running.arguments, process.returncode, out, err)
 
 

@@ -1,0 +1,96 @@
+"""Builds the demo's four releases with the commands a person would type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_sdk.contracts.base import decode
+from edge_sdk.contracts.conversion import Conversion
+from edge_sdk.demo.damage import damage_conversion
+from edge_sdk.demo.shell import Shell
+
+RELEASE = "digits"
+PROFILES = ("rpi4", "rpi5", "jetson-orin-nano", "snapdragon-8-gen3", "x86-generic")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a version comes about."""
+
+    version: str
+    task: str
+    """Class in the example's task file."""
+    seed: int
+    epochs: int
+
+
+FIRST = Recipe("1", "Digits", seed=1, epochs=6)
+SECOND = Recipe("2", "Digits", seed=2, epochs=8)
+MISLABELLED = Recipe("4", "DigitsMislabelled", seed=4, epochs=4)
+
+
+class ReleaseFactory:
+    """Trains, converts, signs.
+
+    Args:
+        folder: everything lies below it.
+        task_file: the example's task file.
+        fleet_profiles: profiles of the devices that really run; later versions are built for
+            these alone.
+    """
+
+    def __init__(self, folder: Path, task_file: Path, fleet_profiles: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._task_file = task_file
+        self._fleet_profiles = fleet_profiles
+        self.private_key = folder / "keys" / "release.pem"
+        self.public_key = folder / "keys" / "release.pub.pem"
+
+    def make_key(self, shell: Shell) -> None:
+        """Make the key that signs releases."""
+        if not self.private_key.exists():
+            shell.run("release", "key", "create", str(self.private_key))
+
+    def train(self, recipe: Recipe, shell: Shell) -> dict[str, float]:
+        """Train; returns the held-out accuracy by resolution."""
+        result = shell.run(
+            *("model", "train", f"{self._task_file}:{recipe.task}"),
+            *("--seed", str(recipe.seed), "--epochs", str(recipe.epochs)),
+            *("-o", str(self._weights(recipe))),
+        )
+        accuracy: dict[str, float] = result["accuracy"]
+        return accuracy
+
+    def convert(self, recipe: Recipe, shell: Shell, *, every_profile: bool) -> Conversion:
+        """Convert for all demo profiles, or for those of the fleet."""
+        profiles = PROFILES if every_profile else self._fleet_profiles
+        out = self.conversion(recipe.version)
+        shell.run(
+            *("model", "convert", f"{self._task_file}:{recipe.task}"),
+            *("--weights", str(self._weights(recipe)), "-o", str(out), "--force"),
+            *(word for profile in profiles for word in ("--profile", profile)),
+        )
+        path = out / "conversion.json"
+        return decode(path.read_bytes(), Conversion, str(path))
+
+    def damage(self, source: Recipe, version: str) -> None:
+        """A conversion whose weights went bad after its golden vectors were made."""
+        damage_conversion(self.conversion(source.version), self.conversion(version))
+
+    def release(self, version: str, shell: Shell) -> Path:
+        """Pack and sign; returns the release folder."""
+        folder = self._folder / "releases" / f"{RELEASE}-{version}"
+        shell.run(
+            *("release", "create", str(self.conversion(version)), "-o", str(folder)),
+            *("--name", RELEASE, "--version", version, "--sequence", version),
+        )
+        shell.run("release", "sign", str(folder), "--key", str(self.private_key))
+        return folder
+
+    def conversion(self, version: str) -> Path:
+        """The conversion folder of a version."""
+        return self._folder / "conversions" / version
+
+    def _weights(self, recipe: Recipe) -> Path:
+        return self._folder / "weights" / f"{recipe.version}.pt"

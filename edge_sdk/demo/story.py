@@ -1,0 +1,313 @@
+"""The demo's seven steps, told as they happen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.cli.output import Output
+from edge_sdk.contracts.conversion import Conversion
+from edge_sdk.contracts.update import FINAL_PHASES, Phase
+from edge_sdk.demo.fleet import MEMBERS, TENANT, Fleet, Stream
+from edge_sdk.demo.plot import plot_governor
+from edge_sdk.demo.processes import Processes, wait_for
+from edge_sdk.demo.releases import (
+    FIRST,
+    MISLABELLED,
+    RELEASE,
+    SECOND,
+    Recipe,
+    ReleaseFactory,
+)
+from edge_sdk.demo.shell import Shell
+from edge_sdk.demo.watch import FleetWatch, Moment
+from edge_sdk.errors import GateError
+
+PRESSED = "laptop"
+ROLLOUT_LIMIT_S = 120.0
+QUIET = frozenset({Phase.OFFERED, Phase.PREFLIGHT, Phase.VERIFYING})
+"""Phases too short to be worth a line each."""
+
+
+@dataclass(slots=True)
+class Proof:
+    """What the demo has shown."""
+
+    training_accuracy: dict[str, float] = field(default_factory=dict)
+    conversion: Conversion | None = None
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Stream accuracy by device and version."""
+    ladder_visited: list[str] = field(default_factory=list)
+    timeline: list[Moment] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "training_accuracy": self.training_accuracy,
+            "artifacts": len(self.conversion.artifacts) if self.conversion else 0,
+            "profiles": sorted(self.conversion.ladders) if self.conversion else [],
+            "rollouts": self.rollouts,
+            "stream_accuracy": self.accuracy,
+            "ladder_visited": self.ladder_visited,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+class Story:
+    """Runs the demo.
+
+    Args:
+        folder: everything is written below it.
+        task_file: the digits example.
+        output: where the story is told.
+    """
+
+    def __init__(self, folder: Path, task_file: Path, output: Output) -> None:
+        self._folder = folder
+        self._output = output
+        self._shell = Shell(output)
+        self._silent = Shell(Output(as_json=True))
+        profiles = tuple(member.profile for member in MEMBERS)
+        self._factory = ReleaseFactory(folder, task_file, profiles)
+        self._task_file = task_file
+        self._started = time.monotonic()
+        self.proof = Proof()
+
+    def run(self) -> Proof:
+        """All seven steps."""
+        with Processes(self._folder / "logs") as processes, self._shell, self._silent:
+            self._train_and_convert()
+            with ThreadPoolExecutor(1) as background:
+                later = background.submit(self._prepare, SECOND)
+                fleet, watch = self._start_fleet(processes)
+                try:
+                    self._tell_rollouts(fleet, watch, processes, background, later)
+                    self._press(fleet, watch, processes)
+                finally:
+                    watch.close()
+                self.proof.timeline = watch.moments
+        self.proof.seconds = time.monotonic() - self._started
+        return self.proof
+
+    # --- 1, 2: the model ------------------------------------------------------------------------
+
+    def _train_and_convert(self) -> None:
+        self._heading(1, "Train a small network on scikit-learn's handwritten digits")
+        self.proof.training_accuracy = self._factory.train(FIRST, self._shell)
+        for resolution, accuracy in self.proof.training_accuracy.items():
+            self._output.line(f"  held-out accuracy at {resolution}: {accuracy:.4f}")
+        self._heading(2, "Convert it to int8, fp16 and fp32, sized to five device profiles")
+        conversion = self._factory.convert(FIRST, self._shell, every_profile=True)
+        self.proof.conversion = conversion
+        self._show_conversion(conversion)
+        self._factory.make_key(self._shell)
+        self._factory.release(FIRST.version, self._shell)
+
+    def _show_conversion(self, conversion: Conversion) -> None:
+        folder = self._factory.conversion(FIRST.version)
+        rows = []
+        for digest, artifact in conversion.artifacts.items():
+            point = next(
+                (
+                    p
+                    for ladder in conversion.ladders.values()
+                    for p in ladder
+                    if p.artifact == digest
+                ),
+                None,
+            )
+            size = (folder / conversion.files[digest]).stat().st_size
+            measured = ("-", "-") if point is None else (point.accuracy, point.host_latency_ms)
+            rows.append(
+                (artifact.format, f"{artifact.height_px}x{artifact.width_px}", artifact.scheme,
+                 size, *measured)
+            )  # fmt: skip
+        columns = ("format", "input", "scheme", "bytes", "accuracy", "host ms")
+        self._output.table("", columns, rows)
+
+    def _prepare(self, recipe: Recipe) -> Path:
+        """Train, convert, pack and sign a later version, in the background."""
+        self._factory.train(recipe, self._silent)
+        self._factory.convert(recipe, self._silent, every_profile=False)
+        return self._factory.release(recipe.version, self._silent)
+
+    # --- 3, 4: the fleet --------------------------------------------------------------------------
+
+    def _start_fleet(self, processes: Processes) -> tuple[Fleet, FleetWatch]:
+        self._heading(3, "Start a broker, the fleet server and three agents; roll version 1 out")
+        fleet = Fleet(self._folder, processes, self._shell)
+        fleet.start_server(self._factory.public_key)
+        watch = FleetWatch(fleet.broker_port, TENANT, self._tell)
+        stream = self._write_stream()
+        for member in MEMBERS:
+            config = fleet.enroll(member, self._factory.public_key, stream)
+            fleet.start_agent(member, config)
+        wait_for(
+            lambda: sum(1 for _, log in watch.devices() if log.state and log.state.online) == 3,
+            60.0,
+            "three agents to come online",
+            processes,
+        )
+        self._output.line(f"  the fleet's page: {fleet.server_url}")
+        return fleet, watch
+
+    def _write_stream(self) -> Stream:
+        """The held-out digits as a video, by the example's own script."""
+        video = self._folder / "stream" / "digits.avi"
+        script = self._task_file.parent / "make_stream.py"
+        subprocess.run([sys.executable, str(script), str(video)], check=True, timeout=120)
+        return Stream(video, video.with_suffix(".labels.json"))
+
+    def _tell(self, moment: Moment) -> None:
+        if moment.phase in QUIET:
+            return
+        self._output.line(
+            f"  {moment.at_s:6.1f} s  {moment.device:<12} v{moment.version}  "
+            f"{moment.phase.value:<11} {moment.detail}"
+        )
+
+    # --- 4, 5: four versions ----------------------------------------------------------------------
+
+    def _tell_rollouts(
+        self,
+        fleet: Fleet,
+        watch: FleetWatch,
+        processes: Processes,
+        background: ThreadPoolExecutor,
+        second: Future[Path],
+    ) -> None:
+        folder = self._folder / "releases" / f"{RELEASE}-{FIRST.version}"
+        self._roll_out(FIRST.version, folder, Phase.COMMITTED, fleet, watch, processes)
+        self._heading(4, "The agents read the labelled stream; accuracy per device")
+        self._wait_for_frames(FIRST.version, 200, watch, processes)
+        self._show_accuracy(FIRST.version, watch)
+        self._heading(5, "Version 2 is better, 3 is damaged, 4 is badly trained")
+        self._output.line("  version 2: trained longer")
+        folder = self._result(second, processes)
+        fourth = background.submit(self._prepare, MISLABELLED)
+        self._roll_out("2", folder, Phase.COMMITTED, fleet, watch, processes)
+        self._wait_for_frames("2", 100, watch, processes)
+        self._output.line("  version 3: wrong weights under a right signature")
+        self._factory.damage(SECOND, "3")
+        damaged = self._factory.release("3", self._shell)
+        self._roll_out("3", damaged, Phase.REJECTED, fleet, watch, processes)
+        self._output.line("  version 4: its golden vectors agree with it, but it was taught wrong")
+        folder = self._result(fourth, processes)
+        self._roll_out("4", folder, Phase.ROLLED_BACK, fleet, watch, processes)
+        self._expect_serving("2", watch, processes)
+        self._show_accuracy("2", watch)
+
+    def _result(self, future: Future[Path], processes: Processes) -> Path:
+        wait_for(future.done, 300.0, "the next version to be built", processes)
+        return future.result()
+
+    def _roll_out(
+        self,
+        version: str,
+        folder: Path,
+        expected: Phase,
+        fleet: Fleet,
+        watch: FleetWatch,
+        processes: Processes,
+    ) -> None:
+        self._shell.run("release", "publish", str(folder), *fleet.access)
+        rollout = self._shell.run(
+            *("rollout", "create", RELEASE, version, "--no-wait", *fleet.access)
+        )
+
+        def ended() -> bool:
+            lasts = [log.last for _, log in watch.devices()]
+            return all(s and s.version == version and s.phase in FINAL_PHASES for s in lasts)
+
+        wait_for(ended, ROLLOUT_LIMIT_S, f"version {version} to end on every device", processes)
+        phases = {name: log.last.phase.value for name, log in watch.devices() if log.last}
+        self.proof.rollouts.append({"id": rollout["id"], "version": version, "devices": phases})
+        wrong = {name: phase for name, phase in phases.items() if phase != expected.value}
+        if wrong:
+            raise GateError(
+                "demo-outcome",
+                f"Version {version} should have ended as {expected.value}, but: {wrong}.",
+                f"The agents' logs in {self._folder / 'logs'} say why.",
+            )
+
+    def _expect_serving(self, version: str, watch: FleetWatch, processes: Processes) -> None:
+        wait_for(
+            lambda: all(log.state and log.state.version == version for _, log in watch.devices()),
+            30.0,
+            f"every device to serve version {version} again",
+            processes,
+        )
+
+    def _wait_for_frames(
+        self, version: str, frames: int, watch: FleetWatch, processes: Processes
+    ) -> None:
+        def seen() -> bool:
+            return all(
+                version in log.scores and log.scores[version].labelled >= frames
+                for _, log in watch.devices()
+            )
+
+        wait_for(seen, 60.0, f"{frames} labelled frames per device", processes)
+
+    def _show_accuracy(self, version: str, watch: FleetWatch) -> None:
+        rows = []
+        for name, log in watch.devices():
+            score = log.scores[version]
+            runtime = log.state.runtime if log.state else ""
+            rows.append((name, runtime, f"v{version}", score.labelled, f"{score.accuracy:.4f}"))
+            self.proof.accuracy.setdefault(name, {})[version] = round(score.accuracy, 4)
+        self._output.table("", ("device", "runtime", "version", "frames", "accuracy"), rows)
+
+    # --- 6: pressure --------------------------------------------------------------------------------
+
+    def _press(self, fleet: Fleet, watch: FleetWatch, processes: Processes) -> None:
+        self._heading(6, f"Press on {PRESSED}'s CPU: its governor steps down, and back up")
+        log, board = watch.device(PRESSED), fleet.boards[PRESSED]
+        begin = len(log.samples)
+
+        def index() -> int:
+            ladder = log.samples[-1].ladder if log.samples else None
+            return ladder.index if ladder else 0
+
+        size = next((s.ladder.size for s in reversed(log.samples) if s.ladder), 1)
+        self._dwell(2.0, processes)
+        board.press(cpu_percent=85.0)
+        wait_for(lambda: index() == size - 1, 60.0, "the governor to reach the bottom", processes)
+        self._dwell(1.5, processes)
+        board.press(cpu_percent=3.0)
+        wait_for(lambda: index() == 0, 90.0, "the governor to recover", processes)
+        self._dwell(1.0, processes)
+        self._show_ladder(log.samples[begin:])
+
+    def _dwell(self, seconds: float, processes: Processes) -> None:
+        until = time.monotonic() + seconds
+        wait_for(lambda: time.monotonic() >= until, seconds + 5.0, "a moment", processes)
+
+    def _show_ladder(self, samples: list[Any]) -> None:
+        conversion = self.proof.conversion
+        profile = next(member.profile for member in MEMBERS if member.id == PRESSED)
+        points = [point.id for point in conversion.ladders[profile]] if conversion else []
+        visited: list[str] = []
+        for sample in samples:
+            if sample.ladder and (not visited or visited[-1] != sample.ladder.point):
+                visited.append(sample.ladder.point)
+                self._output.line(
+                    f"  {sample.at - samples[0].at:6.1f} s  pressure {sample.cpu_pressure:5.1f} %  "
+                    f"{sample.ladder.point}  ({sample.ladder.reason})"
+                )
+        self.proof.ladder_visited = visited
+        plot_governor(samples, points, PRESSED, self._folder / "governor.png")
+
+    # --- telling ------------------------------------------------------------------------------------
+
+    def _heading(self, number: int, text: str) -> None:
+        elapsed = time.monotonic() - self._started
+        self._output.line()
+        self._output.line(f"{number}. {text}   [{elapsed:.0f} s]", style="bold")
