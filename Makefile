@@ -47,7 +47,7 @@ lint: install ## Style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 docs: install ## Write the JSON Schemas of all contracts to docs/reference/.
-	$(BIN)/python -m edge_sdk.contracts.schemas docs/reference
+	$(BIN)/python -m edge_sdk.contracts.export docs/reference
 
 clean: ## Remove .venv, build outputs and caches.
 	rm -rf $(VENV) build dist out htmlcov .coverage .coverage.* \

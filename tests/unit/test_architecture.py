@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -223,3 +224,19 @@ def test_every_public_class_and_function_says_what_it_does() -> None:
 @pytest.mark.parametrize("package", ["edge_sdk", "agent", "converters", "device_profiles"])
 def test_every_package_is_marked_as_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_decision_record_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    index = (folder / "README.md").read_text()
+    records = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    assert records
+    assert [name for name in records if f"({name})" not in index] == []
+    numbers = [name.partition("-")[0] for name in records]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_the_map_names_folders_that_exist() -> None:
+    named = re.findall(r"(?m)^\| `([\w/]+/)` \|", (ROOT / "AGENTS.md").read_text())
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).is_dir()] == []

@@ -1,0 +1,113 @@
+"""What adapting costs: a governor's decision, and reading the sensors twice a second.
+
+Run ``python benchmarks/governor.py``; ``--quick`` for fewer rounds, ``--json`` for one document,
+``--check`` to exit with 3 when a bar is missed. Times are processor time of this process, so that
+a busy machine does not distort them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.adapt.governor import Governor, Rung
+from agent.adapt.policy import GovernorPolicy
+from agent.sense import PressureSample, Sensors
+from agent.sense.processes import ProcessMeter
+
+READS_PER_S = 2.0
+BARS = {"decision_us": 50.0, "sensing_core_percent": 0.5}
+LADDER = [Rung(f"point-{i}", 0.97 - 0.01 * i) for i in range(6)]
+
+
+def per_call_us(call: Callable[[], object], calls: int, rounds: int) -> float:
+    """Processor time per call, user and system: median of ``rounds`` rounds, in microseconds."""
+    call()
+    figures = []
+    for _ in range(rounds):
+        start = time.process_time()
+        for _ in range(calls):
+            call()
+        figures.append((time.process_time() - start) / calls * 1e6)
+    return statistics.median(figures)
+
+
+def decision() -> tuple[Callable[[], object], Callable[[], int]]:
+    """``(one tick, how often it switched)`` under pressure that comes and goes."""
+    governor = Governor(GovernorPolicy(dwell_down_s=1.0, dwell_up_s=2.0), LADDER)
+    calm = PressureSample(
+        cpu_pressure_percent=3.0,
+        memory_pressure_percent=0.0,
+        memory_available_mib=900.0,
+        memory_total_mib=1900.0,
+        temperature_celsius=55.0,
+        deadline_miss_share=0.0,
+    )
+    busy = PressureSample(
+        cpu_pressure_percent=85.0,
+        memory_pressure_percent=1.0,
+        memory_available_mib=400.0,
+        memory_total_mib=1900.0,
+        temperature_celsius=70.0,
+        deadline_miss_share=0.2,
+    )
+    state, ticks, switches = governor.start(0.0), 0, 0
+
+    def tick() -> None:
+        nonlocal state, ticks, switches
+        ticks += 1
+        sample = busy if ticks // 40 % 2 else calm
+        state, made = governor.decide(state, sample, ticks / READS_PER_S)
+        switches += made.changed
+
+    return tick, lambda: switches
+
+
+def measure(quick: bool, root: Path) -> dict[str, float | str]:
+    """All figures of this machine."""
+    rounds, ticks, reads = (3, 2_000, 100) if quick else (9, 20_000, 500)
+    tick, switched = decision()
+    decision_us = per_call_us(tick, ticks, rounds)
+    if not switched():
+        raise RuntimeError("the governor never moved, so nothing was measured")
+    sensors, meter = Sensors(root), ProcessMeter()
+    read_us = per_call_us(sensors.read, reads, rounds)
+    process_us = per_call_us(lambda: meter.read([os.getpid(), os.getppid()]), reads, rounds)
+    sample = sensors.latest
+    return {
+        "decision_us": round(decision_us, 2),
+        "sensors_read_us": round(read_us, 1),
+        "processes_read_us": round(process_us, 1),
+        "sensing_core_percent": round((read_us + process_us) * READS_PER_S / 1e4, 4),
+        "cpu_pressure_source": sample.cpu_pressure_source,
+        "ladder_points": len(LADDER),
+        "switches": switched(),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--check", action="store_true", help="exit with 3 when a bar is missed")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where /proc and /sys are")
+    options = parser.parse_args()
+    figures = measure(options.quick, options.root)
+    missed = [name for name, bar in BARS.items() if float(figures[name]) > bar]
+    if options.json:
+        print(json.dumps({"figures": figures, "bars": BARS, "missed": missed}, indent=2))
+    else:
+        for name, value in figures.items():
+            bar = f"  (bar {BARS[name]:g})" if name in BARS else ""
+            print(f"{name:24}{value}{bar}")
+    return 3 if options.check and missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
