@@ -148,6 +148,12 @@ class Feed:
                 )
             if not self._loop:
                 return
+            if not count:
+                raise SourceError(
+                    "empty",
+                    f"{self._reader.where} has no frames, so there is nothing to loop over.",
+                    "Check path in [pipeline.source].",
+                )
 
     def _pass(self, labels: tuple[str, ...] | None) -> int:
         """Once through the file; the number of frames in it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from agent.npz import ArchiveError, read_arrays
 from agent.sources.base import Image
 from edge_sdk.errors import SourceError
 
@@ -37,7 +37,7 @@ class FramesReader:
         """Load the file, or rewind it.
 
         Raises:
-            SourceError: ``source.missing-file``, ``source.too-large`` or ``source.bad-frames``.
+            SourceError: ``source.missing-file`` or ``source.bad-frames``.
         """
         self._next = 0
         if self._frames is None:
@@ -64,23 +64,12 @@ class FramesReader:
                 "Check path in [pipeline.source]; it is relative to the configuration's folder.",
             )
         try:
-            self._check_size()
-            with np.load(self._path, allow_pickle=False) as archive:
-                frames = archive["frames"]
-                labels = archive["labels"] if "labels" in archive.files else None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
-            raise self._bad(f"it cannot be read: {error}") from error
-        return self._checked(frames), self._label_names(labels, len(frames))
-
-    def _check_size(self) -> None:
-        with zipfile.ZipFile(self._path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES:
-            raise SourceError(
-                "too-large",
-                f"{self._path} unpacks to {size >> 20} MiB of frames.",
-                f"Keep it under {MAX_BYTES >> 20} MiB, or encode it as a video.",
-            )
+            with self._path.open("rb") as file:
+                arrays = read_arrays(file, ["frames"], MAX_BYTES, optional=["labels"])
+        except (OSError, ArchiveError) as error:
+            raise self._bad(str(error)) from error
+        frames = self._checked(arrays["frames"])
+        return frames, self._label_names(arrays.get("labels"), len(frames))
 
     def _checked(self, frames: Image) -> Image:
         grey = frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from agent.npz import ArchiveError, read_arrays
 from agent.pipelines.vision import check_specs
 from agent.worker.points import Points
 from agent.worker.protocol import GoldenDone
@@ -121,14 +121,10 @@ def read_vectors(data: bytes, artifact: Artifact) -> Vectors:
         ContractError: ``contract.bad-golden``.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_VECTOR_BYTES:
-            raise ValueError(f"they unpack to {size >> 20} MiB")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            vectors = Vectors(arrays["input"], arrays["output"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise _bad(artifact, f"they cannot be read: {error}") from error
+        arrays = read_arrays(io.BytesIO(data), ["input", "output"], MAX_VECTOR_BYTES)
+    except ArchiveError as error:
+        raise _bad(artifact, str(error)) from error
+    vectors = Vectors(arrays["input"], arrays["output"])
     shapes = vectors.input.shape, vectors.output.shape
     kinds = vectors.input.dtype, vectors.output.dtype
     if set(kinds) != {np.dtype(np.float32)} or min(map(len, shapes)) < 2:
