@@ -166,7 +166,7 @@ class ModelService:
         self.restarts = 0
         """Restarts of committed workers since the agent started."""
 
-    # --- Host ---------------------------------------------------------------------------------
+    # --- Host ---
 
     def start_golden(self, release: PlacedRelease, token: str) -> None:
         """Run the golden test of ``release`` in a process of its own."""
@@ -210,7 +210,7 @@ class ModelService:
             self._ask_to_leave(serving)
             self._serving = None
 
-    # --- the supervisor's side ------------------------------------------------------------------
+    # --- the supervisor's side ---
 
     @property
     def serving(self) -> PlacedRelease | None:
@@ -265,7 +265,7 @@ class ModelService:
         self._serving = self._incoming = self._golden = None
         self._leaving = []
 
-    # --- inside -----------------------------------------------------------------------------------
+    # --- inside ---
 
     def _all(self) -> list[_Running]:
         present: Iterable[_Running | None] = (self._serving, self._incoming, self._golden)

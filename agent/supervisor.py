@@ -101,7 +101,7 @@ class Supervisor:
         self._service = service
         self._updater = updater
 
-    # --- loop -------------------------------------------------------------------------------------
+    # --- loop ---
 
     def run(self, should_stop: Callable[[], bool], wake_fd: int) -> None:
         """Serve until ``should_stop``.
@@ -153,7 +153,7 @@ class Supervisor:
         self._due[name] = now + period_s
         return True
 
-    # --- link -------------------------------------------------------------------------------------
+    # --- link ---
 
     def _receive(self, item: Incoming) -> None:
         match item:
@@ -178,7 +178,7 @@ class Supervisor:
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
 
-    # --- service ----------------------------------------------------------------------------------
+    # --- service ---
 
     def on_ready(self, token: str, ready: Ready) -> None:
         """A worker begins to serve."""
@@ -246,7 +246,7 @@ class Supervisor:
         """The committed release keeps crashing."""
         self._updater.on_service_unhealthy(token, detail)
 
-    # --- governor ---------------------------------------------------------------------------------
+    # --- governor ---
 
     def _govern(self, index: int) -> _Adaptation | None:
         """A governor for the serving release, on the rung where the last one stood."""
@@ -291,7 +291,7 @@ class Supervisor:
         ladder = self._adaptation.governor.ladder if self._adaptation else ()
         return ladder[index].point if 0 <= index < len(ladder) else ""
 
-    # --- reports ----------------------------------------------------------------------------------
+    # --- reports ---
 
     def _publish_telemetry(self) -> None:
         interval, self._interval = self._interval, Interval(self._clock.monotonic())

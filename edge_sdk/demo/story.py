@@ -96,7 +96,7 @@ class Story:
         self.proof.seconds = time.monotonic() - self._started
         return self.proof
 
-    # --- 1, 2: the model ------------------------------------------------------------------------
+    # --- 1, 2: the model ---
 
     def _train_and_convert(self) -> None:
         self._heading(1, "Train a small network on scikit-learn's handwritten digits")
@@ -138,7 +138,7 @@ class Story:
         self._factory.convert(recipe, self._silent, every_profile=False)
         return self._factory.release(recipe.version, self._silent)
 
-    # --- 3, 4: the fleet --------------------------------------------------------------------------
+    # --- 3, 4: the fleet ---
 
     def _start_fleet(self, processes: Processes) -> tuple[Fleet, FleetWatch]:
         self._heading(3, "Start a broker, the fleet server and three agents; roll version 1 out")
@@ -173,7 +173,7 @@ class Story:
             f"{moment.phase.value:<11} {moment.detail}"
         )
 
-    # --- 4, 5: four versions ----------------------------------------------------------------------
+    # --- 4, 5: four versions ---
 
     def _tell_rollouts(
         self,
@@ -265,7 +265,7 @@ class Story:
             self.proof.accuracy.setdefault(name, {})[version] = round(score.accuracy, 4)
         self._output.table("", ("device", "runtime", "version", "frames", "accuracy"), rows)
 
-    # --- 6: pressure --------------------------------------------------------------------------------
+    # --- 6: pressure ---
 
     def _press(self, fleet: Fleet, watch: FleetWatch, processes: Processes) -> None:
         self._heading(6, f"Press on {PRESSED}'s CPU: its governor steps down, and back up")
@@ -305,7 +305,7 @@ class Story:
         self.proof.ladder_visited = visited
         plot_governor(samples, points, PRESSED, self._folder / "governor.png")
 
-    # --- telling ------------------------------------------------------------------------------------
+    # --- telling ---
 
     def _heading(self, number: int, text: str) -> None:
         elapsed = time.monotonic() - self._started
