@@ -1,0 +1,183 @@
+"""What a fleet server's REST interface takes and gives; shared by the server and its client."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from edge_sdk.contracts.base import SCHEMA, Wire
+from edge_sdk.contracts.update import TrialPolicy
+
+
+class RolloutState(StrEnum):
+    """Where a rollout stands."""
+
+    PENDING = "pending"
+    CANARY = "canary"
+    """The first devices have been offered the release; the others wait."""
+    FULL = "full"
+    DONE = "done"
+    FAILED = "failed"
+    """More devices refused or rolled back than allowed; the others got their release back."""
+    ABORTED = "aborted"
+    """Stopped by the operator; devices that had committed keep the release."""
+    ROLLED_BACK = "rolled_back"
+    """Taken back by the operator on every device."""
+
+
+ENDED = frozenset(
+    {RolloutState.DONE, RolloutState.FAILED, RolloutState.ABORTED, RolloutState.ROLLED_BACK}
+)
+"""States in which a rollout issues no further offers."""
+
+
+class MemberStatus(StrEnum):
+    """Where one device stands in a rollout, as the server sees it."""
+
+    WAITING = "waiting"
+    OFFERED = "offered"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    """Rejected or rolled back by the device; it has been given its previous release."""
+    RESTORED = "restored"
+    """The server gave it its previous release back."""
+
+
+class ReleaseInfo(Wire, kw_only=True):
+    """A published release."""
+
+    name: str
+    version: str
+    sequence: int
+    digest: str
+    """SHA-256 of the signed manifest's envelope."""
+    profiles: tuple[str, ...]
+    size_bytes: int
+    """Sum of its blobs."""
+    published_at: float
+    """Seconds since the epoch."""
+    keyids: tuple[str, ...] = ()
+    """Keys that signed it; verified when the server was started with release keys."""
+
+
+class DeviceInfo(Wire, kw_only=True):
+    """A device as last heard of."""
+
+    id: str
+    profile: str
+    enrolled: bool
+    """False for a device that reported without having been enrolled here."""
+    online: bool = False
+    last_seen: float | None = None
+    """Server's clock, seconds since the epoch."""
+    agent_version: str = ""
+    runtime: str = ""
+    release: str = ""
+    version: str = ""
+    phase: str = ""
+    deployment: str = ""
+    detail: str = ""
+    point: str = ""
+    desired_release: str = ""
+    desired_version: str = ""
+    counter: int = 0
+    """Counter of the last desired state issued to it."""
+    accuracy: float | None = None
+    """Share of labelled frames decided correctly since the running version started."""
+    labelled: int = 0
+    telemetry: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    """The latest :class:`~edge_sdk.contracts.telemetry.TelemetrySample`, or null."""
+
+
+class RolloutMember(Wire, kw_only=True):
+    """One device of a rollout."""
+
+    device_id: str
+    canary: bool
+    status: MemberStatus
+    phase: str = ""
+    """The device's own last word on this deployment."""
+    detail: str = ""
+    code: str = ""
+    previous_version: str = ""
+    bytes_received: int = 0
+    bytes_total: int = 0
+    bytes_reused: int = 0
+    chunk_retries: int = 0
+
+
+class RolloutInfo(Wire, kw_only=True):
+    """A rollout and its devices."""
+
+    id: str
+    release: str
+    version: str
+    state: RolloutState
+    canary: int
+    max_failures: int
+    rollback_on_failure: bool
+    created_at: float
+    updated_at: float
+    reason: str = ""
+    members: tuple[RolloutMember, ...] = ()
+    skipped: tuple[str, ...] = ()
+    """Devices left out because the release has no ladder for their profile."""
+
+
+class RolloutRequest(Wire, kw_only=True):
+    """What ``POST /api/v1/rollouts`` takes."""
+
+    release: str
+    version: str
+    canary: int = 0
+    """Devices that go first; 0 offers the release to all at once."""
+    max_failures: int = 0
+    """One more than this ends the rollout."""
+    rollback_on_failure: bool = False
+    devices: tuple[str, ...] = ()
+    """Empty: every known device that the release has a ladder for."""
+    trial: TrialPolicy = TrialPolicy()
+
+
+class EnrollRequest(Wire, kw_only=True):
+    """What ``PUT /api/v1/devices/ID`` takes."""
+
+    profile: str
+
+
+class FleetEvent(Wire, kw_only=True):
+    """A line of the event log."""
+
+    id: int
+    at: float
+    """Server's clock, seconds since the epoch."""
+    kind: str
+    """``release``, ``rollout``, ``offer``, ``restore``, ``update``, ``device``, ``ladder``..."""
+    text: str
+    """One sentence for a person."""
+    device_id: str = ""
+    rollout_id: str = ""
+    version: str = ""
+    phase: str = ""
+    code: str = ""
+
+
+class FleetTrust(Wire, kw_only=True):
+    """What a device needs to trust this server's desired states."""
+
+    tenant: str
+    broker: str
+    """URL that the server itself uses; devices may need another address."""
+    keyid: str
+    public_key: bytes
+    """Raw Ed25519 public key of the fleet, 32 bytes; base64 in JSON."""
+
+
+class Health(Wire, kw_only=True):
+    """What ``GET /api/v1/health`` gives, without a token."""
+
+    schema: int = SCHEMA
+    ok: bool
+    version: str
+    broker_connected: bool

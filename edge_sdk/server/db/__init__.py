@@ -1,0 +1,1 @@
+"""The server's database: one schema in SQLAlchemy Core, migrated by alembic at start."""

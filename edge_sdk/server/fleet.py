@@ -1,0 +1,391 @@
+"""The fleet: every operation of the server, each one transaction, then a word to the courier.
+
+The database is the truth. What the broker holds is derived from it and can be published again at
+any time, so the server may be killed between a commit and the messages that follow from it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_sdk.bundle.blobs import blob_ref
+from edge_sdk.bundle.signing import SigningKey
+from edge_sdk.contracts.fleet import (
+    DeviceInfo,
+    FleetEvent,
+    ReleaseInfo,
+    RolloutInfo,
+    RolloutRequest,
+)
+from edge_sdk.contracts.topics import Topics, check_name
+from edge_sdk.contracts.update import ChunkRequest
+from edge_sdk.errors import ConfigError, UsageError
+from edge_sdk.server import records
+from edge_sdk.server.db.schema import devices, releases
+from edge_sdk.server.depot import Depot
+from edge_sdk.server.ingest import Incoming, Ingest
+from edge_sdk.server.issuing import Changes, Issuer
+from edge_sdk.server.records import Row
+from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
+from edge_sdk.server.targets import choose_devices, previous_release
+from edge_sdk.suggest import did_you_mean
+
+MAX_EVENTS_PER_CALL = 1000
+MAX_ROLLOUTS_PER_CALL = 100
+
+
+class Courier(Protocol):
+    """Carries to the broker what the database says. Every call returns at once."""
+
+    def seed(self, releases: Sequence[str]) -> None:
+        """Publish the chunks of releases, named by their envelope's digest."""
+
+    def clear(self, releases: Sequence[str]) -> None:
+        """Remove the chunks of releases that no other wanted release shares."""
+
+    def desired(self, devices: Sequence[str], *, after_seeding: bool) -> None:
+        """Publish the newest desired state of devices."""
+
+    def chunks(self, request: ChunkRequest) -> None:
+        """Publish chunks that a device could not get."""
+
+
+class Fleet:
+    """The server's operations. Thread-safe.
+
+    Args:
+        engine: an open, migrated database.
+        depot: release files.
+        key: the fleet's signing key.
+        topics: the tenant's topics.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        depot: Depot,
+        key: SigningKey,
+        topics: Topics,
+        now: Callable[[], float],
+    ) -> None:
+        self.depot = depot
+        self.topics = topics
+        self._engine = engine
+        self._now = now
+        self._issuer = Issuer(key, depot, now)
+        self._ingest = Ingest(topics, self._issuer, now)
+        self._write = threading.Lock()
+        self._courier: Courier | None = None
+
+    @property
+    def refused_messages(self) -> int:
+        """Device messages that could not be used."""
+        return self._ingest.refused
+
+    def attach(self, courier: Courier) -> None:
+        """Say who talks to the broker."""
+        self._courier = courier
+
+    def publish_release(self, data: bytes) -> tuple[ReleaseInfo, bool]:
+        """Register a signed manifest whose blobs have been uploaded.
+
+        Args:
+            data: the envelope's bytes.
+
+        Returns:
+            The release, and whether it is new.
+
+        Raises:
+            UsageError: ``usage.version-exists``.
+            TrustError, ContractError, StorageError: as :meth:`Depot.check_release`.
+        """
+        manifest, keyids = self.depot.check_release(data)
+        info = ReleaseInfo(
+            name=manifest.release,
+            version=manifest.version,
+            sequence=manifest.sequence,
+            digest=blob_ref(data).digest,
+            profiles=tuple(sorted(manifest.ladders)),
+            size_bytes=sum(ref.size_bytes for ref in manifest.blobs.values()),
+            published_at=self._now(),
+            keyids=keyids,
+        )
+        with self._transaction() as connection:
+            known = _release(connection, info.name, info.version)
+            if known is not None:
+                if known["digest"] == info.digest:
+                    return records.release_info(known), False
+                raise UsageError(
+                    "version-exists",
+                    f"{info.name} {info.version} is published already, with other content.",
+                    "Give the new release another version; a published one never changes.",
+                )
+            self.depot.keep_release(manifest, data)
+            records.add_release(connection, info)
+            self._event(connection, "release", f"Published {info.name} {info.version}.", info)
+        return info, True
+
+    def releases(self) -> list[ReleaseInfo]:
+        """Every published release, oldest first."""
+        with self._engine.connect() as connection:
+            return [records.release_info(row) for row in records.all_releases(connection)]
+
+    def devices(self) -> list[DeviceInfo]:
+        """Every known device."""
+        with self._engine.connect() as connection:
+            return records.device_infos(connection)
+
+    def device(self, device_id: str) -> DeviceInfo:
+        """One device.
+
+        Raises:
+            UsageError: ``usage.unknown-device``.
+        """
+        with self._engine.connect() as connection:
+            found = records.device_infos(connection, devices.c.id == device_id)
+            if found:
+                return found[0]
+            known = [device.id for device in records.device_infos(connection)]
+        raise _unknown("device", device_id, known)
+
+    def enroll(self, device_id: str, profile: str) -> DeviceInfo:
+        """Make a device known before it first reports.
+
+        Raises:
+            ConfigError: ``config.bad-name``.
+        """
+        check_name(device_id, "device")
+        check_name(profile, "profile")
+        with self._transaction() as connection:
+            known = records.device_row(connection, device_id)
+            records.save_device(connection, device_id, profile=profile, enrolled=True)
+            if known is None or not known["enrolled"]:
+                text = f"Enrolled {device_id} as {profile}."
+                records.add_event(connection, self._now(), "device", text, device_id=device_id)
+        return self.device(device_id)
+
+    def events(self, after: int, limit: int) -> list[FleetEvent]:
+        """Events with an id above ``after``, oldest first, a bounded number."""
+        with self._engine.connect() as connection:
+            return records.events_after(connection, after, min(max(limit, 1), MAX_EVENTS_PER_CALL))
+
+    def newest_events(self, limit: int) -> list[FleetEvent]:
+        """The newest events, newest first."""
+        with self._engine.connect() as connection:
+            return records.newest_events(connection, limit)
+
+    def create_rollout(self, request: RolloutRequest) -> RolloutInfo:
+        """Start rolling a release out.
+
+        Raises:
+            UsageError: ``usage.rollout-active``, ``usage.unknown-release``,
+                ``usage.unknown-device``, ``usage.profile-not-in-release`` or
+                ``usage.no-devices``.
+            ConfigError: ``config.bad-rollout``.
+        """
+        if request.canary < 0 or request.max_failures < 0:
+            raise ConfigError(
+                "bad-rollout",
+                "canary and max_failures of a rollout cannot be negative.",
+                "Use 0 or more.",
+            )
+        with self._transaction() as connection:
+            self._refuse_second(connection)
+            release = self._find_release(connection, request.release, request.version)
+            chosen, skipped = choose_devices(connection, request, json.loads(release["profiles"]))
+            previous = {device.id: previous_release(connection, device) for device in chosen}
+            rollout = plan(
+                previous,
+                canary=request.canary,
+                max_failures=request.max_failures,
+                rollback_on_failure=request.rollback_on_failure,
+            )
+            row = records.add_rollout(
+                connection,
+                rollout,
+                previous,
+                release_id=release["id"],
+                canary=request.canary,
+                trial=msgspec.json.encode(request.trial).decode(),
+                skipped=json.dumps(skipped),
+                created_at=self._now(),
+                updated_at=self._now(),
+            )
+            records.mark_seeded(connection, [release["id"]], True)
+            changes = self._issuer.apply(connection, row, Start())
+            info = self._info(connection, row["id"])
+        if self._courier is not None:
+            self._courier.seed([release["digest"]])
+        self._carry(changes)
+        return info
+
+    def rollout(self, rollout_id: str) -> RolloutInfo:
+        """One rollout; ``latest`` names the newest.
+
+        Raises:
+            UsageError: ``usage.unknown-rollout``.
+        """
+        with self._engine.connect() as connection:
+            return self._info(connection, rollout_id)
+
+    def rollouts(self) -> list[RolloutInfo]:
+        """The newest rollouts, newest first."""
+        with self._engine.connect() as connection:
+            rows = records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
+            return [records.rollout_info(connection, row) for row in rows]
+
+    def abort(self, rollout_id: str) -> RolloutInfo:
+        """Stop a rollout; devices that have not committed get their release back.
+
+        Raises:
+            UsageError: ``usage.unknown-rollout`` or ``usage.rollout-ended``.
+        """
+        return self._end(rollout_id, Abort())
+
+    def rollback(self, rollout_id: str) -> RolloutInfo:
+        """Give every device of the newest rollout its previous release back.
+
+        Raises:
+            UsageError: ``usage.unknown-rollout``, ``usage.rollout-ended`` or
+                ``usage.not-latest-rollout``.
+        """
+        return self._end(rollout_id, TakeBack())
+
+    def ingest(self, messages: Sequence[Incoming]) -> None:
+        """Apply device messages, in order, in one transaction."""
+        with self._transaction() as connection:
+            changes = [self._ingest.message(connection, message) for message in messages]
+            requests = self._ingest.take_requests()
+        for change in changes:
+            self._carry(change)
+        if self._courier is not None:
+            for request in requests:
+                self._courier.chunks(request)
+
+    def desired_devices(self) -> list[str]:
+        """Devices that have been issued a desired state."""
+        with self._engine.connect() as connection:
+            return records.desired_devices(connection)
+
+    def desired_message(self, device_id: str) -> tuple[str, bytes] | None:
+        """Topic and payload of the device's newest desired state; an empty payload clears it."""
+        with self._engine.connect() as connection:
+            row = records.desired_row(connection, device_id)
+        return (self.topics.desired(device_id), row["envelope"]) if row else None
+
+    def chunk_plan(self) -> tuple[list[str], list[str]]:
+        """Envelope digests of ``(wanted, unwanted)`` releases; the unwanted may be on the broker.
+
+        Wanted ones are marked as seeded, for a later clearing to know about them.
+        """
+        with self._transaction() as connection:
+            wanted = records.wanted_releases(connection)
+            records.mark_seeded(connection, wanted, True)
+            rows = records.seeded_releases(connection)
+        split: tuple[list[str], list[str]] = ([], [])
+        for row in rows:
+            split[row["id"] not in wanted].append(row["digest"])
+        return split
+
+    def cleared(self, digests: Sequence[str]) -> None:
+        """The chunks of releases are off the broker, unless wanted again by now."""
+        with self._transaction() as connection:
+            wanted = records.wanted_releases(connection)
+            gone = [
+                row["id"]
+                for row in records.seeded_releases(connection)
+                if row["digest"] in digests and row["id"] not in wanted
+            ]
+            records.mark_seeded(connection, gone, False)
+
+    def _end(self, rollout_id: str, event: Abort | TakeBack) -> RolloutInfo:
+        with self._transaction() as connection:
+            row = self._find_rollout(connection, rollout_id)
+            latest = records.latest_rollout(connection)
+            if latest is not None and latest["number"] != row["number"]:
+                raise UsageError(
+                    "not-latest-rollout",
+                    f"Rollout {row['id']} has been followed by {latest['id']}.",
+                    "Roll the wanted version out again with `edge rollout create`.",
+                )
+            changes = self._issuer.apply(connection, row, event)
+            info = self._info(connection, row["id"])
+            if not changes.ended:
+                raise UsageError(
+                    "rollout-ended",
+                    f"Rollout {row['id']} is {info.state.replace('_', ' ')} already.",
+                    "See `edge rollout status`.",
+                )
+        self._carry(changes)
+        return info
+
+    def _carry(self, changes: Changes) -> None:
+        """Tell the courier what a committed transaction changed."""
+        if self._courier is None:
+            return
+        if changes.restored:
+            self._courier.desired(changes.restored, after_seeding=False)
+        if changes.offered:
+            self._courier.desired(changes.offered, after_seeding=True)
+        if changes.ended:
+            _, unwanted = self.chunk_plan()
+            self._courier.clear(unwanted)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """One writer at a time: SQLite would make the second wait and then refuse it."""
+        with self._write, self._engine.begin() as connection:
+            yield connection
+
+    def _refuse_second(self, connection: sa.Connection) -> None:
+        active = records.active_rollout(connection)
+        if active is not None:
+            raise UsageError(
+                "rollout-active",
+                f"Rollout {active['id']} is still {active['state']}.",
+                "Wait for it, or end it: `edge rollout rollback` or `edge rollout abort`.",
+            )
+
+    def _find_release(self, connection: sa.Connection, name: str, version: str) -> Row:
+        found = _release(connection, name, version)
+        if found is None:
+            rows = records.all_releases(connection)
+            known = [f"{row['name']} {row['version']}" for row in rows]
+            raise _unknown("release", f"{name} {version}", known)
+        return found
+
+    def _find_rollout(self, connection: sa.Connection, rollout_id: str) -> Row:
+        if rollout_id == "latest":
+            row = records.latest_rollout(connection)
+        else:
+            row = records.rollout_row(connection, rollout_id)
+        if row is None:
+            rows = records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
+            raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
+        return row
+
+    def _info(self, connection: sa.Connection, rollout_id: str) -> RolloutInfo:
+        return records.rollout_info(connection, self._find_rollout(connection, rollout_id))
+
+    def _event(self, connection: sa.Connection, kind: str, text: str, release: ReleaseInfo) -> None:
+        records.add_event(connection, self._now(), kind, text, version=release.version)
+
+
+def _release(connection: sa.Connection, name: str, version: str) -> Row | None:
+    return records.release_by(connection, releases.c.name == name, releases.c.version == version)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> UsageError:
+    return UsageError(
+        f"unknown-{what}",
+        f"There is no {what} {name!r} on this server.",
+        did_you_mean(name, known[:50]),
+    )

@@ -1,0 +1,262 @@
+"""What devices say, written to the database. Runs inside a transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_sdk.contracts.base import decode
+from edge_sdk.contracts.telemetry import LadderPosition, TelemetrySample
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import (
+    FINAL_PHASES,
+    ChunkRequest,
+    DeviceState,
+    Phase,
+    UpdateStatus,
+)
+from edge_sdk.errors import ContractError
+from edge_sdk.server import records
+from edge_sdk.server.db.schema import releases
+from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
+from edge_sdk.server.records import Row
+from edge_sdk.server.rollout import Committed, Failed
+
+MAX_MESSAGE_BYTES = 64 * 1024
+MAX_UNENROLLED = 10_000
+"""Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
+LEAVES = ("state", "ota", "tel", "req")
+_AT_REST = (Phase.IDLE, Phase.COMMITTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass
+class Ingest:
+    """Applies device messages.
+
+    Args:
+        topics: the tenant's topics.
+        issuer: carries out what a verdict means for the rollout.
+        now: seconds since the epoch.
+    """
+
+    topics: Topics
+    issuer: Issuer
+    now: Callable[[], float]
+    refused: int = 0
+    """Messages that were malformed, too large or not about their sender."""
+    requests: list[ChunkRequest] = field(default_factory=list)
+    """Chunk requests seen since the list was last taken."""
+
+    def take_requests(self) -> list[ChunkRequest]:
+        """The chunk requests since the last call."""
+        taken, self.requests = self.requests, []
+        return taken
+
+    def message(self, connection: sa.Connection, incoming: Incoming) -> Changes:
+        """Apply one message; a bad one is counted and changes nothing."""
+        parsed = self.topics.parse_device(incoming.topic)
+        if parsed is None or len(incoming.payload) > MAX_MESSAGE_BYTES or not incoming.payload:
+            self.refused += bool(incoming.payload)
+            return Changes()
+        device_id, leaf = parsed
+        try:
+            return self._dispatch(connection, device_id, leaf, incoming.payload)
+        except ContractError:
+            self.refused += 1
+            return Changes()
+
+    def _dispatch(
+        self, connection: sa.Connection, device_id: str, leaf: str, payload: bytes
+    ) -> Changes:
+        if leaf == "req":
+            request = decode(payload, ChunkRequest, leaf)
+            self._check_sender(request.device_id, device_id)
+            self.requests.append(request)
+            return Changes()
+        if leaf == "tel":
+            sample = decode(payload, TelemetrySample, leaf)
+            self._check_sender(sample.device_id, device_id)
+            self._telemetry(connection, sample, payload)
+            return Changes()
+        if leaf == "ota":
+            status = decode(payload, UpdateStatus, leaf)
+            self._check_sender(status.device_id, device_id)
+            return self._status(connection, status)
+        if leaf == "state":
+            state = decode(payload, DeviceState, leaf)
+            self._check_sender(state.device_id, device_id)
+            return self._state(connection, state)
+        return Changes()
+
+    def _check_sender(self, named: str, sender: str) -> None:
+        """A broker's access list binds a topic to a device, so the topic is what counts."""
+        if named != sender:
+            raise ContractError(
+                "wrong-sender",
+                f"A message on the topic of {sender!r} speaks about {named[:64]!r}.",
+                "Check the device's configuration.",
+            )
+
+    def _known(self, connection: sa.Connection, device_id: str) -> Row | None:
+        """The device's row, created at its first message."""
+        row = records.device_row(connection, device_id)
+        if row is not None:
+            return row
+        if records.device_count(connection) >= MAX_UNENROLLED:
+            return None
+        records.save_device(connection, device_id)
+        self._event(connection, "device", f"{device_id} reported for the first time.", device_id)
+        return records.device_row(connection, device_id)
+
+    def _state(self, connection: sa.Connection, state: DeviceState) -> Changes:
+        row = self._known(connection, state.device_id)
+        if row is None:
+            return Changes()
+        if state.online != row["online"]:
+            word = "online" if state.online else "offline"
+            self._event(connection, "device", f"{state.device_id} is {word}.", state.device_id)
+        values: dict[str, Any] = {"online": state.online, "last_seen": self.now()}
+        if state.online or not row["agent_version"]:
+            # A last will is as old as the connection it ended: only "offline" in it is news.
+            names = ("agent_version", "runtime", "release", "version", "detail", "point")
+            values |= {name: getattr(state, name) for name in names}
+            values["profile"] = state.profile or row["profile"]
+        records.save_device(connection, state.device_id, **values)
+        if state.online:
+            self._phase(connection, row, state.deployment, state.phase, state.detail, "", state)
+        return self._verdict_of_state(connection, state)
+
+    def _verdict_of_state(self, connection: sa.Connection, state: DeviceState) -> Changes:
+        """A twin tells what a lost status said, even after the server was away."""
+        rollout = records.active_rollout(connection)
+        if rollout is None:
+            return Changes()
+        if state.deployment == rollout["id"] and state.phase in FINAL_PHASES:
+            return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
+        release = records.release_by(connection, releases.c.id == rollout["release_id"])
+        runs_it = release is not None and (state.release, state.version) == (
+            release["name"],
+            release["version"],
+        )
+        if runs_it and state.online and state.phase in _AT_REST:
+            return self._verdict(connection, rollout, state.device_id, Phase.COMMITTED, "")
+        return Changes()
+
+    def _status(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
+        row = self._known(connection, status.device_id)
+        if row is None:
+            return Changes()
+        records.save_device(connection, status.device_id, last_seen=self.now())
+        self._phase(
+            connection, row, status.deployment, status.phase, status.detail, status.code, status
+        )
+        rollout = records.rollout_row(connection, status.deployment)
+        if rollout is None:
+            return Changes()
+        names = ("bytes_received", "bytes_total", "bytes_reused", "chunk_retries")
+        values = {name: getattr(status, name) for name in names if getattr(status, name)}
+        records.update_member(
+            connection,
+            rollout["number"],
+            status.device_id,
+            phase=status.phase,
+            detail=status.detail,
+            code=status.code,
+            **values,
+        )
+        if status.phase not in FINAL_PHASES:
+            return Changes()
+        return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
+
+    def _phase(
+        self,
+        connection: sa.Connection,
+        row: Row,
+        deployment: str,
+        phase: Phase,
+        detail: str,
+        code: str,
+        about: DeviceState | UpdateStatus,
+    ) -> None:
+        """Note a change of phase once, whichever message brings it first."""
+        if (row["deployment"], row["phase"]) == (deployment, phase):
+            return
+        records.save_device(
+            connection, row["id"], deployment=deployment, phase=phase, detail=detail
+        )
+        if phase is Phase.IDLE or not deployment:
+            return
+        what = f"{about.release} {about.version}".strip() or "an update"
+        if deployment.endswith(RESTORE_SUFFIX):
+            what = f"return to {what}"
+        text = f"{row['id']}: {what} {phase.replace('_', ' ')}" + (f": {detail}" if detail else ".")
+        self._event(
+            connection,
+            "update",
+            text,
+            row["id"],
+            rollout_id=deployment.removesuffix(RESTORE_SUFFIX),
+            version=about.version,
+            phase=phase.value,
+            code=code,
+        )
+
+    def _verdict(
+        self, connection: sa.Connection, rollout: Row, device_id: str, phase: Phase, detail: str
+    ) -> Changes:
+        if phase is Phase.COMMITTED:
+            return self.issuer.apply(connection, rollout, Committed(device_id))
+        reason = f"{device_id} {phase.replace('_', ' ')}" + (f" ({detail})" if detail else "")
+        return self.issuer.apply(connection, rollout, Failed(device_id, reason))
+
+    def _telemetry(
+        self, connection: sa.Connection, sample: TelemetrySample, payload: bytes
+    ) -> None:
+        row = self._known(connection, sample.device_id)
+        if row is None:
+            return
+        same = row["sum_version"] == sample.version
+        records.save_device(
+            connection,
+            sample.device_id,
+            last_seen=self.now(),
+            telemetry=payload,
+            sum_version=sample.version,
+            frames=sample.frames + (row["frames"] if same else 0),
+            labelled=sample.labelled + (row["labelled"] if same else 0),
+            correct=sample.correct + (row["correct"] if same else 0),
+        )
+        before = _ladder(row["telemetry"])
+        after = sample.ladder
+        if after is not None and before is not None and after.index != before.index:
+            way = "down" if after.index > before.index else "up"
+            self._event(
+                connection,
+                "ladder",
+                f"{sample.device_id} stepped {way} to {after.point} ({after.reason}).",
+                sample.device_id,
+                version=sample.version,
+            )
+
+    def _event(
+        self, connection: sa.Connection, kind: str, text: str, device_id: str, **about: str
+    ) -> None:
+        records.add_event(connection, self.now(), kind, text, device_id=device_id, **about)
+
+
+def _ladder(telemetry: bytes | None) -> LadderPosition | None:
+    if not telemetry:
+        return None
+    return msgspec.json.decode(telemetry, type=TelemetrySample).ladder

@@ -1,0 +1,149 @@
+"""Carrying out what the rollout state machine decides: signed desired states, transactionally."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from edge_sdk.bundle.signing import SigningKey, sign
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.envelope import DESIRED_TYPE
+from edge_sdk.contracts.fleet import RolloutState
+from edge_sdk.contracts.update import Desired, TrialPolicy
+from edge_sdk.server import records
+from edge_sdk.server.db.schema import releases
+from edge_sdk.server.depot import Depot
+from edge_sdk.server.records import Row
+from edge_sdk.server.rollout import Event, Issue, Rollout, step
+
+RESTORE_SUFFIX = "-restore"
+"""Added to a rollout's id to name the deployment that takes it back on a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a transaction means for the broker once it is committed."""
+
+    offered: tuple[str, ...] = ()
+    """Devices whose desired state names a release that is only now being seeded."""
+    restored: tuple[str, ...] = ()
+    """Devices whose desired state names a release they have run before."""
+    ended: bool = False
+    """A rollout has ended, so chunks may have become unnecessary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Applies events to stored rollouts.
+
+    Args:
+        key: the fleet's key; signs every desired state.
+        depot: where the envelopes that desired states refer to lie.
+        now: seconds since the epoch.
+    """
+
+    key: SigningKey
+    depot: Depot
+    now: Callable[[], float]
+
+    def apply(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
+        """Apply ``event`` to the stored rollout ``row`` and issue what follows from it."""
+        before = records.load_rollout(connection, row)
+        after, issues = step(before, event)
+        if after == before and not issues:
+            return Changes()
+        records.save_rollout(connection, row["number"], before, after, self.now())
+        previous = {
+            member["device_id"]: member["previous_id"]
+            for member in records.member_rows(connection, row["number"])
+        }
+        for issue in issues:
+            target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
+            self._issue(connection, row, issue, target)
+        self._note(connection, row, before, after)
+        return _changes(before, after, issues)
+
+    def _issue(
+        self, connection: sa.Connection, row: Row, issue: Issue, release_id: int | None
+    ) -> None:
+        """Store the device's next desired state; counters only ever grow."""
+        last = records.desired_row(connection, issue.device_id)
+        counter = (last["counter"] if last else 0) + 1
+        restore = issue.what == "restore"
+        deployment = row["id"] + (RESTORE_SUFFIX if restore else "")
+        release = records.release_by(connection, releases.c.id == release_id)
+        envelope = b""
+        if release is not None:
+            trial = TrialPolicy() if restore else records.trial_policy(row)
+            desired = Desired(
+                device_id=issue.device_id,
+                deployment=deployment,
+                counter=counter,
+                release=release["name"],
+                version=release["version"],
+                manifest=self.depot.envelope_ref(release["digest"]),
+                trial=trial,
+                issued_at=self.now(),
+            )
+            envelope = encode(sign(DESIRED_TYPE, encode(desired), self.key))
+        records.save_desired(
+            connection,
+            issue.device_id,
+            counter=counter,
+            deployment=deployment,
+            release_id=release_id,
+            envelope=envelope,
+            issued_at=self.now(),
+        )
+        self._note_issue(connection, row, issue, release, counter)
+
+    def _note_issue(
+        self, connection: sa.Connection, row: Row, issue: Issue, release: Row | None, counter: int
+    ) -> None:
+        name = f"{release['name']} {release['version']}" if release else "no release"
+        if issue.what == "offer":
+            text = f"Offered {name} to {issue.device_id} (desired state {counter})."
+        else:
+            text = f"Pointed {issue.device_id} back at {name} (desired state {counter})."
+        records.add_event(
+            connection,
+            self.now(),
+            issue.what,
+            text,
+            device_id=issue.device_id,
+            rollout_id=row["id"],
+            version=release["version"] if release else "",
+        )
+
+    def _note(self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout) -> None:
+        if after.state is before.state:
+            return
+        release = records.release_by(connection, releases.c.id == row["release_id"])
+        name = f"{release['name']} {release['version']}" if release else "?"
+        reason = f": {after.reason}" if after.reason else ""
+        records.add_event(
+            connection,
+            self.now(),
+            "rollout",
+            f"Rollout {row['id']} of {name} is now {after.state.replace('_', ' ')}{reason}.",
+            rollout_id=row["id"],
+            version=release["version"] if release else "",
+            phase=after.state.value,
+        )
+
+
+def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Changes:
+    running = (RolloutState.PENDING, RolloutState.CANARY, RolloutState.FULL)
+    restored = [issue.device_id for issue in issues if issue.what == "restore"]
+    offered = [
+        issue.device_id
+        for issue in issues
+        if issue.what == "offer" and issue.device_id not in restored
+    ]
+    return Changes(
+        offered=tuple(offered),
+        restored=tuple(restored),
+        ended=before.state is not after.state and after.state not in running,
+    )

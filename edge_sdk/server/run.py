@@ -1,0 +1,235 @@
+"""The fleet server as a process: data folder, threads, HTTP, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from edge_sdk.bundle.signing import keyid, load_public
+from edge_sdk.contracts.fleet import FleetTrust
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.durable import DiskStorage
+from edge_sdk.errors import EdgeError
+from edge_sdk.server import records
+from edge_sdk.server.app import Context, build_app
+from edge_sdk.server.broker import listen_error
+from edge_sdk.server.db.engine import open_database
+from edge_sdk.server.depot import Depot
+from edge_sdk.server.fleet import Fleet
+from edge_sdk.server.inbox import Inbox
+from edge_sdk.server.ingest import LEAVES
+from edge_sdk.server.keys import access_token, fleet_key, locked_data
+from edge_sdk.server.link import BrokerAddress, Link
+from edge_sdk.server.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+ADDRESS_NAME = "server.json"
+"""Where a running server says its address, for ``--data`` of the other commands."""
+SHUTDOWN_SECONDS = 3
+BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What ``edge server run`` was asked for."""
+
+    data: Path
+    host: str
+    port: int
+    broker: BrokerAddress
+    tenant: str
+    release_keys: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Told once, when requests are answered."""
+
+    url: str
+    data: Path
+    key_id: str
+
+
+@dataclass
+class _Parts:
+    """The running threads."""
+
+    fleet: Fleet
+    link: Link
+    inbox: Inbox
+    outbox: Outbox
+    counters: dict[str, Callable[[], int]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        self.inbox.start()
+        self.outbox.start()
+        self.link.start()
+
+    def stop(self) -> None:
+        """The link first: it wakes the outbox when that waits for an acknowledgement."""
+        self.link.stop()
+        self.outbox.stop()
+        self.inbox.stop()
+
+
+def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        StorageError: ``storage.port-in-use``, ``storage.cannot-listen``, ``storage.data-in-use``,
+            ``storage.bad-database``, ``storage.database-too-new`` or a failed write.
+        TrustError: a key cannot be read.
+        ConfigError: ``config.bad-name``.
+    """
+    topics = Topics(settings.tenant)
+    release_keys = {keyid(key): key for key in map(load_public, settings.release_keys)}
+    with (
+        _listening(settings.host, settings.port) as listener,
+        locked_data(settings.data),
+        _open_fleet(settings.data, topics, release_keys) as (fleet, trust),
+    ):
+        parts = _assemble(fleet, settings, trust[0])
+        url = _url(settings.host, listener)
+        context = Context(
+            fleet=fleet,
+            token=access_token(settings.data),
+            trust=FleetTrust(
+                tenant=settings.tenant,
+                broker=str(settings.broker),
+                keyid=trust[0],
+                public_key=trust[1],
+            ),
+            broker_connected=lambda: parts.link.connected,
+            counters=lambda: {name: count() for name, count in parts.counters.items()},
+        )
+        parts.start()
+        try:
+            with _announced(settings.data, url):
+                ready = Ready(url, settings.data, trust[0])
+                asyncio.run(_serve(context, listener, lambda: on_ready(ready)))
+        finally:
+            parts.stop()
+
+
+@contextmanager
+def _open_fleet(
+    data: Path, topics: Topics, release_keys: dict[str, bytes]
+) -> Iterator[tuple[Fleet, tuple[str, bytes]]]:
+    """The fleet over its data folder, with the id and public half of its key."""
+    key = fleet_key(data)
+    depot = Depot(data, DiskStorage(), release_keys)
+    engine = open_database(data / "fleet.db")
+    try:
+        with engine.connect() as connection:
+            published = [row["digest"] for row in records.all_releases(connection)]
+        with contextlib.suppress(EdgeError):  # a damaged release must not keep the server down
+            depot.sweep(published)
+        yield Fleet(engine, depot, key, topics, time.time), (key.keyid, key.public)
+    finally:
+        engine.dispose()
+
+
+def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
+    inbox = Inbox(fleet.ingest)
+    announce: list[Callable[[], None]] = []
+    link = Link(
+        settings.broker,
+        f"edge-server-{settings.tenant}-{key_id[:8]}",
+        [fleet.topics.every_device(leaf) for leaf in LEAVES],
+        inbox.put,
+        lambda: announce[0](),
+    )
+    outbox = Outbox(fleet, link)
+    announce.append(outbox.connected)
+    fleet.attach(outbox)
+    counters = {
+        "chunks_sent": lambda: outbox.chunks_sent,
+        "messages_dropped": lambda: inbox.dropped,
+        "messages_refused": lambda: fleet.refused_messages,
+    }
+    return _Parts(fleet, link, inbox, outbox, counters)
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket; connections wait in its backlog until the application serves.
+
+    Raises:
+        StorageError: ``storage.port-in-use`` or ``storage.cannot-listen``.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise listen_error(error, host, port) from error
+        yield listener
+    finally:
+        listener.close()
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # an address to dial, not to bind
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def _announced(data: Path, url: str) -> Iterator[None]:
+    """The address file, for as long as the server runs."""
+    path, storage = data / ADDRESS_NAME, DiskStorage()
+    storage.write(path, json.dumps({"url": url, "pid": os.getpid()}).encode())
+    try:
+        yield
+    finally:
+        storage.remove(path)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which end the process by the signal itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(context: Context, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        build_app(context),
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.01)
+    if server.started:
+        on_ready()
+    await serving

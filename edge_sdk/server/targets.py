@@ -1,0 +1,83 @@
+"""Which devices a rollout reaches, and what each would go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from edge_sdk.contracts.fleet import DeviceInfo, RolloutRequest
+from edge_sdk.contracts.update import FINAL_PHASES, Phase
+from edge_sdk.errors import UsageError
+from edge_sdk.server import records
+from edge_sdk.server.db.schema import releases
+from edge_sdk.suggest import did_you_mean
+
+_AT_REST = FINAL_PHASES | {Phase.IDLE}
+
+
+def choose_devices(
+    connection: sa.Connection, request: RolloutRequest, profiles: Sequence[str]
+) -> tuple[list[DeviceInfo], list[str]]:
+    """``(devices, skipped ids)``: those asked for, or all that the release has a ladder for.
+
+    Without a list, devices that are online come first, so that canaries can answer.
+
+    Raises:
+        UsageError: ``usage.unknown-device``, ``usage.profile-not-in-release`` or
+            ``usage.no-devices``.
+    """
+    known = {device.id: device for device in records.device_infos(connection)}
+    if request.devices:
+        return _named(request.devices, known, profiles), []
+    fitting = [device for device in known.values() if device.profile in profiles]
+    if not fitting:
+        raise UsageError(
+            "no-devices",
+            f"None of the {len(known)} known devices has a profile of this release "
+            f"({', '.join(profiles)}).",
+            "Enroll a device (`edge device enroll`), or convert the model for its profile.",
+        )
+    skipped = sorted(known.keys() - {device.id for device in fitting})
+    return sorted(fitting, key=lambda device: (not device.online, device.id)), skipped
+
+
+def _named(
+    names: Sequence[str], known: dict[str, DeviceInfo], profiles: Sequence[str]
+) -> list[DeviceInfo]:
+    chosen = []
+    for name in dict.fromkeys(names):
+        device = known.get(name)
+        if device is None:
+            raise UsageError(
+                "unknown-device",
+                f"There is no device {name!r} on this server.",
+                did_you_mean(name, known),
+            )
+        if device.profile not in profiles:
+            raise UsageError(
+                "profile-not-in-release",
+                f"The release has no ladder for {name}, a {device.profile or 'unknown profile'!r}.",
+                f"It was converted for: {', '.join(profiles)}.",
+            )
+        chosen.append(device)
+    return chosen
+
+
+def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | None:
+    """Row id of the release that the device should go back to; None when it runs nothing known.
+
+    The device's own word counts when it answers to the last desired state it was issued, because
+    it may have fallen back by itself; otherwise what it was last told counts.
+    """
+    last = records.desired_row(connection, device.id)
+    answered = last is None or device.deployment == last["deployment"]
+    if answered and device.phase in _AT_REST and device.release:
+        running = records.release_by(
+            connection,
+            releases.c.name == device.release,
+            releases.c.version == device.version,
+        )
+        if running is not None:
+            return int(running["id"])
+    return last["release_id"] if last else None

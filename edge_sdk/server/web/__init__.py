@@ -1,0 +1,1 @@
+"""The server's pages: templates, the style sheet, and vendored scripts (unmodified)."""
