@@ -16,6 +16,7 @@ from agent.update.events import (
     VerifyFailed,
 )
 from agent.update.limits import UpdateLimits
+from agent.update.outcomes import stalled
 from agent.update.ports import Clock
 from agent.update.preflight import Preflight
 from agent.update.state import ReleaseRecord
@@ -186,7 +187,7 @@ class Acquisition:
         stalled_s = self._download.stalled_s
         if stalled_s > self._limits.download_patience_s:
             detail = f"No chunk has come for {stalled_s:.0f} s."
-            self._emit(Refused("link.download-stalled", detail))
+            self._emit(Refused(stalled(detail)))
             return
         now = self._clock.monotonic()
         if now - self._told >= self._limits.progress_interval_s:
@@ -208,4 +209,4 @@ class Acquisition:
 
     def _refuse(self, error: EdgeError) -> None:
         self._waiting = False
-        self._emit(Refused(error.code, error.cause))
+        self._emit(Refused(error))

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from agent.update.state import ReleaseRecord, ServiceRecord
 from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.errors import EdgeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,7 @@ class TrialPassed:
 class TrialFailed:
     """The trial has a bad verdict, or none in time."""
 
-    code: str
-    detail: str
+    why: EdgeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ class ServiceMeasured:
 class Refused:
     """The update cannot go on, for a reason that does not condemn the release for good."""
 
-    code: str
-    detail: str
+    why: EdgeError
 
 
 Event: TypeAlias = (

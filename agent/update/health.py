@@ -19,10 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from agent.update import outcomes
 from agent.update.ports import ServiceStats
 from agent.update.state import ReleaseRecord, ServiceRecord
 from edge_sdk.contracts.update import TrialPolicy
+from edge_sdk.errors import GateError
 
 LATENCY_WINDOW = 1024
 """Newest latencies kept for the percentile."""
@@ -84,12 +87,13 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The end of a trial."""
+class Proven:
+    """The good end of a trial; a bad one is a :class:`~edge_sdk.errors.GateError`."""
 
-    passed: bool
     detail: str
-    code: str = ""
+
+
+Verdict: TypeAlias = Proven | GateError
 
 
 def baseline(candidate: ReleaseRecord, serving: ReleaseRecord | None) -> Baseline:
@@ -126,10 +130,10 @@ def judge(policy: TrialPolicy, bar: Baseline, counts: Counts, elapsed_s: float) 
         if accuracy is not None:
             return accuracy
     elif counts.frames >= policy.min_frames and _error_rate(counts) <= policy.max_error_rate:
-        return Verdict(True, f"{counts.frames} frames without trouble; the stream has no labels.")
+        return Proven(f"{counts.frames} frames without trouble; the stream has no labels.")
     if elapsed_s >= policy.max_seconds:
         detail = f"No verdict after {elapsed_s:.0f} s and {counts.frames} frames."
-        return Verdict(False, detail, "gate.unproven")
+        return outcomes.unproven(detail)
     return None
 
 
@@ -176,35 +180,35 @@ def _accuracy(policy: TrialPolicy, bar: Baseline, counts: Counts) -> Verdict | N
     )
     floor = FLOOR_SHARE * bar.accuracy * counts.labelled
     if counts.labelled >= FLOOR_LABELS and counts.correct < floor:
-        return Verdict(False, f"{figures}.", "gate.accuracy-floor")
+        return outcomes.broken(f"{figures}.")
     if ratio >= abort:
-        return Verdict(False, f"{figures}.", "gate.accuracy")
+        return outcomes.inaccurate(f"{figures}.")
     if counts.frames < policy.min_frames or _error_rate(counts) > policy.max_error_rate:
         return None
     if ratio <= accept:
-        return Verdict(True, f"{figures}.")
+        return Proven(f"{figures}.")
     if counts.labelled < policy.max_frames:
         return None
     # The truncated test: the nearer hypothesis, so that a borderline release ends somewhere.
     if ratio < 0:
-        return Verdict(True, f"{figures}; close, decided at the frame limit.")
-    return Verdict(False, f"{figures}; close, decided at the frame limit.", "gate.accuracy")
+        return Proven(f"{figures}; close, decided at the frame limit.")
+    return outcomes.inaccurate(f"{figures}; close, decided at the frame limit.")
 
 
-def _errors(policy: TrialPolicy, counts: Counts) -> Verdict | None:
+def _errors(policy: TrialPolicy, counts: Counts) -> GateError | None:
     """Abort when the error rate is surely above the limit, not at the first error."""
     attempts = counts.frames + counts.errors
     if wilson_lower(counts.errors, attempts, ONE_SIDED_999) <= policy.max_error_rate:
         return None
     detail = f"{counts.errors} of {attempts} frames failed."
-    return Verdict(False, detail, "gate.error-rate")
+    return outcomes.erroneous(detail)
 
 
 def _error_rate(counts: Counts) -> float:
     return counts.errors / max(counts.frames + counts.errors, 1)
 
 
-def _latency(policy: TrialPolicy, bar: Baseline, counts: Counts) -> Verdict | None:
+def _latency(policy: TrialPolicy, bar: Baseline, counts: Counts) -> GateError | None:
     enough = len(counts.latencies_ms) >= MIN_LATENCIES and counts.frames >= policy.min_frames
     if bar.p95_ms <= 0 or not enough:
         return None
@@ -212,4 +216,4 @@ def _latency(policy: TrialPolicy, bar: Baseline, counts: Counts) -> Verdict | No
     if p95 <= policy.max_latency_ratio * bar.p95_ms:
         return None
     detail = f"p95 latency {p95:.1f} ms against {bar.p95_ms:.1f} ms before."
-    return Verdict(False, detail, "gate.latency")
+    return outcomes.slow(detail)

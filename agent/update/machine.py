@@ -29,6 +29,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from agent.update import outcomes
 from agent.update.events import (
     Abandon,
     Booted,
@@ -60,8 +61,9 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
-from agent.update.state import MAX_BAD, RUNNING, ServiceRecord, UpdateState
+from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
 """Starts of a candidate in one phase, boots of the agent included."""
@@ -86,7 +88,7 @@ def step(state: UpdateState, event: Event) -> Step:
         case ServiceUnhealthy():
             return _unhealthy(state, event.detail)
         case Refused():
-            return _refused(state, event.code, event.detail)
+            return _refused(state, event.why)
         case _:
             phase, handler = _HANDLERS[type(event)]
             return handler(state, event) if state.phase is phase else (state, ())
@@ -95,9 +97,21 @@ def step(state: UpdateState, event: Event) -> Step:
 def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
     if _is_bad(state, event.candidate.digest, event.candidate.payload_digest):
         return _known_bad(state)
+    if state.serving is not None and state.serving.payload_digest == event.candidate.payload_digest:
+        return _resigned(state, event.candidate, state.serving)
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
     return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
+
+
+def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:
+    """The active release in another envelope: nothing to prove, but a new name to remember."""
+    record = replace(candidate, service=serving.service)
+    slots = {**state.slots, state.active or "a": record}
+    state, effects = _end(
+        replace(state, slots=slots), Phase.COMMITTED, "It was active already, signed differently."
+    )
+    return state, (Serve(), *effects)
 
 
 def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
@@ -107,7 +121,7 @@ def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
 def _space_short(state: UpdateState, event: SpaceShort) -> Step:
     """Give up the fallback before giving up the update."""
     if state.fallback is None:
-        return _refused(state, "storage.disk-full", event.detail)
+        return _refused(state, outcomes.disk_full(event.detail))
     slots = {name: record for name, record in state.slots.items() if name != state.spare}
     return replace(state, slots=slots), (CollectGarbage(), CheckPreflight())
 
@@ -122,7 +136,7 @@ def _verified(state: UpdateState, _: Verified) -> Step:
 
 def _verify_failed(state: UpdateState, event: VerifyFailed) -> Step:
     if state.tries + 1 >= MAX_VERIFY_TRIES:
-        return _refused(state, "trust.blob-damaged", event.detail)
+        return _refused(state, outcomes.damaged(event.detail))
     return _enter(replace(state, tries=state.tries + 1), Phase.DOWNLOADING, FetchBlobs())
 
 
@@ -135,7 +149,7 @@ def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
 
 
 def _golden_failed(state: UpdateState, event: GoldenFailed) -> Step:
-    return _end(_condemn(state), Phase.REJECTED, "gate.golden-failed", event.detail)
+    return _end(_condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
 
 
 def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
@@ -143,14 +157,14 @@ def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
 
 
 def _trial_failed(state: UpdateState, event: TrialFailed) -> Step:
-    return _end(_condemn(state), Phase.ROLLED_BACK, event.code, event.detail)
+    return _end(_condemn(state), Phase.ROLLED_BACK, event.why)
 
 
 def _worker_crashed(state: UpdateState, event: WorkerCrashed) -> Step:
     allowed = state.desired.trial.max_worker_crashes if state.desired else 0
     state = replace(state, crashes=state.crashes + 1)
     if state.crashes > allowed:
-        return _trial_failed(state, TrialFailed("gate.crash-loop", event.detail))
+        return _trial_failed(state, TrialFailed(outcomes.crash_loop(event.detail)))
     return state, (RunTrial(),)
 
 
@@ -212,7 +226,7 @@ def _start_again(state: UpdateState) -> tuple[UpdateState, tuple[Effect, ...]]:
         if state.phase is Phase.GOLDEN:
             state, effects = _golden_failed(state, GoldenFailed(detail))
             return state, (Serve(), *effects)
-        return _trial_failed(state, TrialFailed("gate.crash-loop", detail))
+        return _trial_failed(state, TrialFailed(outcomes.crash_loop(detail)))
     state = replace(state, tries=state.tries + 1)
     if state.phase is Phase.GOLDEN:
         return state, (Serve(), *_tell(state), RunGolden())
@@ -224,8 +238,8 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
         return state, _tell(state)
     stale = desired.counter < state.counter
     if stale or (desired.counter == state.counter and state.desired is not None):
-        detail = f"Its counter is {desired.counter}; {state.counter} has been seen."
-        return state, (Tell(desired, Phase.REJECTED, "trust.replayed", detail),)
+        why = outcomes.replayed(desired.counter, state.counter)
+        return state, (Tell(desired, Phase.REJECTED, why.code, why.cause),)
     state, abandoned = _supersede(state, desired)
     state = replace(
         state,
@@ -244,7 +258,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
 
 def _offered(state: UpdateState, desired: Desired) -> Step:
     if state.serving is not None and state.serving.digest == desired.manifest.digest:
-        return _end(state, Phase.COMMITTED, "", "It was active already.")
+        return _end(state, Phase.COMMITTED, "It was active already.")
     if _is_bad(state, desired.manifest.digest):
         return _known_bad(state)
     return _enter(state, Phase.OFFERED, FetchManifest())
@@ -255,12 +269,9 @@ def _supersede(state: UpdateState, by: Desired) -> Step:
     if state.phase not in RUNNING or state.desired is None:
         return state, ()
     in_trial = state.phase is Phase.TRIAL
-    told = Tell(
-        state.desired,
-        Phase.ROLLED_BACK if in_trial else Phase.REJECTED,
-        "trust.superseded",
-        f"Deployment {by.deployment} took its place.",
-    )
+    phase = Phase.ROLLED_BACK if in_trial else Phase.REJECTED
+    why = outcomes.superseded(by.deployment)
+    told = Tell(state.desired, phase, why.code, why.cause)
     return state, (Abandon(), told, *((Serve(),) if in_trial else ()))
 
 
@@ -286,18 +297,18 @@ def _unhealthy(state: UpdateState, detail: str) -> Step:
     )
     if state.phase is not Phase.COMMITTED:
         return state, (Serve(), CollectGarbage())
-    return _end(state, Phase.ROLLED_BACK, "gate.crash-loop", detail)
+    return _end(state, Phase.ROLLED_BACK, outcomes.crash_loop(detail))
 
 
-def _refused(state: UpdateState, code: str, detail: str) -> Step:
+def _refused(state: UpdateState, why: EdgeError) -> Step:
     if state.phase not in RUNNING:
         return state, ()
     phase = Phase.ROLLED_BACK if state.phase is Phase.TRIAL else Phase.REJECTED
-    return _end(state, phase, code, detail)
+    return _end(state, phase, why)
 
 
 def _known_bad(state: UpdateState) -> Step:
-    return _end(state, Phase.REJECTED, "trust.known-bad", "It has failed on this device before.")
+    return _end(state, Phase.REJECTED, outcomes.known_bad())
 
 
 def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Effect) -> Step:
@@ -306,7 +317,7 @@ def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Eff
     record = replace(state.candidate, service=service)
     slots = {**state.slots, state.spare: record}
     state = replace(state, slots=slots, active=state.spare, candidate=None)
-    state, effects = _end(state, Phase.COMMITTED, "", detail)
+    state, effects = _end(state, Phase.COMMITTED, detail)
     return state, (how, *effects)
 
 
@@ -315,8 +326,12 @@ def _enter(state: UpdateState, phase: Phase, *work: Effect) -> Step:
     return state, (*_tell(state), *work)
 
 
-def _end(state: UpdateState, phase: Phase, code: str, detail: str) -> Step:
+def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
     """End the deployment; a rollback puts the committed release back into service."""
+    if isinstance(outcome, EdgeError):
+        code, detail = outcome.code, outcome.cause
+    else:
+        code, detail = "", outcome
     state = replace(
         state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0
     )
@@ -331,10 +346,16 @@ def _tell(state: UpdateState) -> tuple[Tell, ...]:
 
 
 def _condemn(state: UpdateState) -> UpdateState:
+    """Remember the candidate as bad; it must not come back as the fallback either."""
     if state.candidate is None:
         return state
     digests = (state.candidate.digest, state.candidate.payload_digest)
-    return replace(state, bad=_remember(state.bad, digests))
+    slots = {
+        name: record
+        for name, record in state.slots.items()
+        if name == state.active or record.payload_digest != state.candidate.payload_digest
+    }
+    return replace(state, slots=slots, bad=_remember(state.bad, digests))
 
 
 def _remember(bad: tuple[str, ...], digests: tuple[str, ...]) -> tuple[str, ...]:

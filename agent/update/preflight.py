@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from agent.update.events import PreflightPassed, Refused, SpaceShort
 from agent.update.limits import UpdateLimits
+from agent.update.outcomes import battery_low
 from agent.update.ports import Clock, UpdateSensors
 
 Look: TypeAlias = PreflightPassed | SpaceShort | Refused | str
@@ -56,7 +57,7 @@ class Preflight:
             return None
         detail = f"The battery is at {charge:.0f} %."
         if self._waited() > self._limits.battery_patience_s:
-            return Refused("storage.battery-low", detail)
+            return Refused(battery_low(detail))
         return f"Waiting: {detail}"
 
     def _headroom(self) -> str | None:

@@ -13,8 +13,9 @@ from agent.update.events import (
     TrialPassed,
     WorkerCrashed,
 )
-from agent.update.health import Baseline, Counts, baseline, judge
+from agent.update.health import Baseline, Counts, Proven, baseline, judge
 from agent.update.limits import UpdateLimits
+from agent.update.outcomes import unproven
 from agent.update.ports import Clock, Host, PlacedRelease, ServiceStats
 from agent.update.state import ReleaseRecord, ServiceRecord
 from edge_sdk.contracts.update import TrialPolicy
@@ -146,7 +147,7 @@ class Proving:
         waited_s = now - trial.started
         if not trial.ready and waited_s > self._limits.trial_start_timeout_s:
             detail = f"Its worker was not ready after {waited_s:.0f} s."
-            self._emit(TrialFailed("gate.unproven", detail))
+            self._emit(TrialFailed(unproven(detail)))
             return
         self._judge(trial)
 
@@ -155,10 +156,10 @@ class Proving:
         verdict = judge(trial.policy, trial.bar, trial.counts, elapsed_s)
         if verdict is None:
             return
-        if verdict.passed:
+        if isinstance(verdict, Proven):
             self._emit(TrialPassed(trial.counts.record(), verdict.detail))
         else:
-            self._emit(TrialFailed(verdict.code, verdict.detail))
+            self._emit(TrialFailed(verdict))
 
     def _new_token(self, kind: str) -> str:
         self._tokens += 1

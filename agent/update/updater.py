@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from agent.update import events as ev
+from agent.update import outcomes
 from agent.update.acquire import Acquisition
 from agent.update.download import Downloader
 from agent.update.limits import UpdateLimits
@@ -241,14 +242,14 @@ class Updater:
 
     def _cannot_save(self, event: ev.Event) -> None:
         """No room even for the state: give the update up, since its files fill the disk."""
-        code, detail = "storage.disk-full", "The update's state could not be written."
+        why = outcomes.disk_full("The update's state could not be written.")
         match event:
             case ev.DesiredReceived():
-                self._tell(ev.Tell(event.desired, Phase.REJECTED, code, detail))
+                self._tell(ev.Tell(event.desired, Phase.REJECTED, why.code, why.cause))
             case ev.Booted():
                 self._boot_unsaved(event)
             case _:
-                self._events.appendleft(ev.Refused(code, detail))
+                self._events.appendleft(ev.Refused(why))
 
     def _boot_unsaved(self, event: ev.Booted) -> None:
         """Serve what is committed, and start no candidate whose start cannot be counted."""

@@ -1,0 +1,110 @@
+"""A broker in memory: retained chunk topics, a server that answers requests, and bad weather."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from edge_sdk.contracts.manifest import CHUNK_BYTES
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import ChunkRequest
+
+
+class FakeBroker:
+    """Retained messages by topic, and the whole blobs a server could publish again.
+
+    Args:
+        topics: the tenant's layout.
+        loss: share of deliveries that vanish.
+        reorder: deliver each poll's messages in random order.
+        seed: of the weather.
+    """
+
+    def __init__(
+        self, topics: Topics, *, loss: float = 0.0, reorder: bool = False, seed: int = 0
+    ) -> None:
+        self.topics, self.loss, self.reorder = topics, loss, reorder
+        self.retained: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.weather = random.Random(seed)
+        self.requests: list[ChunkRequest] = []
+        self.answers = True
+        self.keeps = True
+        """Whether the broker retains what a server publishes again."""
+
+    def seed_blobs(self, blobs: Iterable[tuple[str, bytes]], *, retain: bool = True) -> None:
+        """Publish blobs chunk by chunk; without ``retain`` only the server has them."""
+        for digest, data in blobs:
+            self.blobs[digest] = data
+            for index, start in enumerate(range(0, len(data), CHUNK_BYTES)):
+                if retain:
+                    self.retained[self.topics.chunk(digest, index)] = data[
+                        start : start + CHUNK_BYTES
+                    ]
+
+
+class FakeLink:
+    """One device's connection to a :class:`FakeBroker`; implements the updater's Link."""
+
+    def __init__(self, broker: FakeBroker, *, connected: bool = True) -> None:
+        self.broker = broker
+        self.connected = connected
+        self.subscribed: set[str] = set()
+        self.widest = 0
+        self.delivered_bytes = 0
+        self.asked: Counter[str] = Counter()
+        self._inbox: list[tuple[str, bytes]] = []
+
+    def subscribe(self, topic: str, qos: int = 0) -> None:
+        """Deliver the retained message, weather permitting."""
+        if not self.connected:
+            return
+        self.subscribed.add(topic)
+        self.asked[topic] += 1
+        self.widest = max(self.widest, len(self.subscribed))
+        if topic in self.broker.retained:
+            self._deliver(topic, self.broker.retained[topic])
+
+    def unsubscribe(self, topic: str) -> None:
+        """Stop asking."""
+        self.subscribed.discard(topic)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
+        """Play the server: answer chunk requests."""
+        if not self.connected:
+            return
+        request = msgspec.json.decode(payload, type=ChunkRequest)
+        assert topic == self.broker.topics.request(request.device_id)
+        self.broker.requests.append(request)
+        data = self.broker.blobs.get(request.digest)
+        if data is None or not self.broker.answers:
+            return
+        for index in request.chunks:
+            chunk = data[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+            where = self.broker.topics.chunk(request.digest, index)
+            if self.broker.keeps:
+                self.broker.retained[where] = chunk
+            if where in self.subscribed:
+                self._deliver(where, chunk)
+
+    def drop(self) -> None:
+        """The connection breaks: subscriptions and messages on their way are gone."""
+        self.connected = False
+        self.subscribed.clear()
+        self._inbox.clear()
+
+    def poll(self) -> list[tuple[str, bytes]]:
+        """Messages that arrived since the last call."""
+        items, self._inbox = self._inbox, []
+        if self.broker.reorder:
+            self.broker.weather.shuffle(items)
+        return items
+
+    def _deliver(self, topic: str, payload: bytes) -> None:
+        if self.broker.weather.random() < self.broker.loss:
+            return
+        self.delivered_bytes += len(payload)
+        self._inbox.append((topic, payload))

@@ -1,0 +1,369 @@
+"""A device under update without models: tiny signed releases, a scripted host, a settable clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.update.limits import UpdateLimits
+from agent.update.ports import PlacedRelease, ServiceStats
+from agent.update.store import PieceStorage
+from agent.update.trust import Device
+from agent.update.updater import Updater
+from edge_sdk.bundle.blobs import blob_ref, file_digest
+from edge_sdk.bundle.signing import SigningKey, generate_key, sign
+from edge_sdk.bundle.trust import trust_root
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
+from edge_sdk.contracts.manifest import Artifact, Manifest, Preprocess, TaskInfo
+from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
+from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.update import Desired, TrialPolicy, UpdateStatus
+from tests.fakes.link import FakeBroker, FakeLink
+
+RELEASE_KEY = generate_key()
+FLEET_KEY = generate_key()
+OTHER_KEY = generate_key()
+TRUST = trust_root([RELEASE_KEY.public], [FLEET_KEY.public])
+TOPICS = Topics("t1")
+DEVICE = Device("cam-1", "rpi4", ("litert",))
+QUICK = TrialPolicy(min_frames=20, max_seconds=60.0, max_worker_crashes=1)
+
+
+@dataclass(frozen=True)
+class TinyRelease:
+    """A release whose artifacts are random bytes."""
+
+    manifest: Manifest
+    envelope: bytes
+    blobs: dict[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        return blob_ref(self.envelope).digest
+
+    @property
+    def everything(self) -> list[tuple[str, bytes]]:
+        return [(self.digest, self.envelope), *self.blobs.items()]
+
+
+def tiny_release(
+    version: str,
+    *,
+    size: int = 150_000,
+    seed: int | None = None,
+    accuracy: float = 0.95,
+    sequence: int | None = None,
+    key: SigningKey = RELEASE_KEY,
+    shared: bytes | None = None,
+    profiles: tuple[str, ...] = ("rpi4",),
+    runtime: str = "litert",
+) -> TinyRelease:
+    """A signed release with two artifacts for each profile."""
+    source = random.Random(version if seed is None else seed)
+    models = [source.randbytes(size), shared if shared is not None else source.randbytes(size // 3)]
+    golden = source.randbytes(3000)
+    blobs = {blob_ref(data).digest: data for data in (*models, golden)}
+    artifacts = {}
+    points = []
+    for index, data in enumerate(models):
+        digest = blob_ref(data).digest
+        artifacts[digest] = _artifact(digest, blob_ref(golden).digest, runtime)
+        points.append(_point(f"p{index}", digest, accuracy - index * 0.01, runtime))
+    manifest = Manifest(
+        release="digits",
+        version=version,
+        sequence=int(version) if sequence is None else sequence,
+        created="2026-01-01T00:00:00+00:00",
+        task=TaskInfo(
+            name="digits",
+            kind="classification",
+            labels=("0", "1"),
+            preprocess=Preprocess(color="gray", mean=(0.0,), std=(1.0,)),
+            reference_accuracy=accuracy,
+        ),
+        blobs={digest: blob_ref(data) for digest, data in blobs.items()},
+        artifacts=artifacts,
+        ladders={profile: tuple(points) for profile in profiles},
+    )
+    envelope = encode(sign(MANIFEST_TYPE, encode(manifest), key))
+    return TinyRelease(manifest, envelope, blobs)
+
+
+def _artifact(digest: str, golden: str, runtime: str) -> Artifact:
+    spec = TensorSpec(name="x", dtype="int8", shape=(1, 1, 8, 8), layout="NCHW")
+    return Artifact(
+        digest=digest,
+        format="tflite",
+        runtime=runtime,  # type: ignore[arg-type]
+        scheme="static_wi8_ai8",
+        height_px=8,
+        width_px=8,
+        inputs=(spec,),
+        outputs=(spec,),
+        golden=golden,
+        tolerance={runtime: 0.1},
+    )
+
+
+def _point(name: str, digest: str, accuracy: float, runtime: str) -> OperatingPoint:
+    return OperatingPoint(
+        id=name,
+        artifact=digest,
+        runtime=runtime,  # type: ignore[arg-type]
+        scheme="static_wi8_ai8",
+        channel_width=1.0,
+        height_px=8,
+        width_px=8,
+        threads=1,
+        accuracy=accuracy,
+        accuracy_drop=0.0,
+        agreement=1.0,
+        max_output_error=0.0,
+        host_latency_ms=1.0,
+    )
+
+
+def desired_bytes(
+    release: TinyRelease,
+    counter: int,
+    *,
+    deployment: str = "",
+    device_id: str = DEVICE.device_id,
+    trial: TrialPolicy = QUICK,
+    key: SigningKey = FLEET_KEY,
+) -> bytes:
+    """A signed desired state."""
+    desired = Desired(
+        device_id=device_id,
+        deployment=deployment or f"d{counter}",
+        counter=counter,
+        release=release.manifest.release,
+        version=release.manifest.version,
+        manifest=blob_ref(release.envelope),
+        trial=trial,
+    )
+    return encode(sign(DESIRED_TYPE, encode(desired), key))
+
+
+class FakeClock:
+    """Time that moves when told."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return 1_790_000_000.0 + self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+@dataclass
+class FakeSensors:
+    """A device with room, power and leisure, unless set otherwise."""
+
+    free: int = 1 << 30
+    battery: float | None = None
+    idle: float | None = 80.0
+
+    def disk_free_bytes(self) -> int:
+        return self.free
+
+    def battery_percent(self) -> float | None:
+        return self.battery
+
+    def cpu_headroom_percent(self) -> float | None:
+        return self.idle
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a release behaves when it runs."""
+
+    golden_ok: bool = True
+    accuracy: float | None = 0.95
+    """None for a stream without labels."""
+    crashes: int = 0
+    """So many starts in service end in a crash."""
+    crash_loops: bool = False
+    error_share: float = 0.0
+    latency_ms: float = 5.0
+
+
+class FakeHost:
+    """Runs releases by script. Checks at every start that all files are there and whole."""
+
+    def __init__(self, behaviours: dict[str, Behaviour], seed: int = 1) -> None:
+        self.behaviours = behaviours
+        self.serving: PlacedRelease | None = None
+        self.token = ""
+        self.committed = False
+        self.golden: tuple[PlacedRelease, str] | None = None
+        self.starts: list[str] = []
+        self.pending: list[Callable[[Updater], None]] = []
+        self.dead = False
+        self._random = random.Random(seed)
+        self._crashed: dict[str, int] = {}
+
+    def start_golden(self, release: PlacedRelease, token: str) -> None:
+        assert self.golden is None, "two golden tests at once"
+        self._check(release)
+        self.starts.append(f"golden {release.version}")
+        self.golden = (release, token)
+
+    def cancel_golden(self, token: str) -> None:
+        if self.golden is not None and self.golden[1] == token:
+            self.golden = None
+
+    def start_trial(self, release: PlacedRelease, token: str) -> None:
+        self._put(release, token, committed=False)
+        self.starts.append(f"trial {release.version}")
+
+    def commit(self, release: PlacedRelease, token: str) -> None:
+        assert self.token == token
+        assert self.serving == release
+        self._check(release)
+        self.committed = True
+
+    def serve(self, release: PlacedRelease | None, token: str) -> None:
+        if release is None:
+            self.serving, self.token, self.committed = None, token, True
+            return
+        self._put(release, token, committed=True)
+        self.starts.append(f"serve {release.version}")
+
+    def _put(self, release: PlacedRelease, token: str, *, committed: bool) -> None:
+        self._check(release)
+        self.serving, self.token, self.committed, self.dead = release, token, committed, False
+
+    def _check(self, release: PlacedRelease) -> None:
+        """Nothing is started unverified: every blob of the device's ladder is whole."""
+        from edge_sdk.contracts.base import decode
+
+        manifest = decode(release.manifest_path.read_bytes(), Manifest, "manifest")
+        for point in manifest.ladders[DEVICE.profile_id]:
+            for digest in (point.artifact, manifest.artifacts[point.artifact].golden):
+                assert file_digest(release.blobs / digest) == digest
+
+    def run(self, updater: Updater, frames: int = 20) -> None:
+        """Let everything that runs do something, and report it."""
+        if self.golden is not None:
+            release, token = self.golden
+            self.golden = None
+            ok = self.behaviours[release.version].golden_ok
+            updater.on_golden(token, ok, "" if ok else "output 0 differs by 3.1")
+        if self.serving is not None and not self.dead:
+            self._run_service(updater, self.serving, frames)
+
+    def _run_service(self, updater: Updater, release: PlacedRelease, frames: int) -> None:
+        behaviour, token = self.behaviours[release.version], self.token
+        crashed = self._crashed.get(release.version, 0)
+        if behaviour.crash_loops or crashed < behaviour.crashes:
+            self._crashed[release.version] = crashed + 1
+            self.dead = True
+            if self.committed:
+                updater.on_service_unhealthy(token, "5 crashes in 60 s")
+            else:
+                updater.on_worker_crash(token, "signal 11")
+            return
+        updater.on_ready(token)
+        updater.on_stats(token, self._stats(behaviour, frames))
+
+    def _stats(self, behaviour: Behaviour, frames: int) -> ServiceStats:
+        errors = round(frames * behaviour.error_share)
+        labelled = frames if behaviour.accuracy is not None else 0
+        share = behaviour.accuracy or 0.0
+        correct = sum(self._random.random() < share for _ in range(labelled))
+        return ServiceStats(
+            frames=frames,
+            errors=errors,
+            labelled=labelled,
+            correct=correct,
+            latencies_ms=(behaviour.latency_ms,) * frames,
+        )
+
+
+@dataclass
+class Rig:
+    """A device, its broker and its clock. ``boot`` starts the agent; the disk outlives it."""
+
+    folder: Path
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    limits: UpdateLimits = field(
+        default_factory=lambda: UpdateLimits(disk_margin_bytes=0, progress_interval_s=0.5)
+    )
+    device: Device = DEVICE
+
+    def __post_init__(self) -> None:
+        self.broker = FakeBroker(TOPICS)
+        self.clock = FakeClock()
+        self.sensors = FakeSensors()
+        self.reports: list[UpdateStatus] = []
+        self.received = 0
+        self.wish = b""
+        """The retained desired state."""
+
+    def publish(self, release: TinyRelease, **behaviour: object) -> None:
+        """Seed a release, and script how it will behave."""
+        self.broker.seed_blobs(release.everything)
+        self.behaviours[release.manifest.version] = Behaviour(**behaviour)  # type: ignore[arg-type]
+
+    def boot(self, storage: PieceStorage | None = None, *, connected: bool = True) -> Updater:
+        """Start the agent on what the disk holds."""
+        self.link = FakeLink(self.broker, connected=connected)
+        self.host = FakeHost(self.behaviours)
+        self.updater = Updater(
+            device=self.device,
+            topics=TOPICS,
+            state_dir=self.folder,
+            trust=TRUST,
+            link=self.link,
+            host=self.host,
+            sensors=self.sensors,
+            clock=self.clock,
+            report=self.reports.append,
+            storage=storage,
+            limits=self.limits,
+        )
+        self.updater.start()
+        if connected:
+            self.connect()
+        return self.updater
+
+    def connect(self) -> None:
+        """The broker accepts the device and delivers the retained wish."""
+        self.link.connected = True
+        self.updater.on_connected()
+        self.updater.on_desired(self.wish)
+
+    def want(self, payload: bytes) -> None:
+        """Publish a desired state."""
+        self.wish = payload
+        self.updater.on_desired(payload)
+
+    def turn(self, seconds: float = 0.2) -> None:
+        """One turn of the supervisor's loop."""
+        for topic, payload in self.link.poll():
+            self.received += len(payload)
+            self.updater.on_chunk(topic, payload)
+        self.updater.tick()
+        self.host.run(self.updater)
+        self.clock.time += seconds
+
+    def settle(self, turns: int = 600) -> UpdateStatus:
+        """Run until the deployment has ended; the last status."""
+        from edge_sdk.contracts.update import FINAL_PHASES
+
+        for _ in range(turns):
+            self.turn()
+            if self.updater.state.phase in FINAL_PHASES:
+                return self.reports[-1]
+        raise AssertionError(f"not settled: {self.updater.state.phase}, {self.reports[-1:]}")
+
+    @property
+    def version(self) -> str:
+        """What is committed."""
+        return self.updater.active.version if self.updater.active else ""
