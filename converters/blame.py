@@ -29,9 +29,7 @@ _LIBRARY = ("site-packages", "dist-packages", "<frozen", "<string>")
 T = TypeVar("T")
 
 
-def exporting(
-    what: str, module: nn.Module, example: torch.Tensor, export: Callable[[], T]
-) -> T:
+def exporting(what: str, module: nn.Module, example: torch.Tensor, export: Callable[[], T]) -> T:
     """Run an exporter, and explain its failure in terms of the user's module.
 
     Args:
@@ -46,7 +44,7 @@ def exporting(
     """
     try:
         return export()
-    except Exception as error:  # noqa: BLE001 - exporters raise anything; each becomes one error
+    except Exception as error:
         text = "\n".join(str(link) for link in _chain(error))
         operator = unsupported_operator(text)
         if operator is not None:

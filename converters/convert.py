@@ -29,6 +29,7 @@ from converters.task import Floats, score_of
 from converters.usercode import user_code
 from converters.verify import Reference, verify_all
 from device_profiles.loader import load_profile
+from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import Artifact, TaskInfo
@@ -194,7 +195,9 @@ class _Run:
         return found
 
     def _save_calibration(self) -> None:
-        arrays = {_size(h, w): calibration_set(self._task, h, w) for h, w in self._plan.resolutions}
+        arrays: dict[str, Any] = {
+            _size(h, w): calibration_set(self._task, h, w) for h, w in self._plan.resolutions
+        }
         np.savez(self._scratch / "calibration.npz", **arrays)
 
     def _reference(self, evaluation: dict[str, Samples]) -> Reference:
@@ -221,7 +224,9 @@ class _Run:
         artifacts = self._building / "artifacts"
         artifacts.mkdir()
         cores = os.cpu_count() or 1
-        jobs = [self._build_job(kind, artifacts, names) for kind, names in self._plan.schemes.items()]
+        jobs = [
+            self._build_job(kind, artifacts, names) for kind, names in self._plan.schemes.items()
+        ]
         if "onnx" not in self._plan.schemes:  # the latency model reads the float ONNX graph
             jobs.append(self._build_job("onnx", self._scratch, ("fp32",)))
         results = run_jobs(
@@ -292,7 +297,10 @@ class _Run:
 def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
     """Versions of the tools and digests of what went in."""
     packages = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
-    found = {"edge-sdk": importlib.metadata.version("edge-sdk"), "python": platform.python_version()}
+    found = {
+        "edge-sdk": __version__,
+        "python": platform.python_version(),
+    }
     for package in (*packages, "ai-edge-litert"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)

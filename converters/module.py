@@ -115,7 +115,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         )
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - pickle raises anything at all on a broken file
+    except Exception as error:
         raise _bad_weights(path, f"is not a PyTorch weights file: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise _bad_weights(path, f"holds {type(state).__name__}, not a state dict.")
@@ -125,7 +125,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = " ".join(lines[1:3])[:300] or first_line(error)
         raise _bad_weights(path, f"does not fit the module. {detail}") from error
-    if any(not torch.isfinite(t).all() for t in module.state_dict().values() if t.is_floating_point()):
+    if any(
+        not torch.isfinite(t).all() for t in module.state_dict().values() if t.is_floating_point()
+    ):
         raise _bad_weights(path, "holds NaN or infinity.")
 
 

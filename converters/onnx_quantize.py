@@ -48,7 +48,7 @@ def quantize_onnx(source: Path, scheme: str, calibration: Floats, target: Path) 
         onnx.save(model, str(target))
     except EdgeError:
         raise
-    except Exception as error:  # noqa: BLE001 - a third-party converter on a user's graph
+    except Exception as error:
         raise ConversionError(
             "quantize-failed",
             f"{source.name} cannot be quantized as {scheme}: {first_line(error)}",

@@ -32,7 +32,7 @@ def quantize_tflite(source: Path, scheme: str, calibration: Floats, target: Path
     supported_scheme(scheme)
     try:
         data = _quantized(source, scheme, calibration)
-    except Exception as error:  # noqa: BLE001 - a third-party converter on a user's graph
+    except Exception as error:
         raise ConversionError(
             "quantize-failed",
             f"{source.name} cannot be quantized as {scheme}: {first_line(error)}",

@@ -25,7 +25,7 @@ def user_code(path: Path, doing: str) -> Iterator[None]:
         yield
     except EdgeError:
         raise
-    except Exception as error:  # noqa: BLE001 - the boundary to code that is not ours
+    except Exception as error:
         raise TaskError(
             "user-code-failed",
             f"{doing} raised {type(error).__name__} at {where(error, path)}: {first_line(error)}",

@@ -25,7 +25,6 @@ from converters.usercode import user_code
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
 
-
 TIMED_S = 0.15
 """Time spent on measuring latency, per artifact and thread count."""
 

@@ -27,8 +27,8 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
 
     Args:
         request: ``path``, ``format``, ``runtime``, ``threads`` (list; the first runs the
-            samples), ``seconds`` (to spend on timing, per thread count), ``samples`` (an ``.npy`` of
-            (N, C, H, W) float32, or None for bench without data), ``outputs`` (where to write the
+            samples), ``seconds`` (to spend on timing, per thread count), ``samples`` (an
+            ``.npy`` of (N, C, H, W) float32, or None for noise), ``outputs`` (where to write the
             dequantized outputs, ``.npy``).
         step: unused; a single artifact is quick.
 
@@ -88,11 +88,10 @@ def _noise(spec: TensorSpec) -> Array:
 
 def _run_all(engine: Engine, stored: Sequence[Array], path: str) -> Array:
     spec = engine.outputs[0]
-    outputs = []
-    for array in stored:
-        # dequantize copies quantized outputs; a float output is a view of the runtime's memory.
-        outputs.append(np.array(dequantize(engine.run([array])[0], spec)))
-    joined = np.concatenate(outputs)
+    # A float output is a view of the runtime's memory: copied before the next run.
+    joined = np.concatenate(
+        [np.array(dequantize(engine.run([array])[0], spec)) for array in stored]
+    )
     if not np.isfinite(joined).all():
         raise ConversionError(
             "wrong-output",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
 from converters.inspect.model import Layer, ModelFacts, unreadable
@@ -105,8 +105,9 @@ class _Reader:
     def _constant(self, name: str) -> onnx.TensorProto | None:
         """The constant behind a name, looking through casts and dequantizations."""
         for _ in range(8):
-            if name in self._constants:
-                return self._constants[name]
+            found: onnx.TensorProto | None = self._constants.get(name)
+            if found is not None:
+                return found
             maker = self._made_by.get(name)
             if maker is None or maker.op_type not in _TRANSPARENT:
                 return None

@@ -57,11 +57,13 @@ class _Reader:
         }
 
     def facts(self) -> ModelFacts:
-        constants: Counter[str] = Counter()
+        constants: dict[str, int] = {}
         for index in range(self._graph.TensorsLength()):
             tensor = self._graph.Tensors(index)
             if self._is_constant(index):
-                constants[self._dtype(index)] += _elements(tensor) * self._width(index)
+                dtype = self._dtype(index)
+                size = int(_elements(tensor) * self._width(index))
+                constants[dtype] = constants.get(dtype, 0) + size
         layers = [self._layer(operator) for operator in self._operators()]
         return ModelFacts(
             format="tflite",
@@ -69,7 +71,7 @@ class _Reader:
             inputs=tuple(self._spec(int(i)) for i in self._graph.InputsAsNumpy()),
             outputs=tuple(self._spec(int(i)) for i in self._graph.OutputsAsNumpy()),
             ops=dict(Counter(self._op(operator) for operator in self._operators())),
-            constants=dict(constants),
+            constants=constants,
             layers=tuple(layer for layer in layers if layer is not None),
         )
 

@@ -1,1 +1,5 @@
-def write_report(outcome, path): path.write_text('x')
+"""The report beside the artifacts: one self-contained HTML page, readable in a minute."""
+
+from converters.report.page import write_report
+
+__all__ = ["write_report"]

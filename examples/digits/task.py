@@ -1,7 +1,7 @@
 """Handwritten digits: the example task of edge-sdk.
 
-    edge model train examples/digits/task.py:Digits -o weights.pt
-    edge model convert examples/digits/task.py:Digits --weights weights.pt -o out/digits
+edge model train examples/digits/task.py:Digits -o weights.pt
+edge model convert examples/digits/task.py:Digits --weights weights.pt -o out/digits
 """
 
 from __future__ import annotations
