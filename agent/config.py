@@ -235,9 +235,11 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        last_line = data.count(b"\n") + 1
+        problem = str(error).replace("at end of document", f"at line {last_line}, the last")
         raise ConfigError(
             "malformed",
-            f"{path} is not valid TOML: {error}.",
+            f"{path} is not valid TOML: {problem}.",
             "Correct the line named above; docs/agent-config.md shows the format.",
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -81,17 +82,25 @@ def check_specs(engine: Engine, artifact: Artifact) -> None:
     Raises:
         ContractError: ``contract.model-input`` or ``contract.model-output``.
     """
-    for slug, real, said in (
-        ("model-input", engine.inputs, artifact.inputs),
-        ("model-output", engine.outputs, artifact.outputs),
-    ):
-        if len(said) != 1 or [_form(spec) for spec in real] != [_form(spec) for spec in said]:
-            raise ContractError(
-                slug,
-                f"The artifact {artifact.digest[:12]} has {[_form(s) for s in real]} where its "
-                f"release says {[_form(s) for s in said]}; a vision pipeline takes exactly one.",
-                "Convert the model and create the release again.",
-            )
+    if not _one_alike(engine.inputs, artifact.inputs):
+        raise ContractError("model-input", *_mismatch(engine.inputs, artifact.inputs, artifact))
+    if not _one_alike(engine.outputs, artifact.outputs):
+        raise ContractError("model-output", *_mismatch(engine.outputs, artifact.outputs, artifact))
+
+
+def _one_alike(real: Sequence[TensorSpec], said: Sequence[TensorSpec]) -> bool:
+    return len(said) == 1 and [_form(spec) for spec in real] == [_form(spec) for spec in said]
+
+
+def _mismatch(
+    real: Sequence[TensorSpec], said: Sequence[TensorSpec], artifact: Artifact
+) -> tuple[str, str]:
+    """Cause and hint."""
+    return (
+        f"The artifact {artifact.digest[:12]} has {[_form(spec) for spec in real]} where its "
+        f"release says {[_form(spec) for spec in said]}; a vision pipeline takes exactly one.",
+        "Convert the model and create the release again.",
+    )
 
 
 def _form(spec: TensorSpec) -> tuple[str, tuple[int, ...]]:

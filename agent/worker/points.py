@@ -13,7 +13,7 @@ from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.manifest import Artifact, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.durable import DiskStorage
-from edge_sdk.errors import ContractError, ProfileError, StorageError
+from edge_sdk.errors import ContractError, StorageError
 from edge_sdk.runtime.engine import Engine
 from edge_sdk.runtime.negotiate import open_engine
 from edge_sdk.suggest import did_you_mean
@@ -40,7 +40,7 @@ class Points:
         threads: 0 for each point's own number.
 
     Raises:
-        ProfileError: ``profile.no-ladder``.
+        ContractError: ``contract.no-ladder``.
     """
 
     def __init__(self, manifest: Manifest, blobs: Path, profile: str, threads: int = 0) -> None:
@@ -49,7 +49,7 @@ class Points:
         self._threads = threads
         self.ladder = manifest.ladders.get(profile, ())
         if not self.ladder:
-            raise ProfileError(
+            raise ContractError(
                 "no-ladder",
                 f"Release {manifest.release} {manifest.version} has no ladder for the profile "
                 f"{profile!r}.",

@@ -196,7 +196,7 @@ def test_golden_needs_a_tolerance_for_the_runtime_that_runs(
         ("remove", "storage.blob-missing", 7),
         ("manifest", "contract.malformed", 4),
         ("no-manifest", "storage.unreadable", 7),
-        ("profile", "profile.no-ladder", 4),
+        ("profile", "contract.no-ladder", 4),
     ],
 )
 def test_a_damaged_release_is_refused_by_name(
