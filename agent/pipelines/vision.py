@@ -96,11 +96,11 @@ def _mismatch(
     real: Sequence[TensorSpec], said: Sequence[TensorSpec], artifact: Artifact
 ) -> tuple[str, str]:
     """Cause and hint."""
-    return (
+    cause = (
         f"The artifact {artifact.digest[:12]} has {[_form(spec) for spec in real]} where its "
-        f"release says {[_form(spec) for spec in said]}; a vision pipeline takes exactly one.",
-        "Convert the model and create the release again.",
+        f"release says {[_form(spec) for spec in said]}; a vision pipeline takes exactly one."
     )
+    return cause, "Convert the model and create the release again."
 
 
 def _form(spec: TensorSpec) -> tuple[str, tuple[int, ...]]:

@@ -92,7 +92,9 @@ def _run(channel: Channel) -> Event:
             "Restart the agent; if it happens again, reinstall edge-sdk.",
         )
     manifest = read_manifest(Path(spec.manifest))
-    points = Points(manifest, Path(spec.blobs), spec.profile, spec.threads)
+    points = Points(
+        manifest, Path(spec.blobs), spec.profile, threads=spec.threads, runtimes=spec.runtimes
+    )
     if spec.mode == "golden":
 
         def progress(done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,21 +39,32 @@ class Points:
         blobs: folder of its blobs.
         profile: which ladder.
         threads: 0 for each point's own number.
+        runtimes: points for other runtimes are left out; empty leaves none out.
 
     Raises:
         ContractError: ``contract.no-ladder``.
     """
 
-    def __init__(self, manifest: Manifest, blobs: Path, profile: str, threads: int = 0) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        blobs: Path,
+        profile: str,
+        *,
+        threads: int = 0,
+        runtimes: Sequence[str] = (),
+    ) -> None:
         self.manifest = manifest
         self._store = BlobStore(blobs, DiskStorage())
         self._threads = threads
-        self.ladder = manifest.ladders.get(profile, ())
+        ladder = manifest.ladders.get(profile, ())
+        self.ladder = tuple(p for p in ladder if not runtimes or p.runtime in runtimes)
         if not self.ladder:
+            here = f" for {' or '.join(runtimes)}" if ladder else ""
             raise ContractError(
                 "no-ladder",
                 f"Release {manifest.release} {manifest.version} has no ladder for the profile "
-                f"{profile!r}.",
+                f"{profile!r}{here}.",
                 f"Convert the model for it. {did_you_mean(profile, manifest.ladders)}",
             )
 

@@ -37,11 +37,14 @@ class WorkerSpec(Wire, kw_only=True, tag="spec"):
     pipeline: PipelineConfig | None = None
     """Needed to serve."""
     start_point: int = 0
-    """Index into the ladder; one past the end means the last."""
+    """Index into the ladder; past its end means the last."""
     hold: bool = False
     """Load, emit :class:`Ready`, and wait for :class:`Start` before opening the source."""
     threads: int = 0
     """Inference threads; 0 uses each point's own number."""
+    runtimes: tuple[str, ...] = ()
+    """Runtimes this device has: points for others are left out of the ladder, and indexes count
+    what remains. Empty leaves none out."""
     stats_interval_s: float = 0.5
 
 

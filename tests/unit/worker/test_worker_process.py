@@ -226,6 +226,23 @@ def test_a_damaged_release_is_refused_by_name(
     assert "Traceback" not in handle.output
 
 
+def test_points_for_runtimes_the_device_lacks_are_neither_tested_nor_counted(
+    workers: Workers, tmp_path: Path
+) -> None:
+    """Their blobs are not even downloaded."""
+    release = make_release(
+        tmp_path / "r", [Recipe("onnx", 16), Recipe("tflite", 16), Recipe("tflite", 8)]
+    )
+    release.artifact(0).unlink()
+    golden = workers.spawn(workers.spec(release, mode="golden", runtimes=("litert",)))
+    assert only(collect(golden, has(GoldenDone)), GoldenDone)[0].detail.startswith("2 operating")
+    serving = workers.spawn(workers.spec(release, runtimes=("litert",), start_point=5))
+    assert only(collect(serving, has(Finished)), Ready)[0].point == 1
+    none = workers.spawn(workers.spec(release, runtimes=("tvm",)))
+    failed = only(collect(none, has(Failed)), Failed)[0]
+    assert failed.code == "contract.no-ladder" and "for tvm" in failed.cause
+
+
 def test_golden_vectors_that_prove_nothing_are_refused(workers: Workers, tmp_path: Path) -> None:
     release = make_release(tmp_path / "r", [Recipe("onnx", 16)])
     artifact = next(iter(release.manifest.artifacts.values()))
