@@ -162,6 +162,8 @@ class Ingest:
         self._phase(
             connection, row, status.deployment, status.phase, status.detail, status.code, status
         )
+        if not status.deployment:
+            return self._unreadable(connection, status)
         rollout = records.rollout_row(connection, status.deployment)
         if rollout is None:
             return Changes()
@@ -178,6 +180,19 @@ class Ingest:
         )
         if status.phase not in FINAL_PHASES:
             return Changes()
+        return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
+
+    def _unreadable(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
+        """The device could not accept its desired state, so it cannot name the deployment."""
+        if status.phase is not Phase.REJECTED:
+            return Changes()
+        text = f"{status.device_id} refuses its desired state: {status.detail}"
+        self._event(connection, "update", text, status.device_id, code=status.code)
+        rollout = records.active_rollout(connection)
+        if rollout is None:
+            return Changes()
+        about = {"phase": status.phase, "detail": status.detail, "code": status.code}
+        records.update_member(connection, rollout["number"], status.device_id, **about)
         return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
 
     def _phase(

@@ -1,0 +1,224 @@
+"""``edge rollout``: bring a release to the devices of a fleet."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_sdk.cli.connect import fleet_options, open_client
+from edge_sdk.cli.output import Output, with_output
+
+if TYPE_CHECKING:
+    from edge_sdk.client.api import FleetClient
+    from edge_sdk.contracts.fleet import RolloutInfo, RolloutMember
+
+POLL_SECONDS = 0.3
+
+
+@click.group(name="rollout")
+def command() -> None:
+    """Roll a release out to a fleet, watch it, take it back."""
+
+
+@command.command()
+@click.argument("release")
+@click.argument("version")
+@click.option(
+    "--canary", default=0, show_default=True, type=click.IntRange(0), help="Devices that go first."
+)
+@click.option(
+    "--max-failures",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Devices that may refuse it before the rollout ends.",
+)
+@click.option(
+    "--rollback-on-failure", is_flag=True, help="Then take it back from devices that run it, too."
+)
+@click.option("--device", "devices", multiple=True, help="Only this device; repeatable.")
+@click.option(
+    "--trial-min-frames", default=100, show_default=True, type=click.IntRange(1), help="Of service."
+)
+@click.option("--trial-max-frames", default=2000, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--trial-seconds",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(1.0),
+    help="A trial without a verdict by then is rolled back.",
+)
+@click.option("--no-wait", is_flag=True, help="Return when it has started.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(0.0),
+    help="Seconds to wait for its end; it goes on afterwards.",
+)
+@fleet_options
+@with_output
+def create(
+    out: Output,
+    release: str,
+    version: str,
+    canary: int,
+    max_failures: int,
+    rollback_on_failure: bool,
+    devices: tuple[str, ...],
+    trial_min_frames: int,
+    trial_max_frames: int,
+    trial_seconds: float,
+    no_wait: bool,
+    timeout_s: float,
+    server: str,
+    token: str,
+    data: Path | None,
+) -> None:
+    """Roll RELEASE VERSION out, to all devices it has a ladder for unless told otherwise."""
+    from edge_sdk.contracts.update import TrialPolicy
+
+    trial = TrialPolicy(
+        min_frames=trial_min_frames, max_frames=trial_max_frames, max_seconds=trial_seconds
+    )
+    with open_client(server, token, data) as client:
+        info = client.create_rollout(
+            release,
+            version,
+            canary=canary,
+            max_failures=max_failures,
+            rollback_on_failure=rollback_on_failure,
+            devices=devices,
+            trial=trial,
+        )
+        out.line(f"Rollout {info.id} of {release} {version} to {len(info.members)} devices.")
+        if info.skipped:
+            out.line(f"Left out, no ladder for their profile: {', '.join(info.skipped)}")
+        if not no_wait:
+            info = _watch(out, client, info, timeout_s)
+    _show(out, info)
+    if not no_wait:
+        _require_done(info)
+
+
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def status(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Show a rollout (the newest by default) and where each device stands."""
+    with open_client(server, token, data) as client:
+        _show(out, client.rollout(rollout_id))
+
+
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def rollback(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Give every device of the newest rollout its previous release back."""
+    with open_client(server, token, data) as client:
+        _show(out, client.rollback(rollout_id))
+
+
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def abort(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Stop the running rollout; devices that run the release already keep it."""
+    with open_client(server, token, data) as client:
+        _show(out, client.abort(rollout_id))
+
+
+def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float) -> RolloutInfo:
+    """Poll until the rollout has ended, saying what changes."""
+    from edge_sdk.contracts.fleet import ENDED
+    from edge_sdk.errors import LinkError
+
+    deadline = time.monotonic() + timeout_s
+    seen: dict[str, str] = {}
+    finished: set[str] = set()
+    with out.progress("Rolling out", len(info.members)) as progress:
+        while True:
+            info = client.rollout(info.id)
+            for member in info.members:
+                text = _describe(member)
+                if seen.get(member.device_id) != text:
+                    seen[member.device_id] = text
+                    out.line(f"  {member.device_id}: {text}")
+                ended = member.status.value not in ("waiting", "offered")
+                new = ended and member.device_id not in finished
+                finished |= {member.device_id} if new else set()
+                if new:
+                    progress.step(text)
+            if info.state in ENDED:
+                return info
+            if time.monotonic() > deadline:
+                raise LinkError(
+                    "rollout-timeout",
+                    f"Rollout {info.id} has not ended after {timeout_s:.0f} s; it goes on.",
+                    "See `edge rollout status`, and whether the missing devices are online.",
+                )
+            time.sleep(POLL_SECONDS)
+
+
+def _describe(member: RolloutMember) -> str:
+    """``failed: rolled back (accuracy ...)``."""
+    phase = member.phase.replace("_", " ")
+    parts = [member.status.value]
+    if phase and phase != member.status.value:
+        parts.append(phase)
+    text = ": ".join(parts)
+    settled = member.status.value not in ("waiting", "offered")
+    return f"{text} ({member.detail})" if settled and member.detail else text
+
+
+def _show(out: Output, info: RolloutInfo) -> None:
+    from msgspec import to_builtins
+
+    out.line(f"Rollout {info.id}: {info.release} {info.version}, {info.state.replace('_', ' ')}")
+    if info.reason:
+        out.line(info.reason)
+    rows = [
+        (
+            member.device_id,
+            member.status.value,
+            member.phase.replace("_", " "),
+            member.previous_version or "-",
+            _received(member),
+            member.detail,
+        )
+        for member in info.members
+    ]
+    out.table("", ("device", "status", "phase", "before", "received", "detail"), rows)
+    out.result(to_builtins(info))
+    if info.state.value in ("pending", "canary", "full"):
+        out.next_step("edge rollout status", "edge rollout abort")
+    elif info.state.value == "done":
+        out.next_step("edge device list", "edge rollout rollback")
+    else:
+        out.next_step("edge device list")
+
+
+def _received(member: RolloutMember) -> str:
+    if not member.bytes_total:
+        return "-"
+    text = f"{member.bytes_received / 1e6:.2f} of {member.bytes_total / 1e6:.2f} MB"
+    return f"{text}, {member.bytes_reused / 1e6:.2f} reused" if member.bytes_reused else text
+
+
+def _require_done(info: RolloutInfo) -> None:
+    from edge_sdk.errors import GateError
+
+    if info.state.value != "done":
+        raise GateError(
+            "rollout-failed",
+            f"Rollout {info.id} of {info.release} {info.version} is "
+            f"{info.state.replace('_', ' ')}: {info.reason or 'see its devices'}.",
+            "Devices run what they ran before; `edge rollout status` and the event log say why.",
+        )

@@ -1,0 +1,110 @@
+"""``edge server``: the fleet server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_sdk.cli.connect import fleet_options, open_client
+from edge_sdk.cli.output import Output, with_output
+
+
+@click.group(name="server")
+def command() -> None:
+    """Run the fleet server: releases, devices, rollouts, a web page."""
+
+
+@command.command()
+@click.option(
+    "--data",
+    required=True,
+    envvar="EDGE_DATA",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the database, releases, key and token; created when missing.  [EDGE_DATA]",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: any free."
+)
+@click.option(
+    "--broker",
+    default="mqtt://127.0.0.1:1883",
+    show_default=True,
+    help="mqtt://[USER@]HOST[:PORT], or mqtts:// for TLS.",
+)
+@click.option(
+    "--broker-password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that holds the broker password.",
+)
+@click.option(
+    "--broker-ca",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CA certificates (PEM) the broker must be signed by.",
+)
+@click.option("--tenant", default="edge", show_default=True, help="The fleet's topic prefix.")
+@click.option(
+    "--release-key",
+    "release_keys",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Public key (PEM) that releases must be signed by; repeatable. None: any signer, and "
+    "only the devices check.",
+)
+@with_output
+def run(
+    out: Output,
+    data: Path,
+    host: str,
+    port: int,
+    broker: str,
+    broker_password_file: Path | None,
+    broker_ca: Path | None,
+    tenant: str,
+    release_keys: tuple[Path, ...],
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM. It may be killed at any time and resumes."""
+    import logging
+    import sys
+
+    from edge_sdk.server.link import parse_broker_url
+    from edge_sdk.server.run import Ready, ServerSettings, run_server
+
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    settings = ServerSettings(
+        data=data,
+        host=host,
+        port=port,
+        broker=parse_broker_url(broker, broker_password_file, broker_ca),
+        tenant=tenant,
+        release_keys=release_keys,
+    )
+
+    def ready(server: Ready) -> None:
+        out.status(f"Server ready on {server.url}")
+        out.status(f"Page: {server.url}/?token=$(cat {data / 'token'})")
+
+    run_server(settings, ready)
+    out.line("Server stopped.")
+    out.result({"stopped": True})
+    out.next_step(f"edge server run --data {data}")
+
+
+@command.command()
+@fleet_options
+@with_output
+def status(out: Output, server: str, token: str, data: Path | None) -> None:
+    """Whether the server runs and reaches its broker."""
+    from msgspec import to_builtins
+
+    with open_client(server, token, data) as client:
+        health, trust = client.health(), client.trust()
+    word = "connected" if health.broker_connected else "unreachable"
+    out.line(f"Server {client.url}, edge-sdk {health.version}")
+    out.line(f"Broker {trust.broker}: {word}")
+    out.line(f"Tenant {trust.tenant}, fleet key {trust.keyid}")
+    out.result({"health": to_builtins(health), "trust": to_builtins(trust), "url": client.url})
+    out.next_step("edge device list", "edge rollout status")
