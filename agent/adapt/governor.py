@@ -32,6 +32,10 @@ Reason = Literal[
     "recovered",
 ]
 
+STALE_S = 10.0
+"""A signal without a new reading keeps its value this long, then counts as absent. A stream of
+one frame per second has a deadline reading in every other sample only."""
+
 THROTTLED_BAND = Band(enter=0.5, leave=0.25)
 """The throttling flag, filtered, is a share of recent time."""
 
@@ -45,6 +49,14 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
+class Filtered:
+    """A signal's filtered value and the time of its last reading."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class GovernorState:
     """Everything the governor remembers; times are of the caller's monotonic clock, in s."""
 
@@ -52,7 +64,7 @@ class GovernorState:
     reason: Reason
     since: float
     sampled_at: float
-    filtered: tuple[float | None, ...] = ()
+    filtered: tuple[Filtered | None, ...] = ()
     """Per signal, in the governor's own order; None where the device cannot tell."""
     pressed_since: float | None = None
     calm_since: float | None = None
@@ -172,10 +184,9 @@ class Governor:
 
     def _observe(self, state: GovernorState, sample: PressureSample, now: float) -> GovernorState:
         """The state with the sample filtered in and the timers kept or cleared."""
-        gain = _gain(now - state.sampled_at, self.policy.time_constant_s)
         before = state.filtered or (None,) * len(self._signals)
         filtered = tuple(
-            _filter(old, signal.read(sample), gain)
+            _filter(old, signal.read(sample), now, self.policy.time_constant_s)
             for old, signal in zip(before, self._signals, strict=True)
         )
         worst, _ = self._worst(filtered)
@@ -189,11 +200,11 @@ class Governor:
             calm_since=_timer(state.calm_since, is_calm, now),
         )
 
-    def _worst(self, filtered: Sequence[float | None]) -> tuple[float, Reason]:
+    def _worst(self, filtered: Sequence[Filtered | None]) -> tuple[float, Reason]:
         """The signal deepest in its band; calm when the device can tell nothing at all."""
         worst: tuple[float, Reason] = (-math.inf, _STARTUP)
-        for value, signal in zip(filtered, self._signals, strict=True):
-            if value is not None and (excess := signal.band.excess(value)) > worst[0]:
+        for known, signal in zip(filtered, self._signals, strict=True):
+            if known is not None and (excess := signal.band.excess(known.value)) > worst[0]:
                 worst = (excess, signal.reason)
         return worst
 
@@ -243,17 +254,17 @@ def _bottom(ladder: Sequence[Rung], accuracy_floor: float) -> int:
     return len(ladder) - 1
 
 
-def _gain(elapsed_s: float, time_constant_s: float) -> float:
-    """Weight of a new sample in a first-order filter: ``1 - exp(-elapsed / constant)``."""
-    return 1.0 if time_constant_s <= 0 else -math.expm1(-elapsed_s / time_constant_s)
-
-
-def _filter(old: float | None, new: float | None, gain: float) -> float | None:
-    """A signal that vanishes is forgotten, one that appears starts at its value."""
-    if new is None or old is None:
-        return new
+def _filter(
+    old: Filtered | None, new: float | None, now: float, time_constant_s: float
+) -> Filtered | None:
+    """First-order low-pass, gain ``1 - exp(-elapsed / constant)``, from the first value on."""
+    if new is None:
+        return old if old is not None and now - old.at <= STALE_S else None
+    if old is None or time_constant_s <= 0:
+        return Filtered(new, now)
+    kept = math.exp((old.at - now) / time_constant_s)
     # This form stays monotone in both values under rounding; old + gain * (new - old) does not.
-    return (1.0 - gain) * old + gain * new
+    return Filtered(kept * old.value + (1.0 - kept) * new, now)
 
 
 def _timer(since: float | None, holds: bool, now: float) -> float | None:

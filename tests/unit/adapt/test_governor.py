@@ -166,7 +166,23 @@ def test_not_a_number_counts_as_absent() -> None:
     odd = PressureSample(cpu_pressure_percent=math.nan, temperature_celsius=math.nan)
     state, _ = run(Governor(POLICY, LADDER), [odd] * 20)
     assert state.index == 0
-    assert set(state.filtered) == {None, 0.0}
+    assert [known.value for known in state.filtered if known] == [0.0], "throttled: no"
+
+
+def test_a_signal_read_in_every_other_sample_still_counts() -> None:
+    late = structs.replace(CALM, deadline_miss_share=1.0)
+    quiet = structs.replace(CALM, deadline_miss_share=None)
+    _, decisions = run(Governor(POLICY, LADDER), [late, quiet] * 6)
+    assert [index for _, index in switches(decisions)] == [1, 2]
+
+
+def test_a_signal_that_stays_away_is_forgotten() -> None:
+    governor = Governor(POLICY, LADDER)
+    state, _ = run(governor, [structs.replace(CALM, deadline_miss_share=1.0)] * 20)
+    assert state.index == 3
+    quiet = structs.replace(CALM, deadline_miss_share=None)
+    state, _ = run(governor, [quiet] * 80, state, start=10.0)
+    assert state.index == 0
 
 
 def test_a_new_release_starts_on_the_rung_it_is_given() -> None:
@@ -238,16 +254,18 @@ def test_every_field_of_the_policy_is_described() -> None:
 
 level = st.floats(0.0, 100.0, allow_nan=False)
 share = st.floats(0.0, 1.0, allow_nan=False)
-samples = st.builds(
+mixed = st.builds(
     PressureSample,
     cpu_pressure_percent=level,
-    memory_pressure_percent=level,
+    memory_pressure_percent=level | st.none(),
     memory_available_mib=st.floats(0.0, 1000.0),
     memory_total_mib=st.just(1000.0),
     temperature_celsius=st.floats(20.0, 110.0),
     throttled=st.booleans(),
-    deadline_miss_share=share,
+    deadline_miss_share=share | st.none(),
 )
+samples = st.one_of(st.just(CALM), st.just(BUSY), mixed)
+"""Half of them plain, since a mixture of random levels is hardly ever calm."""
 gappy = st.builds(
     PressureSample,
     cpu_pressure_percent=st.none() | level | st.just(math.inf),
@@ -255,13 +273,13 @@ gappy = st.builds(
     memory_total_mib=st.none() | st.just(1000.0) | st.just(0.0),
     temperature_celsius=st.none() | st.floats(20.0, 110.0),
 )
-runs = st.lists(st.tuples(st.integers(1, 20), samples), max_size=12)
+runs = st.lists(st.tuples(st.sampled_from([1, 3, 8, 20]), samples), max_size=12)
 """Plateaus, since single random ticks would hardly ever fill a dwell."""
 policies = st.builds(
     GovernorPolicy,
-    time_constant_s=st.floats(0.0, 5.0),
-    dwell_down_s=st.floats(0.0, 4.0),
-    dwell_up_s=st.floats(0.0, 6.0),
+    time_constant_s=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
+    dwell_down_s=st.sampled_from([0.0, 0.5, 1.3, 3.0]),
+    dwell_up_s=st.sampled_from([0.0, 1.0, 2.7, 5.0]),
     accuracy_floor=st.sampled_from([0.0, 0.945, 0.955, 1.0]),
 )
 ladders = st.integers(1, 6).map(lambda n: [Rung(f"p{i}", 0.97 - 0.01 * i) for i in range(n)])
@@ -332,25 +350,29 @@ def test_more_pressure_never_gives_a_better_point(
 
 
 def more_than(sample: PressureSample) -> st.SearchStrategy[PressureSample]:
-    """Samples that press at least as hard in every signal."""
-    extra = st.sampled_from([0.0, 0.0, 1.0, 10.0, 40.0])
-    return st.builds(
-        lambda cpu, mem, used, heat, miss, throttled: structs.replace(
-            sample,
-            cpu_pressure_percent=(sample.cpu_pressure_percent or 0.0) + cpu,
-            memory_pressure_percent=(sample.memory_pressure_percent or 0.0) + mem,
-            memory_available_mib=max(0.0, (sample.memory_available_mib or 0.0) - 10 * used),
-            temperature_celsius=(sample.temperature_celsius or 0.0) + heat,
-            deadline_miss_share=(sample.deadline_miss_share or 0.0) + miss / 100,
-            throttled=sample.throttled or throttled,
-        ),
-        extra,
-        extra,
-        extra,
-        extra,
-        extra,
-        st.booleans(),
-    )
+    """Samples that press at least as hard in every signal, and lack the same ones."""
+
+    def add(*extra: float) -> PressureSample:
+        changes: dict[str, object] = {
+            field: before + more
+            for field, more in zip(RISING, extra, strict=False)
+            if (before := getattr(sample, field)) is not None
+        }
+        changes["throttled"] = sample.throttled or extra[-1] > 5.0
+        return structs.replace(sample, **changes)
+
+    more = st.sampled_from([0.0, 0.0, 1.0, 10.0, 40.0])
+    return st.builds(add, *([more] * (len(RISING) + 1)))
+
+
+RISING = (
+    "cpu_pressure_percent",
+    "memory_pressure_percent",
+    "memory_total_mib",
+    "temperature_celsius",
+    "deadline_miss_share",
+)
+"""Pressure grows with each of these (with total memory: less of it is available)."""
 
 
 @given(policies, ladders, runs)
