@@ -76,9 +76,8 @@ def _artifact_row(item: Measured, baseline: dict[tuple[str, str], int]) -> dict[
         "accuracy": f"{item.accuracy * 100:.2f}",
         "drop": f"{item.scheme_drop * 100:+.2f}",
         "agreement": f"{item.agreement * 100:.1f}",
-        "error": f"{item.max_output_error:.3g}",
+        "error": f"{item.max_output_error:.4f}",
         "host": f"{timing.median_ms:.3f}",
-        "p95": f"{timing.p95_ms:.3f}",
         "memory": f"{item.memory_mib:.0f}",
         "digest": item.digest[:12],
     }

@@ -33,7 +33,7 @@ def ladder_plot(profile: DeviceProfile, ladder: Ladder) -> bytes:
     axes = figure.add_subplot()
     chosen = {point.id for point in ladder.points}
     sizes = list(dict.fromkeys((p.height_px, p.width_px) for p in ladder.candidates))
-    for point in ladder.candidates:
+    for point in sorted(ladder.candidates, key=lambda candidate: candidate.id in chosen):
         marker = _MARKERS[sizes.index((point.height_px, point.width_px)) % len(_MARKERS)]
         _draw(axes, point, marker, on_ladder=point.id in chosen)
     steps = [(_latency(point), point.accuracy * 100) for point in ladder.points]

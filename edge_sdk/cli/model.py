@@ -190,7 +190,7 @@ def _show_artifacts(out: Output, outcome: Outcome, kind: str) -> None:
             f"{item.size_bytes} {item.size_bytes / baseline[item.format, item.size]:.2f}x",
             f"{item.accuracy * 100:.2f} {item.scheme_drop * 100:+.2f}",
             f"{item.agreement * 100:.1f}",
-            f"{item.max_output_error:.2g}",
+            f"{item.max_output_error:.3f}",
             f"{item.latency[min(item.latency)].median_ms:.3f}",
         )
         for item in outcome.measured
