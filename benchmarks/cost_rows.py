@@ -13,7 +13,8 @@ runs 3x3 stride-1 convolutions by Winograd's algorithm. The fit gives those a ga
 1 to 2.25, and the rows leave it out, because LiteRT and ONNX Runtime have no such kernels on CPUs.
 
 int8 rows are the float rows scaled by one factor, the geometric mean of int8/float over the
-networks published in both. Leave-one-out errors leave the network out of both steps.
+networks published in both. Leave-one-out errors leave the network out of both steps. Where TFLite's
+own timings of a board are public (XNNPACK's README), rows for LiteRT are scaled to those.
 """
 
 from __future__ import annotations
@@ -72,20 +73,19 @@ BOARDS = (
     ),
 )
 
-PAIRS = {
-    # Same network, same board, all cores: (ncnn section, ncnn name, other runtime's ms).
-    # google/XNNPACK README @75db3c093b (Feb 2022); its networks run in TFLite like this too.
-    "litert": [
-        ("Raspberry Pi 4 Model B", "mobilenet", 77.0),
-        ("Raspberry Pi 4 Model B", "mobilenet_v2", 46.0),
-        ("Raspberry Pi 4 Model B", "mobilenet_v3", 40.0),
-        ("Raspberry Pi 4 Model B", "mobilenet_int8", 24.0),
-        ("Raspberry Pi 3 Model B+", "mobilenet", 114.0),
-        ("Raspberry Pi 3 Model B+", "mobilenet_v2", 79.0),
-        ("Raspberry Pi 3 Model B+", "mobilenet_v3", 67.0),
-        ("Raspberry Pi 3 Model B+", "mobilenet_int8", 46.0),
-    ],
+XNNPACK = {
+    "rpi4": {
+        "fp32": {"mobilenet": 77.0, "mobilenet_v2": 46.0, "mobilenet_v3": 40.0},
+        "int8": {"mobilenet": 24.0, "mobilenet_v2": 17.0},
+    },
+    "rpi3b-plus": {
+        "fp32": {"mobilenet": 114.0, "mobilenet_v2": 79.0, "mobilenet_v3": 67.0},
+        "int8": {"mobilenet": 46.0, "mobilenet_v2": 30.0},
+    },
 }
+"""TFLite's CPU kernels, all 4 cores, ms, by ncnn's name of the network (v3 is v3-large):
+google/XNNPACK README @75db3c093b (8 Feb 2022)."""
+
 ULTRALYTICS = [(88.026, 168.082), (194.858, 324.17)]
 """ncnn and ONNX Runtime, ms, yolo11n and yolo11s at 640 on a Pi 5: ultralytics docs 8.3.39."""
 
@@ -100,6 +100,9 @@ class Layer:
     elements: int
     """Weights, inputs and outputs."""
 
+
+Transfer = dict[str, dict[str, int]]
+"""Percent by precision and runtime."""
 
 KINDS = ("dense", "winograd", "depthwise", "memory")
 
@@ -123,7 +126,6 @@ def main() -> None:
     networks, timings = read_networks(repository), read_timings(repository)
     transfer = transfer_percent(timings)
     source = SOURCE.format(commit=repository.git("rev-parse", "HEAD").strip()[:9])
-    print(f"{len(networks)} networks; transfer error {transfer}")
     for board in BOARDS:
         text = board_rows(board, networks, timings, transfer, source)
         if arguments.write:
@@ -220,15 +222,22 @@ def read_timings(repository: Repository) -> dict[tuple[str, int, int], dict[str,
     return found
 
 
-def transfer_percent(timings: dict[tuple[str, int, int], dict[str, float]]) -> dict[str, int]:
-    """How far another runtime is from ncnn, mean over published pairs, by runtime."""
-    ratios = []
-    for section, name, other_ms in PAIRS["litert"]:
-        ratios.append(other_ms / choose(timings, section, 4, 0)[name])
-    return {
-        "litert": round(100 * statistics.mean(max(r, 1 / r) - 1 for r in ratios)),
-        "onnxruntime": round(100 * statistics.mean(b / a - 1 for a, b in ULTRALYTICS)),
-    }
+def transfer_percent(timings: dict[tuple[str, int, int], dict[str, float]]) -> Transfer:
+    """How far another runtime is from ncnn, mean over published pairs, by precision and runtime."""
+    onnxruntime = round(100 * statistics.mean(other / ncnn - 1 for ncnn, other in ULTRALYTICS))
+    found = {}
+    for precision, suffix in (("fp32", ""), ("int8", "_int8")):
+        ratios = [
+            other_ms / measured[network + suffix]
+            for board in BOARDS
+            for measured in [choose(timings, board.section, board.threads[-1], board.powersave)]
+            for network, other_ms in XNNPACK.get(board.profile, {}).get(precision, {}).items()
+            if network + suffix in measured
+        ]
+        litert = round(100 * statistics.mean(max(ratio, 1 / ratio) - 1 for ratio in ratios))
+        found[precision] = {"litert": litert, "onnxruntime": onnxruntime}
+        print(f"transfer {precision}: {found[precision]} ({len(ratios)} pairs for litert)")
+    return {**found, "fp16": found["fp32"]}
 
 
 def choose(
@@ -283,7 +292,7 @@ def board_rows(
     board: Board,
     networks: dict[str, Network],
     timings: dict[tuple[str, int, int], dict[str, float]],
-    transfer: dict[str, int],
+    transfer: Transfer,
     source: str,
 ) -> str:
     """TOML of a board's rows."""
@@ -317,6 +326,9 @@ def board_rows(
         scaled = f"{source}; {native} row scaled by the measured int8/{native} ratio {ratio:.3f}"
         quick = (dense / ratio, depthwise / ratio, bandwidth / element_bytes / ratio)
         rows.append(row(*base, "int8", (*quick, overhead * ratio), count, int8_percent, scaled))
+        if threads == 4:
+            for precision, published in XNNPACK.get(board.profile, {}).items():
+                rows.append(litert_row(board, networks, precision, published, fitted, percent))
     return "\n".join(rows)
 
 
@@ -339,22 +351,60 @@ def int8_ratio(
     return math.exp(statistics.mean(pairs.values())), 100 * statistics.mean(errors), len(pairs)
 
 
+def litert_row(
+    board: Board,
+    networks: dict[str, Network],
+    precision: str,
+    published: dict[str, float],
+    fitted: np.ndarray,
+    percent: float,
+) -> str:
+    """The float row on 4 threads scaled to TFLite's published timings.
+
+    The networks are few, so the error is the float row's plus that of the factor, each left out.
+    """
+    plain = np.array([*fitted[:4], 0.0])  # no Winograd kernels there
+    logs = {n: math.log(ms / predict_ms(networks[n], plain, 4)) for n, ms in published.items()}
+    errors = []
+    for name in logs:
+        others = statistics.mean(value for other, value in logs.items() if other != name)
+        errors.append(abs(math.exp(others - logs[name]) - 1))
+    factor = math.exp(statistics.mean(logs.values()))
+    dense, depthwise, bandwidth, overhead, _ = np.exp(fitted)
+    bytes_ratio = 4 if precision == "int8" else 1
+    rates = (
+        dense / factor,
+        depthwise / factor,
+        bandwidth / bytes_ratio / factor,
+        overhead * factor,
+    )
+    error = percent + 100 * statistics.mean(errors)
+    source = (
+        f"google/XNNPACK README @75db3c093b (8 Feb 2022): the ncnn fp32 row scaled by {factor:.3f} "
+        "to TFLite's timings of MobileNets, error of both added"
+    )
+    return row(board, 4, {}, precision, rates, len(logs), error, source, runtime="litert")
+
+
 def row(
     board: Board,
     threads: int,
-    transfer: dict[str, int],
+    transfer: Transfer,
     precision: str,
     rates: tuple[float, ...],
     models: int,
     percent: float,
     source: str,
+    runtime: str = "ncnn",
 ) -> str:
     """One ``[[cost]]`` table."""
-    foreign = {name: value + board.extra_percent for name, value in transfer.items()}
-    inline = ", ".join(f"{name} = {value}" for name, value in foreign.items())
+    foreign = {
+        name: more + board.extra_percent for name, more in transfer.get(precision, {}).items()
+    }
+    inline = ", ".join(f"{name} = {more}" for name, more in foreign.items())
     lines = [
         "[[cost]]",
-        'runtime = "ncnn"',
+        f'runtime = "{runtime}"',
         f'precision = "{precision}"',
         'unit = "cpu"',
         f"threads = {threads}",
@@ -364,7 +414,7 @@ def row(
         f"overhead_us = {rates[3]:.3g}",
         f"models = {models}",
         f"error_percent = {percent:.1f}",
-        f"transfer_percent = {{ {inline} }}",
+        *([f"transfer_percent = {{ {inline} }}"] if inline else []),
         *([f'device = "{board.stand_in}"'] if board.stand_in else []),
         f'source = "{source}"',
     ]

@@ -66,7 +66,7 @@ def predict(
 def choose_row(
     profile: DeviceProfile, *, runtime: str, scheme: str, threads: int
 ) -> CostRow | None:
-    """The row that fits best: the runtime's own before a stand-in, then the most threads.
+    """The row that fits best: the most threads, then the runtime's own before a stand-in.
 
     A row for fewer threads than asked for is used (it errs on the slow side), one for more never.
     """
@@ -79,7 +79,7 @@ def choose_row(
         and (row.runtime == runtime or runtime in row.transfer_percent)
         and row.threads <= threads
     ]
-    return max(fitting, key=lambda row: (row.runtime == runtime, row.threads), default=None)
+    return max(fitting, key=lambda row: (row.threads, row.runtime == runtime), default=None)
 
 
 def precision_of(scheme: str) -> Literal["fp32", "fp16", "int8"]:

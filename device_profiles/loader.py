@@ -97,10 +97,11 @@ def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as handle:
             data = handle.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
         raise ProfileError(
             "unreadable",
-            f"Cannot read {path}: {error.strerror or error}.",
+            f"Cannot read {str(path)!r}: {reason}.",
             "Check the path, or use a shipped profile: edge profile list.",
         ) from error
     if len(data) > MAX_BYTES:

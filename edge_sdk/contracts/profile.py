@@ -10,7 +10,7 @@ from edge_sdk.contracts.base import Config
 from edge_sdk.contracts.operating_point import RuntimeName
 
 Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
 class CpuCluster(Config, kw_only=True):
