@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import psutil
 
+from agent.adapt.policy import fitted
 from agent.config import AUTO, AgentConfig, load_config
 from agent.link.mqtt import MqttLink
 from agent.notify import Notifier
@@ -109,7 +111,15 @@ def resolve_profile(config: AgentConfig) -> str:
 def build(
     config: AgentConfig, profile: str, environment: Mapping[str, str], storage: PieceStorage
 ) -> Supervisor:
-    """Wire the parts of an agent together; starts nothing."""
+    """Wire the parts of an agent together; starts nothing.
+
+    Raises:
+        ConfigError: ``config.governor-temperature``.
+    """
+    from device_profiles.loader import load_profile
+
+    governor = fitted(config.governor, load_profile(profile).thermal)
+    config = msgspec.structs.replace(config, governor=governor)
     clock = SystemClock()
     sensors = Sensors(Path(config.sensors_root))
     gone = DeviceState(device_id=config.device_id, online=False, profile=profile)

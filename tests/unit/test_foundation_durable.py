@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -139,3 +140,76 @@ def test_the_last_write_wins_byte_for_byte(
 def test_an_error_without_a_number_still_reads_well() -> None:
     error = storage_error(OSError("odd"), Path("x"))
     assert error.cause == "Cannot write x: odd."
+
+
+# -- files that arrive in pieces ----------------------------------------------------------------
+
+PIECES_KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from edge_sdk.durable import DiskStorage
+
+class Cut(DiskStorage):
+    def step(self, name, path):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+part, path = Path(sys.argv[1], "part"), Path(sys.argv[1], "blob")
+storage = Cut()
+storage.write_at(part, 5, b"world")
+storage.write_at(part, 0, b"hello")
+storage.finish(part, path)
+"""
+
+
+@pytest.mark.parametrize("step", ["piece", "sync", "rename", "done"])
+def test_a_file_in_pieces_is_either_unfinished_or_whole(step: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PIECES_KILLED_AT, str(tmp_path), step], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    part, path = tmp_path / "part", tmp_path / "blob"
+    assert path.is_file() == (step == "done")
+    if step == "done":
+        assert path.read_bytes() == b"helloworld"
+        return
+    storage = DiskStorage()
+    storage.write_at(part, 0, b"hello")
+    storage.write_at(part, 5, b"world")
+    storage.finish(part, path)
+    assert path.read_bytes() == b"helloworld"
+    assert not part.exists()
+
+
+@settings(max_examples=25)
+@given(st.binary(min_size=1, max_size=4000), st.integers(1, 700), st.randoms())
+def test_pieces_in_any_order_and_more_than_once_make_the_file(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, size: int, random: Random
+) -> None:
+    folder = tmp_path_factory.mktemp("pieces")
+    offsets = list(range(0, len(data), size))
+    order = offsets + offsets[:2]
+    random.shuffle(order)
+    for offset in order:
+        DiskStorage().write_at(folder / "part", offset, data[offset : offset + size])
+    DiskStorage().finish(folder / "part", folder / "deep" / "blob")
+    assert (folder / "deep" / "blob").read_bytes() == data
+
+
+@pytest.mark.parametrize("step", ["sync", "rename"])
+def test_an_error_while_finishing_keeps_the_pieces(step: str, tmp_path: Path) -> None:
+    disk = FailsAt(step, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    disk.write_at(tmp_path / "part", 0, b"x")
+    with pytest.raises(StorageError, match=r"storage\.disk-full"):
+        disk.finish(tmp_path / "part", tmp_path / "blob")
+    assert (tmp_path / "part").read_bytes() == b"x"
+    assert not (tmp_path / "blob").exists()
+
+
+def test_a_piece_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    disk = FailsAt("piece", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(StorageError, match=r"storage\.disk-full"):
+        disk.write_at(tmp_path / "part", 0, b"x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match=r"storage\.write-failed"):
+        DiskStorage().write_at(tmp_path / "folder", 0, b"x")
+    with pytest.raises(StorageError, match=r"storage\.write-failed"):
+        DiskStorage().finish(tmp_path / "absent", tmp_path / "blob")
