@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -33,6 +33,29 @@ EVENTS = st.one_of(
     st.builds(ev.ServiceMeasured, service=st.just(ServiceRecord(labelled=5, correct=4))),
     st.builds(ev.Refused, why=st.just(outcomes.disk_full("full"))),
 )
+
+ON: defaultdict[Phase, ev.Event | None] = defaultdict(
+    lambda: None,
+    {
+        Phase.PREFLIGHT: ev.PreflightPassed(),
+        Phase.DOWNLOADING: ev.Downloaded(),
+        Phase.VERIFYING: ev.Verified(),
+        Phase.GOLDEN: ev.GoldenPassed(),
+        Phase.TRIAL: ev.TrialPassed(ServiceRecord(labelled=9, correct=9)),
+    },
+)
+"""The event that takes each phase forward."""
+OFF: defaultdict[Phase, ev.Event | None] = defaultdict(
+    lambda: ev.ServiceUnhealthy("loop"),
+    {
+        Phase.PREFLIGHT: ev.SpaceShort("full"),
+        Phase.DOWNLOADING: ev.Refused(outcomes.disk_full("full")),
+        Phase.VERIFYING: ev.VerifyFailed("damaged"),
+        Phase.GOLDEN: ev.GoldenFailed("differs"),
+        Phase.TRIAL: ev.WorkerCrashed("signal 11"),
+    },
+)
+"""And one that does not."""
 
 
 def record(number: int) -> ReleaseRecord:
@@ -68,13 +91,15 @@ class Machine(RuleBasedStateMachine):
         self.state = UpdateState()
         self.issued = 0
         self.starts: Counter[tuple[str, str]] = Counter()
-        self.lost = False
+        self.failed: set[str] = set()
+        """Payloads that failed while they ran, kept apart from the machine's own list."""
 
     def fire(self, event: ev.Event) -> tuple[ev.Effect, ...]:
         before = self.state
         self.state, effects = step(before, event)
         assert step(before, event) == (self.state, effects), "not a function"
         self._check_activation(before, event, effects)
+        self._note_failure(before, event)
         self._check_starts(effects)
         assert self.state.counter >= before.counter
         return effects
@@ -97,14 +122,22 @@ class Machine(RuleBasedStateMachine):
             assert before.phase is Phase.TRIAL
         assert any(isinstance(effect, ev.Serve | ev.Commit | ev.RunTrial) for effect in effects)
 
+    def _note_failure(self, before: UpdateState, event: ev.Event) -> None:
+        golden = before.phase is Phase.GOLDEN and isinstance(event, ev.GoldenFailed)
+        trial = before.phase is Phase.TRIAL and isinstance(event, ev.TrialFailed)
+        if (golden or trial) and before.candidate is not None:
+            self.failed.add(before.candidate.payload_digest)
+        if isinstance(event, ev.ServiceUnhealthy) and self.state.serving != before.serving:
+            assert before.serving is not None
+            self.failed.add(before.serving.payload_digest)
+
     def _check_starts(self, effects: tuple[ev.Effect, ...]) -> None:
         for effect in effects:
             if not isinstance(effect, ev.RunGolden | ev.RunTrial):
                 continue
             assert self.state.tries >= 1, "started without having been counted"
             assert self.state.candidate is not None
-            assert self.state.candidate.digest not in self.state.bad
-            assert self.state.candidate.payload_digest not in self.state.bad
+            assert self.state.candidate.payload_digest not in self.failed
             assert self.state.desired is not None
             key = (self.state.desired.deployment, type(effect).__name__)
             self.starts[key] += 1
@@ -117,6 +150,11 @@ class Machine(RuleBasedStateMachine):
         self.fire(ev.DesiredReceived(desired(number, self.issued, f"d{self.issued}")))
         assert self.state.counter == self.issued
         assert self.state.serving == before.serving
+
+    @rule(number=NUMBERS, steps=st.integers(4, 7), well=st.booleans())
+    def install(self, number: int, steps: int, well: bool) -> None:
+        self.wish(number)
+        self.go_on(steps, well)
 
     @rule(number=NUMBERS, back=st.integers(0, 3))
     def replay(self, number: int, back: int) -> None:
@@ -141,6 +179,16 @@ class Machine(RuleBasedStateMachine):
             number = int(self.state.desired.manifest.digest, 16)
             self.fire(ev.ManifestVerified(record(number)))
 
+    @rule(steps=st.integers(1, 7), well=st.booleans())
+    def go_on(self, steps: int, well: bool) -> None:
+        """What fits the phase, so that late phases are reached often; the last step may fail."""
+        for index in range(steps):
+            fitting = ON[self.state.phase] if well or index < steps - 1 else OFF[self.state.phase]
+            if self.state.phase is Phase.OFFERED:
+                self.manifest()
+            elif fitting is not None:
+                self.fire(fitting)
+
     @rule(event=EVENTS)
     def anything(self, event: ev.Event) -> None:
         self.fire(event)
@@ -162,8 +210,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def no_bad_release_can_serve(self) -> None:
         for slot in self.state.slots.values():
-            assert slot.digest not in self.state.bad
-            assert slot.payload_digest not in self.state.bad
+            assert slot.payload_digest not in self.failed
 
     @invariant()
     def a_candidate_exists_only_while_running(self) -> None:
@@ -267,3 +314,12 @@ def test_boots_during_a_trial_are_counted() -> None:
     assert state.phase is Phase.ROLLED_BACK
     assert state.code == "gate.crash-loop"
     assert ev.Serve() in effects
+
+
+def test_crashes_during_a_trial_are_counted() -> None:
+    state = drive(UpdateState(), *happy(0, 1), *happy(1, 2)[:6])
+    state, effects = step(state, ev.WorkerCrashed("signal 11"))
+    assert effects == (ev.RunTrial(),)
+    state, effects = step(state, ev.WorkerCrashed("signal 11"))
+    assert state.phase is Phase.ROLLED_BACK
+    assert state.code == "gate.crash-loop"
