@@ -78,7 +78,21 @@ def _share(rollout: RolloutInfo, *statuses: MemberStatus) -> int:
     return sum(member.status in statuses for member in rollout.members)
 
 
-_pages.globals |= {"MemberStatus": MemberStatus, "share": _share, "version": __version__}
+_TONES = {
+    "committed": "good",
+    "done": "good",
+    "offered": "busy",
+    "failed": "bad",
+    "aborted": "warn",
+    "restored": "warn",
+    "rolled_back": "warn",
+}
+_pages.globals |= {
+    "MemberStatus": MemberStatus,
+    "share": _share,
+    "tones": _TONES,
+    "version": __version__,
+}
 _pages.filters |= {"clock": clock}
 
 
