@@ -14,6 +14,7 @@ SEGMENT_CHUNKS = 16
 """Chunks per segment topic level, so that one subscription can ask for several."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def check_name(value: str, what: str) -> str:
@@ -76,7 +77,7 @@ class Topics:
     def parse_chunk(self, topic: str) -> tuple[str, int] | None:
         """``(digest, index)`` of a chunk topic, or None for any other topic."""
         parts = topic.split("/")
-        if len(parts) != 5 or parts[:2] != [self.tenant, "b"] or not parts[4].isdecimal():
+        if len(parts) != 5 or parts[:2] != [self.tenant, "b"] or not _INDEX.fullmatch(parts[4]):
             return None
         index = int(parts[4])
         return (parts[2], index) if topic == self.chunk(parts[2], index) else None
