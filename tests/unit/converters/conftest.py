@@ -1,0 +1,124 @@
+"""A tiny task on synthetic shapes, and one real conversion of it per session."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TINY = '''
+"""Bright bar at the left, in the middle or at the right: a task that trains in a second."""
+import numpy as np
+import torch
+from torch import nn
+
+from converters.task import Preprocess
+
+
+def bars(count, height, width, seed):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = random.normal(0, 0.3, (count, 1, height, width)).astype(np.float32)
+    third = width // 3
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, label * third : (label + 1) * third] += 1.5
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        )
+        self.pool = nn.AdaptiveAvgPool2d((1, 3))
+        self.head = nn.Linear(96, 3)
+
+    def forward(self, x):
+        return self.head(self.pool(self.body(x)).flatten(1))
+
+
+class Tiny:
+    name = "tiny"
+    labels = ("left", "middle", "right")
+    resolutions = ((24, 24), (12, 12))
+    preprocess = Preprocess(color="gray", mean=(0.0,), std=(255.0,))
+    epochs = 3
+    schemes = ("fp32", "wfp16", "dynamic_wi8_afp32", "static_wi8_ai8")
+
+    def build(self):
+        torch.manual_seed(1)
+        return Net()
+
+    def example_input(self, height, width):
+        return torch.zeros(1, 1, height, width)
+
+    def calibration(self, height, width):
+        yield bars(48, height, width, 1)[0]
+
+    def evaluation(self, height, width):
+        yield bars(60, height, width, 2)
+
+    def training(self, height, width, seed):
+        for step in range(4):
+            yield bars(24, height, width, 1000 * seed + step)
+
+    def loss(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets)
+'''
+
+WriteTask = Callable[..., str]
+
+
+def variant(source: str, **methods: str) -> str:
+    """The tiny task with methods or attributes of its class replaced or added."""
+    body = "\n".join(textwrap.indent(textwrap.dedent(code), "    ") for code in methods.values())
+    return f"{source}\n\nclass Variant(Tiny):\n{body or '    pass'}\n"
+
+
+@pytest.fixture
+def write_task(tmp_path: Path) -> WriteTask:
+    """Write the tiny task, changed as asked; returns the reference of the changed class."""
+
+    def write(code: str = "", *, name: str = "model", source: str = TINY) -> str:
+        path = tmp_path / f"{name}.py"
+        path.write_text(variant(source, code=code) if code else variant(source))
+        return f"{path}:Variant"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny task, unchanged."""
+    path = tmp_path_factory.mktemp("task") / "tiny_task.py"
+    path.write_text(TINY)
+    return f"{path}:Tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the tiny task, trained for real."""
+    from converters.loading import load_task
+    from converters.module import save_weights
+    from converters.train import train
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    save_weights(train(load_task(tiny), epochs=6).module, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_conversion(
+    tiny: str, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[object]:
+    """One real conversion to both formats, all schemes and two resolutions."""
+    from converters.convert import Options, convert
+
+    out = tmp_path_factory.mktemp("converted") / "tiny"
+    yield convert(
+        tiny, ["rpi4", "jetson-orin-nano", "x86-generic"], out, options=Options(weights=tiny_weights)
+    )
