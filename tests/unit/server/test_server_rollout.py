@@ -1,0 +1,193 @@
+"""The rollout state machine: what each event does, and what holds for every sequence of events."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutState
+from edge_sdk.server.rollout import (
+    Abort,
+    Committed,
+    Event,
+    Failed,
+    Issue,
+    Rollout,
+    Start,
+    TakeBack,
+    plan,
+    step,
+)
+
+DEVICES = ("a", "b", "c", "d")
+
+
+def run(rollout: Rollout, *events: Event) -> tuple[Rollout, list[Issue]]:
+    """The rollout after events, and everything issued."""
+    issued: list[Issue] = []
+    for event in events:
+        rollout, issues = step(rollout, event)
+        issued += issues
+    return rollout, issued
+
+
+def statuses(rollout: Rollout) -> dict[str, str]:
+    return {member.device_id: member.status.value for member in rollout.members}
+
+
+def offers(*names: str) -> list[Issue]:
+    return [Issue(name, "offer") for name in names]
+
+
+def restores(*names: str) -> list[Issue]:
+    return [Issue(name, "restore") for name in names]
+
+
+def test_without_canaries_everybody_is_offered_at_once() -> None:
+    rollout, issued = run(plan("abc"), Start())
+    assert rollout.state is RolloutState.FULL
+    assert issued == offers("a", "b", "c")
+    rollout, issued = run(rollout, Committed("a"), Committed("b"), Committed("c"))
+    assert rollout.state is RolloutState.DONE
+    assert issued == []
+
+
+def test_canaries_go_first_and_the_rest_follows() -> None:
+    rollout, issued = run(plan("abcd", canary=2), Start(), Committed("a"))
+    assert (rollout.state, issued) == (RolloutState.CANARY, offers("a", "b"))
+    rollout, issued = run(rollout, Committed("b"))
+    assert (rollout.state, issued) == (RolloutState.FULL, offers("c", "d"))
+
+
+def test_as_many_canaries_as_devices_is_a_full_rollout() -> None:
+    assert run(plan("ab", canary=2), Start())[0].state is RolloutState.FULL
+
+
+def test_a_failing_canary_spares_the_rest() -> None:
+    rollout, issued = run(plan("abc", canary=1), Start(), Failed("a", "a rolled back"))
+    assert rollout.state is RolloutState.FAILED
+    assert rollout.reason == "a rolled back"
+    assert issued == [*offers("a"), *restores("a")]
+    assert statuses(rollout) == {"a": "failed", "b": "waiting", "c": "waiting"}
+
+
+def test_after_a_failure_only_committed_devices_keep_the_release() -> None:
+    rollout, issued = run(plan("abc"), Start(), Committed("a"), Failed("b"))
+    assert issued[3:] == restores("b", "c")
+    assert statuses(rollout) == {"a": "committed", "b": "failed", "c": "restored"}
+
+
+def test_rollback_on_failure_takes_it_from_everybody() -> None:
+    rollout, issued = run(
+        plan("abc", rollback_on_failure=True), Start(), Committed("a"), Failed("b")
+    )
+    assert issued[3:] == restores("b", "a", "c")
+    assert statuses(rollout) == {"a": "restored", "b": "failed", "c": "restored"}
+
+
+def test_tolerated_failures_do_not_stop_it_but_are_restored() -> None:
+    rollout, issued = run(
+        plan("abc", canary=1, max_failures=1), Start(), Failed("a"), Committed("b"), Committed("c")
+    )
+    assert rollout.state is RolloutState.DONE
+    assert issued == [*offers("a"), *restores("a"), *offers("b", "c")]
+
+
+def test_abort_keeps_what_has_committed() -> None:
+    rollout, issued = run(plan("abc"), Start(), Committed("a"), Abort())
+    assert rollout.state is RolloutState.ABORTED
+    assert issued[3:] == restores("b", "c")
+
+
+def test_taking_back_a_finished_rollout_restores_everybody() -> None:
+    rollout, issued = run(plan("ab"), Start(), Committed("a"), Committed("b"), TakeBack())
+    assert rollout.state is RolloutState.ROLLED_BACK
+    assert issued[2:] == restores("a", "b")
+    assert run(rollout, TakeBack()) == (rollout, [])
+
+
+@pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack()])
+def test_nothing_happens_before_the_start(event: Event) -> None:
+    assert run(plan("ab"), event) == (plan("ab"), [])
+
+
+def test_a_late_verdict_changes_nothing() -> None:
+    failed, _ = run(plan("ab"), Start(), Failed("a"))
+    assert run(failed, Committed("b"), Failed("b"), Committed("x")) == (failed, [])
+
+
+def test_a_rollout_to_nobody_is_done() -> None:
+    assert run(plan(""), Start())[0].state is RolloutState.DONE
+
+
+names = st.sampled_from((*DEVICES, "stranger"))
+any_event = st.one_of(
+    st.builds(Start),
+    st.builds(Committed, names),
+    st.builds(Failed, names),
+    st.builds(Abort),
+    st.builds(TakeBack),
+)
+rollouts = st.builds(
+    lambda count, canary, failures, back: plan(
+        DEVICES[:count], canary=canary, max_failures=failures, rollback_on_failure=back
+    ),
+    st.integers(0, 4),
+    st.integers(0, 5),
+    st.integers(0, 4),
+    st.booleans(),
+)
+
+
+@given(rollouts, st.lists(any_event, max_size=30))
+def test_what_is_issued_matches_the_statuses(rollout: Rollout, events: list[Event]) -> None:
+    """The last issue to each device says which release its status promises."""
+    members = {member.device_id for member in rollout.members}
+    last: dict[str, str] = {}
+    for event in events:
+        before = rollout
+        rollout, issues = step(rollout, event)
+        assert {issue.device_id for issue in issues} <= members
+        last.update((issue.device_id, issue.what) for issue in issues)
+        if before.state in ENDED:
+            assert all(issue.what == "restore" for issue in issues)
+            assert rollout.state is before.state or rollout.state is RolloutState.ROLLED_BACK
+    for member in rollout.members:
+        expected = {
+            MemberStatus.WAITING: None,
+            MemberStatus.OFFERED: "offer",
+            MemberStatus.COMMITTED: "offer",
+            MemberStatus.FAILED: "restore",
+            MemberStatus.RESTORED: "restore",
+        }[member.status]
+        assert last.get(member.device_id) == expected
+
+
+@given(rollouts, st.lists(any_event, max_size=30))
+def test_too_many_failures_always_end_it(rollout: Rollout, events: list[Event]) -> None:
+    rollout, _ = run(rollout, *events)
+    if rollout.failures > rollout.max_failures:
+        assert rollout.state in (RolloutState.FAILED, RolloutState.ROLLED_BACK)
+    if rollout.state in ENDED:
+        assert MemberStatus.OFFERED not in {member.status for member in rollout.members}
+
+
+@given(rollouts, st.lists(any_event, max_size=10), st.data())
+def test_it_ends_once_every_device_answers(
+    rollout: Rollout, events: list[Event], data: st.DataObject
+) -> None:
+    rollout, _ = run(rollout, *events, Start())
+    for _ in range(2):  # canaries, then the rest
+        for name in data.draw(st.permutations(DEVICES)):
+            verdict = data.draw(st.sampled_from((Committed(name), Failed(name))))
+            rollout, _ = step(rollout, verdict)
+    assert rollout.state in ENDED
+
+
+@given(rollouts, st.lists(any_event, max_size=30))
+def test_repeating_an_event_adds_nothing(rollout: Rollout, events: list[Event]) -> None:
+    """A status may arrive twice: from the device's report and from its twin."""
+    for event in events:
+        rollout, _ = step(rollout, event)
+        assert step(rollout, event) == (rollout, ())
