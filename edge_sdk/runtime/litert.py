@@ -21,7 +21,7 @@ from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime.engine import Array
 from edge_sdk.runtime.packages import Packages
 from edge_sdk.runtime.tensors import (
-    check_inputs,
+    Expected,
     closed,
     failed,
     guess_layout,
@@ -48,15 +48,18 @@ class LiteRtEngine:
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         self.inputs: tuple[TensorSpec, ...] = tuple(_spec(detail) for detail in inputs)
         self.outputs: tuple[TensorSpec, ...] = tuple(_spec(detail) for detail in outputs)
+        self._expected = Expected(self.inputs)
         self._input_views = [_view(interpreter, detail) for detail in inputs]
         self._output_views = [_static_view(interpreter, detail) for detail in outputs]
+        views = [view for view in self._output_views if view is not None]
+        self._static = views if len(views) == len(outputs) else []
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """See :meth:`edge_sdk.runtime.engine.Engine.run`."""
         interpreter = self._interpreter
         if interpreter is None:
             raise closed(self.runtime)
-        check_inputs(inputs, self.inputs)
+        self._expected.check(inputs)
         for array, view in zip(inputs, self._input_views, strict=True):
             if array is not view:
                 np.copyto(view, array)
@@ -64,6 +67,8 @@ class LiteRtEngine:
             interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise failed(self.runtime, error) from error
+        if self._static:
+            return list(self._static)
         return [
             _dynamic_output(interpreter, position) if view is None else view
             for position, view in enumerate(self._output_views)
@@ -80,6 +85,7 @@ class LiteRtEngine:
         self._interpreter = None
         self._input_views = []
         self._output_views = []
+        self._static = []
 
 
 def open_litert(

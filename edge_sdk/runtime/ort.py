@@ -24,7 +24,7 @@ from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime.engine import Array
 from edge_sdk.runtime.packages import Packages
 from edge_sdk.runtime.tensors import (
-    check_inputs,
+    Expected,
     closed,
     failed,
     first_line,
@@ -72,6 +72,7 @@ class OrtEngine:
         notes = session.get_modelmeta().custom_metadata_map
         self.inputs: tuple[TensorSpec, ...] = tuple(_spec(n, notes) for n in session.get_inputs())
         self.outputs: tuple[TensorSpec, ...] = tuple(_spec(n, notes) for n in session.get_outputs())
+        self._expected = Expected(self.inputs)
         self._names = [spec.name for spec in self.inputs]
         dynamic = any(not isinstance(d, int) for n in session.get_outputs() for d in n.shape)
         self._turns = [] if dynamic else [_Turn(session, self.outputs) for _ in range(2)]
@@ -82,7 +83,7 @@ class OrtEngine:
         session = self._session
         if session is None:
             raise closed(self.runtime)
-        check_inputs(inputs, self.inputs)
+        self._expected.check(inputs)
         try:
             if not self._turns:
                 feed = dict(zip(self._names, inputs, strict=True))

@@ -35,26 +35,37 @@ def probing_input(spec: TensorSpec) -> Array:
     return np.full(spec.shape, spec.zero_point or 0, dtype=spec.dtype)
 
 
-def check_inputs(inputs: Sequence[Array], specs: Sequence[TensorSpec]) -> None:
-    """Refuse what the runtime would otherwise cast, broadcast or read out of bounds.
+class Expected:
+    """What an engine's inputs must be, in the form that is quickest to compare."""
 
-    Raises:
-        RuntimeUnavailableError: ``runtime.bad-input``.
-    """
-    if len(inputs) != len(specs):
-        raise RuntimeUnavailableError(
-            "bad-input",
-            f"The model takes {len(specs)} inputs and was given {len(inputs)}.",
-            "Pass one array per declared input, in order.",
-        )
-    for array, spec in zip(inputs, specs, strict=True):
-        if array.shape != spec.shape or array.dtype != spec.dtype:
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        self._specs = specs
+        self._forms = [(spec.shape, np.dtype(spec.dtype)) for spec in specs]
+
+    def check(self, inputs: Sequence[Array]) -> None:
+        """Refuse what the runtime would otherwise cast, broadcast or read out of bounds.
+
+        Raises:
+            RuntimeUnavailableError: ``runtime.bad-input``.
+        """
+        if [(array.shape, array.dtype) for array in inputs] != self._forms:
+            self._explain(inputs)
+
+    def _explain(self, inputs: Sequence[Array]) -> None:
+        if len(inputs) != len(self._specs):
             raise RuntimeUnavailableError(
                 "bad-input",
-                f"Input {spec.name!r} is {spec.dtype}{list(spec.shape)} and was given "
-                f"{array.dtype}{list(array.shape)}.",
-                "Quantize and lay out the data as the input's TensorSpec says.",
+                f"The model takes {len(self._specs)} inputs and was given {len(inputs)}.",
+                "Pass one array per declared input, in order.",
             )
+        for array, spec in zip(inputs, self._specs, strict=True):
+            if array.shape != spec.shape or array.dtype != spec.dtype:
+                raise RuntimeUnavailableError(
+                    "bad-input",
+                    f"Input {spec.name!r} is {spec.dtype}{list(spec.shape)} and was given "
+                    f"{array.dtype}{list(array.shape)}.",
+                    "Quantize and lay out the data as the input's TensorSpec says.",
+                )
 
 
 def rejected(runtime: str, path: Path, error: object) -> RuntimeUnavailableError:

@@ -57,10 +57,12 @@ def write_tflite(
 ) -> Path:
     """One operator on float32 input ``x``.
 
-    ``ADD`` adds a constant of the same shape; ``WHERE`` gives the coordinates of non-zero
-    elements, an output whose shape depends on the data.
+    ``ADD`` adds a constant of the same shape; ``CONV_2D`` is a 3x3 convolution from and to the
+    shape's last axis; ``WHERE`` gives the coordinates of non-zero elements, an output whose shape
+    depends on the data.
     """
-    constant = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    kernel = (shape[-1], 3, 3, shape[-1]) if operator == "CONV_2D" else shape
+    constant = np.random.default_rng(seed).normal(size=kernel).astype(np.float32)
     model = tfl.ModelT()
     model.version = 3
     model.buffers = [tfl.BufferT(), tfl.BufferT()]
@@ -69,7 +71,7 @@ def write_tflite(
     graph.inputs, graph.outputs = [0], [2]
     graph.tensors = [
         _tensor("x", shape, tfl.TensorType.FLOAT32, 0),
-        _tensor("constant", shape, tfl.TensorType.FLOAT32, 1),
+        _tensor("constant", kernel, tfl.TensorType.FLOAT32, 1),
         _tensor("y", shape, tfl.TensorType.FLOAT32, 0),
     ]
     call = tfl.OperatorT()
@@ -78,6 +80,14 @@ def write_tflite(
         call.inputs = [0, 1]
         call.builtinOptionsType = tfl.BuiltinOptions.AddOptions
         call.builtinOptions = tfl.AddOptionsT()
+    elif operator == "CONV_2D":
+        model.buffers.append(tfl.BufferT())
+        model.buffers[2].data = np.zeros(shape[-1] * 4, np.uint8)
+        graph.tensors.append(_tensor("bias", shape[-1:], tfl.TensorType.FLOAT32, 2))
+        call.inputs = [0, 1, 3]
+        call.builtinOptionsType = tfl.BuiltinOptions.Conv2DOptions
+        call.builtinOptions = tfl.Conv2DOptionsT()
+        call.builtinOptions.strideH = call.builtinOptions.strideW = 1
     else:
         call.inputs = [0]
         graph.tensors[2] = _tensor("y", (0, len(shape)), tfl.TensorType.INT64, 0)
