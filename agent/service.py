@@ -14,13 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import msgspec
 
 from agent.update.ports import Clock, PlacedRelease
+from agent.worker.ports import Listener, Patience, Role, Worker
 from agent.worker.protocol import (
-    Command,
     Event,
     Failed,
     Finished,
@@ -39,81 +38,6 @@ from edge_sdk.errors import StorageError
 
 LOG = logging.getLogger(__name__)
 
-Role = Literal["active", "trial", "golden"]
-
-
-class Worker(Protocol):
-    """What the service needs of :class:`agent.worker.handle.WorkerHandle`."""
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process still runs."""
-
-    @property
-    def exit_reason(self) -> str:
-        """How it ended."""
-
-    @property
-    def output(self) -> str:
-        """The end of what it printed."""
-
-    def fileno(self) -> int:
-        """Readable when :meth:`poll` has something; -1 once closed."""
-
-    def send(self, command: Command) -> bool:
-        """Queue a command."""
-
-    def poll(self) -> list[Event]:
-        """Events that have arrived."""
-
-    def kill(self) -> None:
-        """End it now."""
-
-    def close(self) -> None:
-        """Kill, reap and free."""
-
-
-class Listener(Protocol):
-    """Who is told; the supervisor."""
-
-    def on_ready(self, token: str, ready: Ready) -> None:
-        """The worker of ``token`` serves frames from now on."""
-
-    def on_stats(self, token: str, stats: Stats) -> None:
-        """Counts of the serving worker."""
-
-    def on_results(self, results: Results) -> None:
-        """Decisions of the serving worker."""
-
-    def on_point(self, event: PointChanged | PointRefused) -> None:
-        """The serving worker moved, or could not."""
-
-    def on_golden(self, token: str, ok: bool, detail: str) -> None:
-        """A golden test ended."""
-
-    def on_worker_crash(self, token: str, detail: str) -> None:
-        """A worker on trial died or hung."""
-
-    def on_service_unhealthy(self, token: str, detail: str) -> None:
-        """The committed release's restart budget is spent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a worker may be silent or take, and how often it may die."""
-
-    load_s: float = 60.0
-    hang_s: float = 10.0
-    leave_s: float = 3.0
-    backoff_s: float = 0.5
-    backoff_max_s: float = 30.0
-    budget: int = 5
-    budget_window_s: float = 60.0
-
 
 @dataclass(slots=True)
 class _Running:
@@ -126,6 +50,7 @@ class _Running:
     ready: Ready | None = None
     failure: str = ""
     finished: bool = False
+    attempt: int = 1
     done: bool = False
     """A golden test has given its verdict."""
 
@@ -341,13 +266,29 @@ class ModelService:
         golden = self._golden
         if golden is not None and (golden.done or not golden.worker.alive):
             self._read(golden, now)
-            self._golden = None
-            golden.worker.close()
-            if not golden.done:
-                self._listener.on_golden(golden.token, False, f"golden test: {_epitaph(golden)}")
+            self._end_golden(golden)
         for lost in (self._serving, self._incoming):
             if lost is not None and not lost.worker.alive:
                 self._lose(lost, now)
+
+    def _end_golden(self, golden: _Running) -> None:
+        """Free a golden test; one that gave no verdict is tried again before it counts.
+
+        A process may die for reasons that are not the release's, such as the kernel's
+        out-of-memory killer.
+        """
+        self._golden = None
+        detail = _epitaph(golden)
+        golden.worker.close()
+        if golden.done:
+            return
+        if golden.attempt < self._patience.golden_attempts:
+            LOG.warning("golden test ended without a verdict, trying again: %s", detail)
+            self._golden = self._start(golden.release, golden.token, "golden")
+            if self._golden is not None:
+                self._golden.attempt = golden.attempt + 1
+        else:
+            self._listener.on_golden(golden.token, False, f"golden test: {detail}")
 
     def _lose(self, running: _Running, now: float) -> None:
         """A worker that served, or was to serve, has ended."""

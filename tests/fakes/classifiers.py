@@ -39,6 +39,8 @@ class Recipe:
     names the darkest channel."""
     size_px: int = 16
     threads: int = 1
+    padding_bytes: int = 0
+    """Makes an ONNX file larger, so that its download takes a while."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,9 @@ def _write_onnx(path: Path, recipe: Recipe) -> TensorSpec:
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    if recipe.padding_bytes:
+        noise = np.random.default_rng(0).bytes(recipe.padding_bytes // 2).hex()
+        model.metadata_props.add(key="padding", value=noise)
     onnx.save(model, path)
     return _float("image", shape)
 

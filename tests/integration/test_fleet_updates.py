@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edge_sdk.contracts.telemetry import TelemetrySample
 from tests.fakes.brokers import RunningBroker, broker  # noqa: F401 - a fixture
 from tests.fakes.classifiers import Recipe
-from tests.fakes.house import FleetHouse
+from tests.fakes.house import FleetHouse, wait_until
 
 
 @pytest.fixture
@@ -44,14 +48,20 @@ def test_a_release_is_installed_replaced_refused_and_rolled_back(house: FleetHou
         assert "labelled" in client.rollout(worse).members[0].detail
 
 
-def test_a_release_that_hangs_the_runtime_is_rolled_back(house: FleetHouse) -> None:
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGSTOP], ids=["segfault", "hang"])
+def test_a_worker_that_dies_or_hangs_is_replaced(house: FleetHouse, number: int) -> None:
     house.add_device("d1")
     house.start_agent("d1")
     house.publish("1")
     assert house.wait_for_end(house.roll_out("1", "d1"), "d1") == "committed"
-    house.publish("2", (Recipe("onnx-hang"),))
-    assert house.wait_for_end(house.roll_out("2", "d1"), "d1", 120.0) == "rolled_back"
-    house.wait_for_version("d1", "1")
+    os.kill(house.worker_pid("d1"), number)
+
+    def restarted_and_working() -> bool:
+        sample = msgspec.json.decode(house.device("d1").telemetry, type=TelemetrySample)
+        return sample.worker_restarts == 1 and sample.labelled > 0
+
+    wait_until(restarted_and_working, 60.0, "frames from a new worker")
+    assert house.device("d1").version == "1"
 
 
 def test_an_operator_takes_a_good_release_back(house: FleetHouse) -> None:
