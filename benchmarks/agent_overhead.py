@@ -3,8 +3,8 @@
 The bare loop calls ONNX Runtime on frames that were decoded and normalised before. The agent's
 worker process reads a video file or raw frames of camera size, converts, resizes, normalises,
 infers, decides and sends every result to its parent. Both run the same model on one thread, in
-turns within one run, and each of the agent's turns is compared with the bare turns before and
-after it, so that a drifting clock or a busy machine cancels out. The medians count.
+turns of half a second within one run (the worker is stopped while it is not its turn), so that a
+drifting clock or a busy machine meets both alike. The medians over blocks of turns count.
 
 Then the whole agent is started against an embedded broker: time from its start to ``READY=1`` and
 its supervisor's resident memory.
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ import numpy as np
 import psutil
 from convnet import PROFILE, SIDE_PX, BenchmarkRelease, build_release, open_session
 
-from agent.config import PipelineConfig, SourceConfig
+from agent.config import PipelineConfig, PublishConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Event, Failed, Ready, Results, Start, Stats, WorkerSpec
 from edge_sdk.bundle.signing import generate_key
@@ -48,6 +49,8 @@ BARS = {"ratio": 0.90, "supervisor_rss_mib": 45.0}
 GOAL_RATIO = 0.97
 PATIENCE_S = 30.0
 WARM_UP_S = 0.4
+TURN_S = 0.5
+TURNS_PER_BLOCK = 4
 
 _BROKER = """
 from edge_sdk.server.broker import run_broker
@@ -77,53 +80,98 @@ def write_sources(folder: Path) -> dict[str, SourceConfig]:
     }
 
 
-def bare_fps(release: BenchmarkRelease, seconds: float) -> float:
+@dataclass
+class Work:
+    """What was done in some turns."""
+
+    frames: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def add(self, frames: int, seconds: float, cpu_seconds: float) -> None:
+        self.frames += frames
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time per frame."""
+        return self.cpu_seconds / self.frames * 1e3
+
+
+class BareLoop:
     """A loop around the runtime and nothing else, on prepared frames."""
-    session = open_session(release.model)
-    inputs = np.random.default_rng(0).normal(size=(16, 1, 3, SIDE_PX, SIDE_PX))
-    prepared = list(inputs.astype(np.float32))
-    for image in prepared[:4]:
-        session.run(None, {"image": image})
-    count, start = 0, time.perf_counter()
-    while (took := time.perf_counter() - start) < seconds:
-        session.run(None, {"image": prepared[count % len(prepared)]})
-        count += 1
-    return count / took
+
+    def __init__(self, release: BenchmarkRelease) -> None:
+        self._session = open_session(release.model)
+        inputs = np.random.default_rng(0).normal(size=(16, 1, 3, SIDE_PX, SIDE_PX))
+        self._prepared = list(inputs.astype(np.float32))
+        self.turn(WARM_UP_S, Work())
+
+    def turn(self, seconds: float, work: Work) -> None:
+        count, start, cpu = 0, time.perf_counter(), time.process_time()
+        while (took := time.perf_counter() - start) < seconds:
+            self._session.run(None, {"image": self._prepared[count % len(self._prepared)]})
+            count += 1
+        work.add(count, took, time.process_time() - cpu)
 
 
-def agent_fps(release: BenchmarkRelease, source: SourceConfig, seconds: float) -> dict[str, float]:
-    """The worker at work: frames per second over a window of its own statistics.
+class AgentLoop:
+    """The agent's worker process, stopped between its turns."""
 
-    Raises:
-        RuntimeError: the worker failed or gave frames up.
-    """
-    spec = WorkerSpec(
-        mode="serve",
-        manifest=str(release.manifest),
-        blobs=str(release.blobs),
-        profile=PROFILE,
-        pipeline=PipelineConfig(name="benchmark", source=source),
-        hold=True,
-        stats_interval_s=0.1,
-    )
-    begun = time.perf_counter()
-    with WorkerHandle.spawn(spec) as worker:
-        _await(worker, Ready)
-        ready_s = time.perf_counter() - begun
-        worker.send(Start())
-        _await(worker, Results)
-        warm_until = time.perf_counter() + WARM_UP_S
-        while time.perf_counter() < warm_until:
-            _await(worker, Stats)
-        count, start = 0, time.perf_counter()
-        now = start
-        while now - start < seconds:
-            stats = _await(worker, Stats)
-            now = time.perf_counter()
-            count += stats.frames
-            if stats.errors or stats.results_dropped or stats.dropped:
-                raise RuntimeError(f"frames were lost: {stats}")
-        return {"fps": count / (now - start), "ready_s": ready_s, "rss_mib": stats.rss_mib}
+    def __init__(self, release: BenchmarkRelease, source: SourceConfig) -> None:
+        spec = WorkerSpec(
+            mode="serve",
+            manifest=str(release.manifest),
+            blobs=str(release.blobs),
+            profile=PROFILE,
+            # Smaller batches than the default: more messages, and frames are counted closely.
+            pipeline=PipelineConfig(
+                name="benchmark", source=source, publish=PublishConfig(batch=8)
+            ),
+            hold=True,
+        )
+        begun = time.perf_counter()
+        self._worker = WorkerHandle.spawn(spec)
+        _await(self._worker, Ready)
+        self.ready_s = time.perf_counter() - begun
+        self._process = psutil.Process(self._worker.pid)
+        self.rss_mib = 0.0
+        self._worker.send(Start())
+        _await(self._worker, Results)
+        self._worker_runs(WARM_UP_S)
+        self._process.suspend()
+
+    def turn(self, seconds: float, work: Work) -> None:
+        cpu, start = self._cpu_seconds(), time.perf_counter()
+        self._process.resume()
+        count = self._worker_runs(seconds)
+        self._process.suspend()
+        work.add(count, time.perf_counter() - start, self._cpu_seconds() - cpu)
+        self.rss_mib = max(self.rss_mib, self._process.memory_info().rss / 2**20)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def _cpu_seconds(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+    def _worker_runs(self, seconds: float) -> int:
+        """Decisions that arrive meanwhile; what is under way counts in the next turn."""
+        count, end = 0, time.perf_counter() + seconds
+        while (left_s := end - time.perf_counter()) > 0:
+            select.select([self._worker], (), (), left_s)
+            for event in self._worker.poll():
+                if isinstance(event, Results):
+                    count += len(event.decisions)
+                if isinstance(event, Stats) and (event.errors or event.results_dropped):
+                    raise RuntimeError(f"frames were lost: {event}")
+        return count
 
 
 def _await(worker: WorkerHandle, kind: type) -> Any:
@@ -143,29 +191,40 @@ def _await(worker: WorkerHandle, kind: type) -> Any:
 
 
 def overhead_figures(
-    release: BenchmarkRelease, sources: dict[str, SourceConfig], rounds: int, seconds: float
+    release: BenchmarkRelease, sources: dict[str, SourceConfig], blocks: int
 ) -> dict[str, float]:
-    """Medians over rounds of bare, agent, bare, agent..."""
-    bare = [bare_fps(release, seconds)]
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
-    ratios: dict[str, list[float]] = {name: [] for name in sources}
-    for _ in range(rounds):
-        for name, source in sources.items():
-            turn = agent_fps(release, source, seconds)
-            bare.append(bare_fps(release, seconds))
-            turns[name].append(turn)
-            ratios[name].append(turn["fps"] / statistics.fmean(bare[-2:]))
-    figures = {"inference_ms": release.inference_ms, "bare_fps": statistics.median(bare)}
-    for name, done in turns.items():
-        figures[f"{name}_fps"] = statistics.median(turn["fps"] for turn in done)
-        figures[f"{name}_ratio"] = statistics.median(ratios[name])
-        figures[f"{name}_ratio_low"] = min(ratios[name])
-        figures[f"{name}_ratio_high"] = max(ratios[name])
-        figures[f"{name}_worker_rss_mib"] = max(turn["rss_mib"] for turn in done)
-    every = [turn["ready_s"] for done in turns.values() for turn in done]
-    figures["worker_ready_s"] = statistics.median(every)
-    figures["ratio"] = min(figures[f"{name}_ratio"] for name in turns)
+    """Medians over blocks of short turns: bare, agent, bare, agent..."""
+    figures = {"inference_ms": release.inference_ms}
+    bare = BareLoop(release)
+    bare_blocks: list[Work] = []
+    for name, source in sources.items():
+        agent = AgentLoop(release, source)
+        try:
+            pairs = [_block(bare, agent) for _ in range(blocks)]
+        finally:
+            agent.close()
+        bare_blocks += [alone for alone, _ in pairs]
+        ratios = [worked.fps / alone.fps for alone, worked in pairs]
+        figures[f"{name}_fps"] = statistics.median(worked.fps for _, worked in pairs)
+        figures[f"{name}_ratio"] = statistics.median(ratios)
+        figures[f"{name}_ratio_low"] = min(ratios)
+        figures[f"{name}_ratio_high"] = max(ratios)
+        figures[f"{name}_cpu_ms"] = statistics.median(worked.cpu_ms for _, worked in pairs)
+        figures[f"{name}_worker_rss_mib"] = agent.rss_mib
+        figures[f"{name}_worker_ready_s"] = agent.ready_s
+    figures["bare_fps"] = statistics.median(work.fps for work in bare_blocks)
+    figures["bare_cpu_ms"] = statistics.median(work.cpu_ms for work in bare_blocks)
+    figures["ratio"] = min(figures[f"{name}_ratio"] for name in sources)
     return figures
+
+
+def _block(bare: BareLoop, agent: AgentLoop) -> tuple[Work, Work]:
+    alone, worked = Work(), Work()
+    for _ in range(TURNS_PER_BLOCK):
+        bare.turn(TURN_S / 2, alone)
+        agent.turn(TURN_S, worked)
+        bare.turn(TURN_S / 2, alone)
+    return alone, worked
 
 
 def supervisor_figures(folder: Path, source: SourceConfig, starts: int) -> dict[str, float]:
@@ -238,12 +297,12 @@ loop = true
 
 def measure(quick: bool) -> dict[str, float]:
     """All figures of this machine."""
-    rounds, seconds, starts = (3, 1.0, 1) if quick else (9, 2.0, 5)
+    blocks, starts = (3, 1) if quick else (11, 5)
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         folder = Path(name)
         sources = write_sources(folder)
         release = build_release(folder, LEAST_INFERENCE_MS)
-        figures = overhead_figures(release, sources, rounds, seconds)
+        figures = overhead_figures(release, sources, blocks)
         figures |= supervisor_figures(folder, sources["frames"], starts)
     return {name: round(value, 3) for name, value in figures.items()}
 

@@ -176,3 +176,21 @@ def test_a_broken_reader_is_an_error_not_a_silence() -> None:
     with pytest.raises(SourceError) as caught:
         drain(feed)
     assert caught.value.code == "source.failed" and "inside a codec" in caught.value.cause
+
+
+def test_a_live_source_is_thinned_to_its_pace() -> None:
+    class Fast(Numbers):
+        def read(self) -> Image | None:
+            time.sleep(0.001)
+            return super().read()
+
+    feed = Feed(Fast(200, live=True), fps=50.0, capacity=1000)
+    start = time.monotonic()
+    feed.start()
+    while "stopped" not in feed.trouble:
+        assert time.monotonic() - start < 30
+        time.sleep(0.001)
+    elapsed_s = time.monotonic() - start
+    feed.close()
+    assert 2 <= feed.depth <= elapsed_s * 50 + 2
+    assert feed.dropped == 0

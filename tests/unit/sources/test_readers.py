@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.config import SourceConfig
 from agent.sources.base import Reader
 from agent.sources.build import build_feed, build_reader
+from agent.sources.feed import Feed
 from agent.sources.frames import FramesReader
 from agent.sources.labels import read_labels
 from agent.sources.video import VideoReader
@@ -150,6 +151,21 @@ def test_a_camera_that_is_not_there_is_named(
         reader.open()
     assert caught.value.code == "source.no-camera" and str(device) in caught.value.cause
     reader.close()
+
+
+def test_a_camera_that_stops_is_opened_again(tmp_path: Path) -> None:
+    """OpenCV takes a file where it takes a device, which then looks like a camera that is lost."""
+    write_video(tmp_path / "v.avi", 3)
+    config = SourceConfig(kind="camera", device=str(tmp_path / "v.avi"), width_px=32, height_px=24)
+    feed = Feed(build_reader(config), capacity=100)
+    feed.start()
+    levels = []
+    while len(levels) < 9:
+        frame = feed.get(30.0)
+        assert frame is not None
+        levels.append(round(float(frame.image.mean()) / 10))
+    feed.close()
+    assert levels == [0, 1, 2] * 3
 
 
 def test_labels_are_names_or_integers(tmp_path: Path) -> None:

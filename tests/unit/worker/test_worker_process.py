@@ -142,6 +142,18 @@ def test_a_video_file_is_served(workers: Workers, ladder: DeviceRelease, tmp_pat
     assert [d.expected for d in decisions(events)] == labels
 
 
+def test_a_camera_that_is_not_there_keeps_the_worker_alive_and_is_told(
+    workers: Workers, ladder: DeviceRelease
+) -> None:
+    handle = workers.spawn(workers.spec(ladder, source={"kind": "camera", "device": 97}))
+    events = collect(handle, lambda seen: any(s.source for s in only(seen, Stats)))
+    assert "Cannot open camera 97" in only(events, Stats)[-1].source
+    collect(handle, has(Stats))
+    handle.send(Stop())
+    assert collect(handle, has(Finished))[-1] == Finished(reason="stopped")
+    assert wait_exit(handle) == 0
+
+
 def test_frames_that_fail_are_counted_and_do_not_end_the_stream(
     workers: Workers, tmp_path: Path
 ) -> None:
