@@ -128,7 +128,7 @@ class Ingest:
             word = "online" if state.online else "offline"
             self._event(connection, "device", f"{state.device_id} is {word}.", state.device_id)
         values: dict[str, Any] = {"online": state.online, "last_seen": self.now()}
-        if state.online or not row["agent_version"]:
+        if state.online or row["last_seen"] is None:
             # A last will is as old as the connection it ended: only "offline" in it is news.
             names = ("agent_version", "runtime", "release", "version", "detail", "point")
             values |= {name: getattr(state, name) for name in names}

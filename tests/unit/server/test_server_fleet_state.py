@@ -1,0 +1,404 @@
+"""The fleet's decisions on a real database: who is offered what, and what survives a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
+from edge_sdk.contracts.telemetry import TelemetrySample
+from edge_sdk.contracts.update import ChunkRequest, Phase, TrialPolicy
+from edge_sdk.durable import DiskStorage
+from edge_sdk.errors import ConfigError, UsageError
+from edge_sdk.server import ingest
+from tests.fakes.fleet_db import FleetOnDisk
+from tests.fakes.storage import FaultyStorage, PowerCut
+from tests.fakes.updating import tiny_release
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[FleetOnDisk]:
+    fleet = FleetOnDisk(tmp_path)
+    yield fleet
+    fleet.close()
+
+
+def roll(here: FleetOnDisk, version: str, **options: object) -> str:
+    request = RolloutRequest(release="digits", version=version, **options)  # type: ignore[arg-type]
+    return here.fleet.create_rollout(request).id
+
+
+def settle(here: FleetOnDisk, version: str, *devices: str) -> None:
+    """Roll a version out and let every device commit it."""
+    roll(here, version)
+    for device in devices:
+        here.commit(device)
+    assert here.fleet.rollout("latest").state is RolloutState.DONE
+
+
+def test_a_rollout_names_the_release_and_its_trial(here: FleetOnDisk) -> None:
+    release = here.publish("1")
+    here.state("a")
+    trial = TrialPolicy(min_frames=7)
+    rollout_id = roll(here, "1", trial=trial)
+    desired = here.desired("a")
+    assert desired is not None
+    assert (desired.deployment, desired.counter) == (rollout_id, 1)
+    assert (desired.release, desired.version) == ("digits", "1")
+    assert desired.manifest.digest == release.digest
+    assert desired.trial == trial
+    assert here.courier.seeded == [release.digest]
+    assert here.courier.offered == ["a"]
+
+
+def test_a_failed_device_is_pointed_back_at_what_it_runs(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a")
+    here.state("b")
+    settle(here, "1", "a", "b")
+    roll(here, "2")
+    here.status("a", Phase.ROLLED_BACK, detail="accuracy fell", code="gate.trial")
+    info = here.fleet.rollout("latest")
+    assert info.state is RolloutState.FAILED
+    assert info.reason == "a rolled back (accuracy fell)"
+    assert {m.device_id: m.status for m in info.members} == {
+        "a": MemberStatus.FAILED,
+        "b": MemberStatus.RESTORED,
+    }
+    for device in ("a", "b"):
+        desired = here.desired(device)
+        assert desired is not None
+        assert (desired.version, desired.counter) == ("1", 3)
+        assert desired.deployment == f"{info.id}-restore"
+    assert sorted(here.courier.restored) == ["a", "b"]
+
+
+def test_a_device_that_ran_nothing_is_told_nothing_after_a_failure(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    roll(here, "1")
+    here.status("a", Phase.REJECTED)
+    assert here.desired("a") is None
+    assert here.fleet.desired_message("a") == (here.topics.desired("a"), b"")
+    here.publish("2")
+    roll(here, "2")
+    desired = here.desired("a")
+    assert desired is not None and desired.counter == 3
+
+
+def test_what_a_device_fell_back_to_by_itself_is_its_previous_release(here: FleetOnDisk) -> None:
+    for version in ("1", "2", "3"):
+        here.publish(version)
+    here.state("a")
+    settle(here, "1", "a")
+    settle(here, "2", "a")
+    deployed = here.desired("a")
+    assert deployed is not None
+    here.state("a", version="1", phase=Phase.ROLLED_BACK, deployment=deployed.deployment)
+    roll(here, "3")
+    here.status("a", Phase.REJECTED)
+    desired = here.desired("a")
+    assert desired is not None and desired.version == "1"
+
+
+def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1")
+    here.state("a", version="1", phase=Phase.COMMITTED, deployment=rollout_id)
+    assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
+
+
+def test_a_device_that_runs_the_release_already_is_done(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    roll(here, "1")
+    here.state("a", version="1", phase=Phase.IDLE)
+    assert here.fleet.rollout("latest").state is RolloutState.DONE
+
+
+def test_verdicts_about_something_else_do_not_count(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    here.state("stranger", profile="other")
+    rollout_id = roll(here, "1")
+    here.status("a", Phase.COMMITTED, deployment="r0-older")
+    here.status("a", Phase.TRIAL)
+    here.status("stranger", Phase.REJECTED, deployment=rollout_id)
+    here.state("a", version="0", phase=Phase.COMMITTED, deployment="r0-older")
+    here.state("a", version="1", phase=Phase.TRIAL, deployment=rollout_id)
+    assert here.fleet.rollout(rollout_id).state is RolloutState.FULL
+
+
+def test_a_device_that_cannot_read_its_desired_state_fails_the_rollout(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1")
+    here.status("a", Phase.REJECTED, deployment="", detail="bad key", code="trust.bad-signature")
+    info = here.fleet.rollout(rollout_id)
+    assert info.state is RolloutState.FAILED
+    assert (info.members[0].code, info.members[0].detail) == ("trust.bad-signature", "bad key")
+
+
+def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    first = roll(here, "1")
+    with pytest.raises(UsageError, match="rollout-active"):
+        roll(here, "1")
+    here.fleet.abort(first)
+    second = roll(here, "1")
+    with pytest.raises(UsageError, match="not-latest-rollout"):
+        here.fleet.rollback(first)
+    here.fleet.rollback(second)
+    for end in (here.fleet.rollback, here.fleet.abort):
+        with pytest.raises(UsageError, match="rollout-ended"):
+            end(second)
+
+
+def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
+    with pytest.raises(UsageError, match="unknown-release"):
+        roll(here, "1")
+    here.publish("1")
+    with pytest.raises(UsageError, match="no-devices"):
+        roll(here, "1")
+    here.state("a")
+    here.state("x", profile="jetson-nano")
+    with pytest.raises(UsageError, match=r"unknown-device.*Did you mean|unknown-device.*Known"):
+        roll(here, "1", devices=("aa",))
+    with pytest.raises(UsageError, match="profile-not-in-release"):
+        roll(here, "1", devices=("a", "x"))
+    with pytest.raises(ConfigError, match="bad-rollout"):
+        roll(here, "1", canary=-1)
+    with pytest.raises(UsageError, match="unknown-rollout"):
+        here.fleet.rollout("r1")
+    assert here.fleet.rollouts() == []
+    assert here.desired("a") is None
+
+
+def test_devices_without_a_ladder_are_left_out_and_named(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    here.fleet.enroll("later", "rpi4")
+    here.state("x", profile="jetson-nano")
+    info = here.fleet.rollout(roll(here, "1", canary=1))
+    assert [(m.device_id, m.canary) for m in info.members] == [("a", True), ("later", False)]
+    assert info.skipped == ("x",)
+
+
+def test_a_version_is_published_once(here: FleetOnDisk) -> None:
+    release = here.publish("1")
+    info, new = here.fleet.publish_release(release.envelope)
+    assert (info.version, new) == ("1", False)
+    other = tiny_release("1", size=2000, seed=99)
+    for data in other.blobs.values():
+        here.depot.blobs.put(data)
+    with pytest.raises(UsageError, match="version-exists"):
+        here.fleet.publish_release(other.envelope)
+    assert len(here.fleet.releases()) == 1
+
+
+def test_publishing_survives_a_power_cut_at_every_step(tmp_path: Path) -> None:
+    release = tiny_release("1", size=2000)
+    for cut_at in range(1, 40):
+        folder = tmp_path / str(cut_at)
+        folder.mkdir()
+        before = FleetOnDisk(folder, FaultyStorage(cut_at))
+        try:
+            before.publish("1")
+            whole = True
+        except PowerCut:
+            whole = False
+        before.close()
+        after = FleetOnDisk(folder, DiskStorage())
+        assert [info.version for info in after.fleet.releases()] == (["1"] if whole else [])
+        after.publish("1")
+        assert [info.digest for info in after.fleet.releases()] == [release.digest]
+        after.state("a")
+        roll(after, "1")
+        after.close()
+        if whole:
+            return
+    pytest.fail("there are more durable steps than the test cuts")
+
+
+def test_chunk_requests_are_passed_on(here: FleetOnDisk) -> None:
+    request = ChunkRequest(device_id="a", digest="0" * 64, chunks=(1, 2))
+    here.hear("req", request)
+    here.hear("req", request, sender="b")  # speaks for another device
+    assert here.courier.requests == [request]
+    assert here.fleet.refused_messages == 1
+
+
+def test_an_offline_twin_does_not_undo_what_is_known(here: FleetOnDisk) -> None:
+    here.state("a", version="2", phase=Phase.COMMITTED, deployment="r1")
+    here.state("a", online=False, version="1", phase=Phase.IDLE)
+    device = here.fleet.device("a")
+    assert (device.online, device.version, device.phase) == (False, "2", "committed")
+
+
+def test_strangers_cannot_fill_the_database(
+    here: FleetOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "MAX_UNENROLLED", 2)
+    for name in ("a", "b", "c"):
+        here.state(name)
+        here.hear("tel", TelemetrySample(device_id=name, at=1.0, interval_s=1.0))
+    here.fleet.enroll("d", "rpi4")
+    here.state("d")
+    assert [device.id for device in here.fleet.devices()] == ["a", "b", "d"]
+
+
+def test_accuracy_counts_from_the_start_of_a_version(here: FleetOnDisk) -> None:
+    for version, correct in (("1", 5), ("1", 6), ("2", 9)):
+        sample = TelemetrySample(
+            device_id="a", at=1.0, interval_s=1.0, version=version, labelled=10, correct=correct
+        )
+        here.hear("tel", sample)
+    device = here.fleet.device("a")
+    assert (device.labelled, device.accuracy) == (10, 0.9)
+
+
+def test_each_phase_is_logged_once(here: FleetOnDisk) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1")
+    for _ in range(3):
+        here.status("a", Phase.DOWNLOADING)
+        here.state("a", phase=Phase.DOWNLOADING, deployment=rollout_id)
+    here.commit("a")
+    phases = [event.phase for event in here.fleet.events(0, 1000) if event.kind == "update"]
+    assert phases == ["downloading", "committed"]
+
+
+def test_events_come_in_order_and_bounded_portions(here: FleetOnDisk) -> None:
+    for number in range(30):
+        here.fleet.enroll(f"d{number}", "rpi4")
+    first = here.fleet.events(0, 10)
+    rest = here.fleet.events(first[-1].id, 10**9)
+    assert [event.id for event in first + rest] == sorted(event.id for event in first + rest)
+    assert (len(first), len(rest)) == (10, 20)
+    assert len(here.fleet.events(0, -5)) == 1
+
+
+NAMES = ("a", "b", "c")
+MESSAGE_PHASES = (Phase.DOWNLOADING, Phase.TRIAL, Phase.REJECTED, Phase.ROLLED_BACK)
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """Any mixture of operators, devices and restarts, against what must always hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counters: dict[str, int] = {}
+        self.published = 0
+
+    @initialize(folder=st.uuids())
+    def begin(self, folder: object) -> None:
+        import tempfile
+
+        self.root = tempfile.TemporaryDirectory()
+        self.here = FleetOnDisk(Path(self.root.name))
+        for name in NAMES:
+            self.here.state(name)
+
+    def teardown(self) -> None:
+        if hasattr(self, "here"):
+            self.here.close()
+            self.root.cleanup()
+
+    @precondition(lambda self: self.published < 4)
+    @rule()
+    def publish(self) -> None:
+        self.published += 1
+        self.here.publish(str(self.published))
+
+    @precondition(lambda self: self.published > 0)
+    @rule(
+        version=st.integers(1, 4),
+        canary=st.integers(0, 3),
+        max_failures=st.integers(0, 2),
+        back=st.booleans(),
+        devices=st.sets(st.sampled_from(NAMES)),
+    )
+    def create(
+        self, version: int, canary: int, max_failures: int, back: bool, devices: set[str]
+    ) -> None:
+        try:
+            roll(
+                self.here,
+                str(min(version, self.published)),
+                canary=canary,
+                max_failures=max_failures,
+                rollback_on_failure=back,
+                devices=tuple(sorted(devices)),
+            )
+        except UsageError as error:
+            assert error.slug == "rollout-active"
+
+    @rule(device=st.sampled_from(NAMES))
+    def commit(self, device: str) -> None:
+        self.here.commit(device)
+
+    @rule(device=st.sampled_from(NAMES), phase=st.sampled_from(MESSAGE_PHASES))
+    def report(self, device: str, phase: Phase) -> None:
+        self.here.status(device, phase)
+
+    @rule(end=st.sampled_from(("abort", "rollback")))
+    def end(self, end: str) -> None:
+        try:
+            getattr(self.here.fleet, end)("latest")
+        except UsageError as error:
+            assert error.slug in ("rollout-ended", "unknown-rollout")
+
+    @rule()
+    def restart(self) -> None:
+        self.here.close()
+        self.here = FleetOnDisk(Path(self.root.name))
+
+    @invariant()
+    def counters_only_grow(self) -> None:
+        for device in self.here.fleet.devices() if hasattr(self, "here") else ():
+            assert device.counter >= self.counters.get(device.id, 0)
+            self.counters[device.id] = device.counter
+
+    @invariant()
+    def at_most_one_rollout_is_active_and_it_is_the_newest(self) -> None:
+        rollouts = self.here.fleet.rollouts() if hasattr(self, "here") else []
+        assert all(rollout.state in ENDED for rollout in rollouts[1:])
+
+    @invariant()
+    def desired_states_follow_the_newest_rollout(self) -> None:
+        rollouts = self.here.fleet.rollouts() if hasattr(self, "here") else []
+        for member in rollouts[0].members if rollouts else ():
+            desired = self.here.desired(member.device_id)
+            version = desired.version if desired else ""
+            if member.status in (MemberStatus.OFFERED, MemberStatus.COMMITTED):
+                assert version == rollouts[0].version
+            elif member.status in (MemberStatus.FAILED, MemberStatus.RESTORED):
+                assert version == member.previous_version
+
+    @invariant()
+    def whatever_may_be_wanted_is_on_the_broker(self) -> None:
+        if not hasattr(self, "here"):
+            return
+        wanted, unwanted = self.here.fleet.chunk_plan()
+        assert not set(wanted) & set(unwanted)
+        for device in NAMES:
+            desired = self.here.desired(device)
+            assert desired is None or desired.manifest.digest in wanted
+
+
+TestFleetMachine = FleetMachine.TestCase
+TestFleetMachine.settings = settings(
+    max_examples=12,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
