@@ -23,7 +23,7 @@ from agent.worker.protocol import (
     Stop,
     WorkerSpec,
 )
-from tests.fakes.workers import Workshop
+from tests.fakes.workshop import Workshop
 
 TEMPLATE = WorkerSpec(mode="serve", manifest="", blobs="", profile="x86-generic")
 ONE = PlacedRelease("digits", "1", "1" * 64, Path("one.json"), Path("blobs"))
