@@ -111,7 +111,7 @@ class Fleet:
         home = self._folder / "devices" / member.id
         self._shell.run(
             *("device", "enroll", member.id, "--profile", member.profile),
-            *("--release-key", str(release_key), "-o", str(home), *self.access),
+            *("--release-key", str(release_key), "--out", str(home), *self.access),
         )
         board = Board(home / "board", member.board)
         self.boards[member.id] = board

@@ -12,8 +12,8 @@ from typing import Any
 
 from edge_sdk.cli.output import Output
 from edge_sdk.contracts.conversion import Conversion
-from edge_sdk.contracts.update import FINAL_PHASES, Phase
-from edge_sdk.demo.fleet import MEMBERS, TENANT, Fleet, Stream
+from edge_sdk.contracts.update import Phase
+from edge_sdk.demo.fleet import MEMBERS, STREAM_FPS, TENANT, Fleet, Stream
 from edge_sdk.demo.plot import plot_governor
 from edge_sdk.demo.processes import Processes, wait_for
 from edge_sdk.demo.releases import (
@@ -161,8 +161,12 @@ class Story:
     def _write_stream(self) -> Stream:
         """The held-out digits as a video, by the example's own script."""
         video = self._folder / "stream" / "digits.avi"
-        script = self._task_file.parent / "make_stream.py"
-        subprocess.run([sys.executable, str(script), str(video)], check=True, timeout=120)
+        script = self._task_file.parent / "digits_video.py"
+        subprocess.run(
+            [sys.executable, str(script), str(video), "--fps", str(STREAM_FPS)],
+            check=True,
+            timeout=120,
+        )
         return Stream(video, video.with_suffix(".labels.json"))
 
     def _tell(self, moment: Moment) -> None:
@@ -223,11 +227,10 @@ class Story:
         )
 
         def ended() -> bool:
-            lasts = [log.last for _, log in watch.devices()]
-            return all(s and s.version == version and s.phase in FINAL_PHASES for s in lasts)
+            return all(version in log.ends for _, log in watch.devices())
 
         wait_for(ended, ROLLOUT_LIMIT_S, f"version {version} to end on every device", processes)
-        phases = {name: log.last.phase.value for name, log in watch.devices() if log.last}
+        phases = {name: log.ends[version].value for name, log in watch.devices()}
         self.proof.rollouts.append({"id": rollout["id"], "version": version, "devices": phases})
         wrong = {name: phase for name, phase in phases.items() if phase != expected.value}
         if wrong:

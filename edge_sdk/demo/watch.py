@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.telemetry import ResultBatch, TelemetrySample
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.update import DeviceState, Phase, UpdateStatus
+from edge_sdk.contracts.update import FINAL_PHASES, DeviceState, Phase, UpdateStatus
 
 MAX_KEPT = 20_000
 
@@ -51,6 +51,8 @@ class DeviceLog:
 
     state: DeviceState | None = None
     last: UpdateStatus | None = None
+    ends: dict[str, Phase] = field(default_factory=dict)
+    """How the deployment of a version ended, by version; a restored release is no new end."""
     scores: dict[str, Score] = field(default_factory=dict)
     """By version, from the published results."""
     samples: list[TelemetrySample] = field(default_factory=list)
@@ -120,6 +122,8 @@ class FleetWatch:
 
     def _update(self, log: DeviceLog, status: UpdateStatus) -> None:
         before, log.last = log.last, status
+        if status.phase in FINAL_PHASES:
+            log.ends.setdefault(status.version, status.phase)
         if before is not None and (before.phase, before.deployment) == (
             status.phase,
             status.deployment,
