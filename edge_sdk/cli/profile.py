@@ -66,7 +66,7 @@ def show(out: Output, profile: str) -> None:
     if loaded.notes:
         out.line(loaded.notes)
     out.result(msgspec.to_builtins(loaded))
-    out.next_step(f"edge model convert examples/digits/task.py:Digits --profile {profile} --out out")
+    out.next_step(f"edge model convert examples/digits/task.py:Digits -p {profile} -o out")
 
 
 @command.command()
