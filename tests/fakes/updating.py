@@ -10,17 +10,17 @@ from pathlib import Path
 from agent.update.limits import UpdateLimits
 from agent.update.ports import PlacedRelease, ServiceStats
 from agent.update.store import PieceStorage
-from agent.update.trust import Device
+from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
 from edge_sdk.bundle.blobs import blob_ref, file_digest
 from edge_sdk.bundle.signing import SigningKey, generate_key, sign
 from edge_sdk.bundle.trust import trust_root
-from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
 from edge_sdk.contracts.manifest import Artifact, Manifest, Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.update import Desired, TrialPolicy, UpdateStatus
+from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy, UpdateStatus
 from tests.fakes.link import FakeBroker, FakeLink
 
 RELEASE_KEY = generate_key()
@@ -241,10 +241,8 @@ class FakeHost:
 
     def _check(self, release: PlacedRelease) -> None:
         """Nothing is started unverified: every blob of the device's ladder is whole."""
-        from edge_sdk.contracts.base import decode
-
         manifest = decode(release.manifest_path.read_bytes(), Manifest, "manifest")
-        for point in manifest.ladders[DEVICE.profile_id]:
+        for point in usable_points(manifest, DEVICE.profile_id, DEVICE.runtimes):
             for digest in (point.artifact, manifest.artifacts[point.artifact].golden):
                 assert file_digest(release.blobs / digest) == digest
 
@@ -346,17 +344,31 @@ class Rig:
 
     def turn(self, seconds: float = 0.2) -> None:
         """One turn of the supervisor's loop."""
-        for topic, payload in self.link.poll():
-            self.received += len(payload)
-            self.updater.on_chunk(topic, payload)
+        self._listen()
         self.updater.tick()
         self.host.run(self.updater)
         self.clock.time += seconds
 
+    def _listen(self) -> None:
+        for topic, payload in self.link.poll():
+            self.received += len(payload)
+            self.updater.on_chunk(topic, payload)
+
+    def reach(self, phase: Phase, turns: int = 600) -> None:
+        """Run until ``phase`` is entered, and no further."""
+        for _ in range(turns):
+            if self.updater.state.phase is phase:
+                return
+            self._listen()
+            self.updater.tick()
+            if self.updater.state.phase is phase:
+                return
+            self.host.run(self.updater)
+            self.clock.time += 0.2
+        raise AssertionError(f"{phase} not reached: {self.updater.state.phase}")
+
     def settle(self, turns: int = 600) -> UpdateStatus:
         """Run until the deployment has ended; the last status."""
-        from edge_sdk.contracts.update import FINAL_PHASES
-
         for _ in range(turns):
             self.turn()
             if self.updater.state.phase in FINAL_PHASES:
