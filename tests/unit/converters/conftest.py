@@ -120,5 +120,8 @@ def tiny_conversion(
 
     out = tmp_path_factory.mktemp("converted") / "tiny"
     yield convert(
-        tiny, ["rpi4", "jetson-orin-nano", "x86-generic"], out, options=Options(weights=tiny_weights)
+        tiny,
+        ["rpi4", "jetson-orin-nano", "x86-generic"],
+        out,
+        options=Options(weights=tiny_weights),
     )

@@ -37,7 +37,8 @@ def test_anything_else_is_refused_with_a_hint(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["static_wi8_afp32", "dynamic_wi8_ai8", "static_wi8", "int8", "wi8_ai8", "STATIC_WI8_AI8"]
+    "name",
+    ["static_wi8_afp32", "dynamic_wi8_ai8", "static_wi8", "int8", "wi8_ai8", "STATIC_WI8_AI8"],
 )
 def test_contradictions_are_refused(name: str) -> None:
     with pytest.raises(ConversionError, match=r"conversion\.bad-scheme"):

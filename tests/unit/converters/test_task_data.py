@@ -77,5 +77,7 @@ def test_bad_evaluation_is_refused(write_task, body: str, found: str) -> None:
 
 
 def test_plain_lists_of_labels_are_welcome(write_task) -> None:
-    task = load_task(write_task("def evaluation(self, h, w):\n    yield bars(3, h, w, 0)[0], [0, 1, 2]"))
+    task = load_task(
+        write_task("def evaluation(self, h, w):\n    yield bars(3, h, w, 0)[0], [0, 1, 2]")
+    )
     assert evaluation_set(task, 12, 12).labels.tolist() == [0, 1, 2]

@@ -10,7 +10,6 @@ from converters.loading import load_task
 from edge_sdk.errors import EdgeError, TaskError
 
 
-
 def failure(ref: str) -> TaskError:
     with pytest.raises(EdgeError) as caught:
         load_task(ref)

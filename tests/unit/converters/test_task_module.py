@@ -87,7 +87,9 @@ def test_bad_outputs_are_refused(write_task, forward: str, slug: str) -> None:
 
 
 def test_a_bad_example_input_is_refused(write_task) -> None:
-    task = load_task(write_task("def example_input(self, h, w):\n    return torch.zeros(1, 3, h, w)"))
+    task = load_task(
+        write_task("def example_input(self, h, w):\n    return torch.zeros(1, 3, h, w)")
+    )
     with pytest.raises(TaskError, match="example_input"):
         check_example(task, build_module(task, None), 12, 12)
 

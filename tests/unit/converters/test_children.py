@@ -1,0 +1,91 @@
+"""Native code may crash, hang or lie in its own process; the parent turns it into an error."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from converters.children import Job, run_jobs
+from edge_sdk.errors import ConversionError, TaskError
+
+
+def job(folder: Path, behaviour: str, *, name: str = "job", **request: Any) -> Job:
+    return Job(
+        name=name,
+        module="tests.fakes.converter_child",
+        request={"behaviour": behaviour, **request},
+        folder=folder,
+        timeout_s=request.pop("timeout_s", 60.0),
+    )
+
+
+def test_answers_come_back_in_order(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "answer", name=f"j{n}", value=n) for n in range(5)]
+    steps: list[tuple[str, str]] = []
+    answers = run_jobs(jobs, parallel=3, on_step=lambda name, text: steps.append((name, text)))
+    assert [answer["answer"] for answer in answers] == [0, 1, 2, 3, 4]
+    assert ("j3", "about to answer") in steps
+
+
+def test_large_answers_are_not_cut(tmp_path: Path) -> None:
+    value = "x" * 1_000_000
+    assert run_jobs([job(tmp_path, "answer", value=value)], parallel=1)[0]["answer"] == value
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "slug", "words"),
+    [
+        ("crash", "native-crash", "SIGSEGV"),
+        ("die", "child-failed", "an unplanned defect"),
+        ("exit", "child-failed", "said on standard output"),
+    ],
+)
+def test_a_child_that_ends_badly(tmp_path: Path, behaviour: str, slug: str, words: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        run_jobs([job(tmp_path, behaviour, name="digits.tflite")], parallel=1)
+    assert caught.value.slug == slug
+    assert words in caught.value.cause
+    assert "digits.tflite" in caught.value.cause
+
+
+def test_an_error_keeps_its_class_and_words(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as caught:
+        run_jobs([job(tmp_path, "raise")], parallel=1)
+    assert caught.value.as_dict() == {
+        "code": "task.bad-batch",
+        "cause": "the cause",
+        "hint": "the hint",
+    }
+
+
+def test_a_hanging_child_is_ended(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(ConversionError, match=r"conversion\.child-timeout"):
+        run_jobs([job(tmp_path, "hang", timeout_s=1.0)], parallel=1)
+    assert time.monotonic() - started < 60
+    assert not psutil.Process().children()
+
+
+def test_the_first_error_ends_the_others(tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    jobs = [
+        job(tmp_path, "touch", name="slow", path=str(late), seconds=300),
+        job(tmp_path, "raise", name="bad"),
+    ]
+    with pytest.raises(TaskError):
+        run_jobs(jobs, parallel=2)
+    assert not late.exists()
+    assert not psutil.Process().children()
+
+
+def test_an_interrupt_ends_every_child(tmp_path: Path) -> None:
+    def interrupt(name: str, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job(tmp_path, "hang")], parallel=1, on_step=interrupt)
+    assert not psutil.Process().children()
