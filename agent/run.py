@@ -121,13 +121,14 @@ def build(
     governor = fitted(config.governor, load_profile(profile).thermal)
     config = msgspec.structs.replace(config, governor=governor)
     clock = SystemClock()
+    device = Device(config.device_id, profile, installed_runtimes())
     sensors = Sensors(Path(config.sensors_root))
     gone = DeviceState(device_id=config.device_id, online=False, profile=profile)
     will = (Topics(config.tenant).state(config.device_id), encode(gone))
     link = MqttLink(config.broker, f"{config.tenant}-{config.device_id}", will)
     supervisor = Supervisor(
         config=config,
-        profile=profile,
+        device=device,
         clock=clock,
         link=link,
         sense=sensors.read,
@@ -142,10 +143,11 @@ def build(
         profile=profile,
         pipeline=config.pipeline,
         threads=config.threads,
+        runtimes=device.runtimes,
     )
     service = ModelService(template, WorkerHandle.spawn, clock, supervisor)
     updater = Updater(
-        device=Device(config.device_id, profile, installed_runtimes()),
+        device=device,
         topics=Topics(config.tenant),
         state_dir=Path(config.state_dir),
         trust=load_trust(Path(config.trust)),

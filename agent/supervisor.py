@@ -22,6 +22,7 @@ from agent.sense.sample import PressureSample
 from agent.service import ModelService
 from agent.status import StatusSocket
 from agent.update.ports import Clock, ServiceStats
+from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
 from agent.worker.protocol import PointChanged, PointRefused, Ready, Results, Stats
 from edge_sdk import __version__
@@ -53,7 +54,7 @@ class Supervisor:
 
     Args:
         config: the agent's configuration.
-        profile: the device profile's id, already detected.
+        device: its profile and the runtimes that work here.
         clock: time.
         link: the broker.
         sense: reads pressure; called about twice a second.
@@ -65,7 +66,7 @@ class Supervisor:
     def __init__(
         self,
         config: AgentConfig,
-        profile: str,
+        device: Device,
         clock: Clock,
         link: MqttLink,
         sense: Callable[[], PressureSample],
@@ -74,7 +75,7 @@ class Supervisor:
         status: StatusSocket,
     ) -> None:
         self._config = config
-        self._profile = profile
+        self._device = device
         self._clock = clock
         self._link = link
         self._sense = sense
@@ -257,7 +258,7 @@ class Supervisor:
         if current is not None and current.digest == serving.digest:
             return current
         manifest = decode(serving.manifest_path.read_bytes(), Manifest, str(serving.manifest_path))
-        points = manifest.ladders[self._profile]
+        points = usable_points(manifest, self._device.profile_id, self._device.runtimes)
         governor = Governor.of(self._config.governor, points)
         return _Adaptation(serving.digest, governor, governor.start(self._clock.monotonic(), index))
 
@@ -340,7 +341,7 @@ class Supervisor:
         return DeviceState(
             device_id=self._config.device_id,
             online=online,
-            profile=self._profile,
+            profile=self._device.profile_id,
             agent_version=__version__,
             runtime="" if self._ready is None else self._ready.runtime,
             release="" if serving is None else serving.release,
