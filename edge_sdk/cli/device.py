@@ -50,7 +50,7 @@ def show(out: Output, device_id: str, server: str, token: str, data: Path | None
 
     with open_client(server, token, data) as client:
         device = client.device(device_id)
-    sample = _sample(device)
+    sample = device.telemetry
     rows: list[tuple[str, object]] = [
         ("profile", device.profile or "-"),
         ("enrolled", "yes" if device.enrolled else "no, it reported by itself"),
@@ -201,7 +201,7 @@ def _refuse_existing(folder: Path, force: bool) -> None:
 
 
 def _line(device: DeviceInfo) -> tuple[object, ...]:
-    sample = _sample(device)
+    sample = device.telemetry
     return (
         device.id,
         device.profile or "-",
@@ -212,14 +212,6 @@ def _line(device: DeviceInfo) -> tuple[object, ...]:
         f"{sample.latency_p95_ms:.2f}" if sample and sample.frames else "-",
         _ago(device.last_seen),
     )
-
-
-def _sample(device: DeviceInfo) -> TelemetrySample | None:
-    import msgspec
-
-    from edge_sdk.contracts.telemetry import TelemetrySample
-
-    return msgspec.json.decode(bytes(device.telemetry), type=TelemetrySample | None)
 
 
 def _sample_rows(sample: TelemetrySample) -> list[tuple[str, object]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import msgspec
-
 from edge_sdk.contracts.base import SCHEMA, Wire
+from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import TrialPolicy
 
 
@@ -86,8 +85,8 @@ class DeviceInfo(Wire, kw_only=True):
     accuracy: float | None = None
     """Share of labelled frames decided correctly since the running version started."""
     labelled: int = 0
-    telemetry: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-    """The latest :class:`~edge_sdk.contracts.telemetry.TelemetrySample`, or null."""
+    telemetry: TelemetrySample | None = None
+    """The latest sample."""
 
 
 class RolloutMember(Wire, kw_only=True):

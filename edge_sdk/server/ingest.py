@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from edge_sdk.contracts.base import decode
-from edge_sdk.contracts.telemetry import LadderPosition, TelemetrySample
+from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import (
     FINAL_PHASES,
@@ -253,8 +252,8 @@ class Ingest:
             labelled=sample.labelled + (row["labelled"] if same else 0),
             correct=sample.correct + (row["correct"] if same else 0),
         )
-        before = _ladder(row["telemetry"])
-        after = sample.ladder
+        last = records.last_sample(row)
+        before, after = last.ladder if last is not None else None, sample.ladder
         if after is not None and before is not None and after.index != before.index:
             way = "down" if after.index > before.index else "up"
             self._event(
@@ -269,9 +268,3 @@ class Ingest:
         self, connection: sa.Connection, kind: str, text: str, device_id: str, **about: str
     ) -> None:
         records.add_event(connection, self.now(), kind, text, device_id=device_id, **about)
-
-
-def _ladder(telemetry: bytes | None) -> LadderPosition | None:
-    if not telemetry:
-        return None
-    return msgspec.json.decode(telemetry, type=TelemetrySample).ladder

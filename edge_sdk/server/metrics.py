@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
 from anyio import to_thread
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo
-from edge_sdk.contracts.telemetry import TelemetrySample
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -96,7 +94,7 @@ def _device_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
 
 
 def _sample_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
-    samples = [(device.id, telemetry(device)) for device in devices]
+    samples = [(device.id, device.telemetry) for device in devices]
     for field, (name, text) in _SAMPLE_GAUGES.items():
         family = GaugeMetricFamily(name, text, labels=["device"])
         for device_id, sample in samples:
@@ -111,11 +109,6 @@ def _sample_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
         if sample is not None and sample.ladder is not None:
             ladder.add_metric([device_id], sample.ladder.index)
     yield ladder
-
-
-def telemetry(device: DeviceInfo) -> TelemetrySample | None:
-    """The device's latest sample."""
-    return msgspec.json.decode(bytes(device.telemetry), type=TelemetrySample | None)
 
 
 async def scrape(request: Request) -> Response:

@@ -181,7 +181,7 @@ class Outbox:
 
     def _seeding(self, releases: Sequence[str]) -> Iterator[Step]:
         for release in releases:
-            sizes = self._fleet.depot.blobs_of(release)
+            sizes = self._sizes(release)
             with self._changed:
                 self._servable.update(sizes)
             for digest, size in sizes.items():
@@ -192,11 +192,11 @@ class Outbox:
         wanted, _ = self._fleet.chunk_plan()
         kept: set[str] = set()
         for release in wanted:
-            kept.update(self._fleet.depot.blobs_of(release))
+            kept.update(self._sizes(release))
         for release in releases:
             if release in wanted:
                 continue
-            for digest, size in self._fleet.depot.blobs_of(release).items():
+            for digest, size in self._sizes(release).items():
                 if digest in kept:
                     continue
                 with self._changed:
@@ -204,6 +204,14 @@ class Outbox:
                 for index in range(chunk_count(size)):
                     yield lambda digest=digest, index=index: self._send_clear(digest, index)  # type: ignore[misc]
         yield lambda: self._note_cleared(releases)
+
+    def _sizes(self, release: str) -> dict[str, int]:
+        """The release's blobs; a damaged release is reported and must not hold up the others."""
+        try:
+            return self._fleet.depot.blobs_of(release)
+        except EdgeError as error:
+            log.error("release %s cannot be published: %s", release[:12], error)
+            return {}
 
     def _send_desired(self, device: str) -> None:
         message = self._fleet.desired_message(device)

@@ -18,7 +18,6 @@ from starlette.responses import HTMLResponse, Response
 from edge_sdk import __version__
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo, MemberStatus, RolloutInfo
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.server.metrics import telemetry
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -105,7 +104,7 @@ def _model(context: Context) -> dict[str, Any]:
         "broker": context.trust.broker,
         "connected": context.broker_connected(),
         "devices": [
-            DeviceLine(device, telemetry(device), ago(device.last_seen, now), _tone(device))
+            DeviceLine(device, device.telemetry, ago(device.last_seen, now), _tone(device))
             for device in fleet.devices()
         ],
         "rollout": rollouts[0] if rollouts else None,

@@ -21,6 +21,7 @@ from edge_sdk.contracts.fleet import (
     RolloutMember,
     RolloutState,
 )
+from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import TrialPolicy
 from edge_sdk.server.db.schema import (
     desired,
@@ -131,9 +132,14 @@ def _device_info(row: Row) -> DeviceInfo:
     values["counter"] = values["counter"] or 0
     return DeviceInfo(
         accuracy=row["correct"] / row["labelled"] if row["labelled"] else None,
-        telemetry=msgspec.Raw(row["telemetry"] or b"null"),
+        telemetry=last_sample(row),
         **values,
     )
+
+
+def last_sample(row: Row) -> TelemetrySample | None:
+    """The latest telemetry of a device's row, which was checked when it came in."""
+    return msgspec.json.decode(row["telemetry"] or b"null", type=TelemetrySample | None)
 
 
 def device_count(connection: sa.Connection) -> int:
