@@ -26,7 +26,7 @@ class Digits:
     labels = tuple("0123456789")
     resolutions = ((32, 32), (24, 24))
     preprocess = Preprocess(color="gray", mean=(digits_data.MEAN,), std=(digits_data.STD,))
-    epochs = 10
+    epochs = 8
 
     def build(self) -> nn.Module:
         return DigitNet()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from converters.bench import bench, model_files, read_conversion
-
 from converters.children import Job, run_jobs
 from converters.convert import Options, Outcome, convert
 from converters.inspect import check_claim, inspect_model, problems_with

@@ -86,8 +86,8 @@ def test_the_damaged_release_learns_other_labels(data: ModuleType) -> None:
 @pytest.mark.slow
 def test_the_bars_of_the_main_job(digits: LoadedTask, tmp_path: Path) -> None:
     """int8 within a percentage point of float, int8 file at most 0.35x of the fp32 file."""
-    trained = train(digits, seed=0, epochs=6)
-    assert min(trained.accuracy.values()) > 0.95
+    trained = train(digits, seed=0, epochs=4)
+    assert min(trained.accuracy.values()) > 0.9
     save_weights(trained.module, tmp_path / "w.pt")
     options = Options(
         weights=tmp_path / "w.pt", schemes=("static_wi8_ai8",), resolutions=((32, 32), (24, 24))

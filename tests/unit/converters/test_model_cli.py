@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from converters.convert import Outcome
 from edge_sdk.cli.model import command
 
-
 EDGE = "from edge_sdk.cli.main import main; main()"
 
 

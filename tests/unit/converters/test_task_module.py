@@ -39,7 +39,7 @@ def test_strided_parameters_become_contiguous_with_the_same_values() -> None:
         ("def build(self):\n    return 'resnet18'", "not-a-module"),
         ("def build(self):\n    return Net().missing", "user-code-failed"),
         (
-            "def build(self):\n    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False))",
+            "def build(self):\n    return nn.BatchNorm2d(1, track_running_stats=False)",
             "batchnorm-training",
         ),
     ],
