@@ -108,7 +108,8 @@ def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any
     out.next_step(
         f"open {folder / 'report.html'}",
         f"edge model bench {folder}",
-        f"edge release create {folder} --name {outcome.conversion.task.name} --version 1",
+        f"edge release create {folder} -o {folder}-release "
+        f"--name {outcome.conversion.task.name} --version 1",
     )
 
 
