@@ -20,7 +20,6 @@ from edge_sdk.contracts.update import (
 )
 from edge_sdk.errors import ContractError
 from edge_sdk.server import records
-from edge_sdk.server.db.schema import releases
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
@@ -29,7 +28,6 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
 """Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
 LEAVES = ("state", "ota", "tel", "req")
-_AT_REST = (Phase.IDLE, Phase.COMMITTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +140,9 @@ class Ingest:
         rollout = records.active_rollout(connection)
         if rollout is None:
             return Changes()
-        if state.deployment == rollout["id"] and state.phase in FINAL_PHASES:
-            return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
-        release = records.release_by(connection, releases.c.id == rollout["release_id"])
-        runs_it = release is not None and (state.release, state.version) == (
-            release["name"],
-            release["version"],
-        )
-        if runs_it and state.online and state.phase in _AT_REST:
-            return self._verdict(connection, rollout, state.device_id, Phase.COMMITTED, "")
-        return Changes()
+        if state.deployment != rollout["id"] or state.phase not in FINAL_PHASES:
+            return Changes()
+        return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
 
     def _status(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
         row = self._known(connection, status.device_id)

@@ -204,6 +204,16 @@ def member_rows(connection: sa.Connection, number: int) -> list[Row]:
     return list(connection.execute(query).mappings())
 
 
+def previous_in(connection: sa.Connection, rollout_id: str, device_id: str) -> int | None:
+    """What a device ran before a rollout."""
+    query = (
+        sa.select(rollout_devices.c.previous_id)
+        .join_from(rollout_devices, rollouts, rollouts.c.number == rollout_devices.c.rollout)
+        .where(rollouts.c.id == rollout_id, rollout_devices.c.device_id == device_id)
+    )
+    return connection.execute(query).scalar()
+
+
 def add_rollout(
     connection: sa.Connection,
     rollout: Rollout,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import sqlalchemy as sa
 
 from edge_sdk.contracts.fleet import DeviceInfo, RolloutRequest
-from edge_sdk.contracts.update import FINAL_PHASES, Phase
+from edge_sdk.contracts.update import Phase
 from edge_sdk.errors import UsageError
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.suggest import did_you_mean
 
-_AT_REST = FINAL_PHASES | {Phase.IDLE}
+_REFUSALS = (Phase.ROLLED_BACK, Phase.REJECTED)
 
 
 def choose_devices(
@@ -67,17 +68,18 @@ def _named(
 def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | None:
     """Row id of the release that the device should go back to; None when it runs nothing known.
 
-    The device's own word counts when it answers to the last desired state it was issued, because
-    it may have fallen back by itself; otherwise what it was last told counts.
+    What it was last told counts. Only where it has answered that with a refusal, having fallen
+    back by itself, its own word counts; its twin may still name the refused release for a moment.
     """
     last = records.desired_row(connection, device.id)
-    answered = last is None or device.deployment == last["deployment"]
-    if answered and device.phase in _AT_REST and device.release:
-        running = records.release_by(
-            connection,
-            releases.c.name == device.release,
-            releases.c.version == device.version,
-        )
-        if running is not None:
-            return int(running["id"])
-    return last["release_id"] if last else None
+    running = records.release_by(
+        connection, releases.c.name == device.release, releases.c.version == device.version
+    )
+    running_id = running["id"] if running is not None else None
+    if last is None:
+        return running_id
+    if device.deployment != last["deployment"] or device.phase not in _REFUSALS:
+        return cast("int | None", last["release_id"])
+    if running_id != last["release_id"]:
+        return running_id
+    return records.previous_in(connection, last["deployment"], device.id)

@@ -92,7 +92,10 @@ def test_a_device_that_ran_nothing_is_told_nothing_after_a_failure(here: FleetOn
     assert desired is not None and desired.counter == 3
 
 
-def test_what_a_device_fell_back_to_by_itself_is_its_previous_release(here: FleetOnDisk) -> None:
+@pytest.mark.parametrize("twin", ["1", "2"])
+def test_what_a_device_fell_back_to_by_itself_is_its_previous_release(
+    here: FleetOnDisk, twin: str
+) -> None:
     for version in ("1", "2", "3"):
         here.publish(version)
     here.state("a")
@@ -100,11 +103,24 @@ def test_what_a_device_fell_back_to_by_itself_is_its_previous_release(here: Flee
     settle(here, "2", "a")
     deployed = here.desired("a")
     assert deployed is not None
-    here.state("a", version="1", phase=Phase.ROLLED_BACK, deployment=deployed.deployment)
+    here.state("a", version=twin, phase=Phase.ROLLED_BACK, deployment=deployed.deployment)
     roll(here, "3")
     here.status("a", Phase.REJECTED)
     desired = here.desired("a")
     assert desired is not None and desired.version == "1"
+
+
+def test_a_twin_that_lags_behind_is_not_believed(here: FleetOnDisk) -> None:
+    for version in ("1", "2", "3"):
+        here.publish(version)
+    here.state("a")
+    settle(here, "1", "a")
+    failed = roll(here, "2")
+    here.status("a", Phase.ROLLED_BACK)
+    # The worker on trial is still the one that serves when the way back is acknowledged.
+    here.state("a", version="2", phase=Phase.COMMITTED, deployment=f"{failed}-restore")
+    info = here.fleet.rollout(roll(here, "3"))
+    assert info.members[0].previous_version == "1"
 
 
 def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
@@ -115,12 +131,25 @@ def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
     assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
 
 
-def test_a_device_that_runs_the_release_already_is_done(here: FleetOnDisk) -> None:
+def test_a_candidate_that_serves_on_trial_is_no_verdict(here: FleetOnDisk) -> None:
     here.publish("1")
     here.state("a")
-    roll(here, "1")
-    here.state("a", version="1", phase=Phase.IDLE)
-    assert here.fleet.rollout("latest").state is RolloutState.DONE
+    rollout_id = roll(here, "1")
+    here.state("a", version="1", phase=Phase.IDLE)  # an agent that has just started
+    here.state("a", version="1", phase=Phase.TRIAL, deployment=rollout_id)
+    assert here.fleet.rollout("latest").state is RolloutState.FULL
+
+
+def test_what_a_device_reports_before_its_first_rollout_is_its_previous_release(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a", version="1")
+    roll(here, "2")
+    here.status("a", Phase.REJECTED)
+    desired = here.desired("a")
+    assert desired is not None and desired.version == "1"
 
 
 def test_verdicts_about_something_else_do_not_count(here: FleetOnDisk) -> None:
