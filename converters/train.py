@@ -71,7 +71,9 @@ def train(
     """
     count = _epochs(task, epochs)
     torch.manual_seed(seed)
-    torch.set_num_threads(min(os.cpu_count() or 1, 8))
+    # Half the cores: OpenMP's threads spin while they wait for each other, and on a machine that
+    # does something else as well that made training four times slower.
+    torch.set_num_threads(max(1, min((os.cpu_count() or 2) // 2, 8)))
     module = build_module(task, None).requires_grad_(True)
     rate = float(getattr(task.task, "learning_rate", DEFAULT_LEARNING_RATE))
     optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)

@@ -47,9 +47,10 @@ def command(output: Output, out: Path, example: Path | None) -> None:
             f"The digits example is not at {task_file}.",
             "Run the demo from a clone of the repository, or name the file with --example.",
         )
-    folder = out.absolute()
+    # Relative where it can be: the commands shown are meant to be read and typed.
+    folder = relative_to_here(out)
     _clear(folder)
-    proof: Proof = Story(folder, task_file.absolute(), output).run()
+    proof: Proof = Story(folder, relative_to_here(task_file), output).run()
     report = write_report(folder, proof)
     tell_summary(output, folder, report, proof)
     output.result({**proof.as_dict(), "folder": str(folder), "report": str(report)})
@@ -58,6 +59,12 @@ def command(output: Output, out: Path, example: Path | None) -> None:
         f"edge model bench {out}/conversions/2",
         f"edge server run --data {out}/server   # the fleet's history, as the demo left it",
     )
+
+
+def relative_to_here(path: Path) -> Path:
+    """The path as seen from the current folder when it lies below it, else absolute."""
+    full = path.absolute()
+    return full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full
 
 
 def _clear(folder: Path) -> None:

@@ -117,7 +117,10 @@ class Fleet:
         self.boards[member.id] = board
         config = home / "agent.toml"
         settings = AGENT_SETTINGS.format(
-            board=board.root, video=stream.video, labels=stream.labels, fps=STREAM_FPS
+            board=board.root.absolute(),
+            video=stream.video.absolute(),
+            labels=stream.labels.absolute(),
+            fps=STREAM_FPS,
         )
         config.write_text(with_settings(config.read_text(), settings))
         return config

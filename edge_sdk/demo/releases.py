@@ -25,8 +25,8 @@ class Recipe:
     epochs: int
 
 
-FIRST = Recipe("1", "Digits", seed=1, epochs=6)
-SECOND = Recipe("2", "Digits", seed=2, epochs=8)
+FIRST = Recipe("1", "Digits", seed=1, epochs=4)
+SECOND = Recipe("2", "Digits", seed=2, epochs=7)
 MISLABELLED = Recipe("4", "DigitsMislabelled", seed=4, epochs=4)
 
 
@@ -45,28 +45,26 @@ class ReleaseFactory:
         self._task_file = task_file
         self._fleet_profiles = fleet_profiles
         self.private_key = folder / "keys" / "release.pem"
-        self.public_key = folder / "keys" / "release.pub.pem"
+        self.public_key = folder / "keys" / "release.pem.pub"
 
     def make_key(self, shell: Shell) -> None:
         """Make the key that signs releases."""
         if not self.private_key.exists():
             shell.run("release", "key", "create", str(self.private_key))
 
-    def train(self, recipe: Recipe, shell: Shell) -> dict[str, float]:
-        """Train; returns the held-out accuracy by resolution."""
-        result = shell.run(
+    def train(self, recipe: Recipe, shell: Shell) -> None:
+        """Train and keep the weights."""
+        shell.show(
             *("model", "train", f"{self._task_file}:{recipe.task}"),
             *("--seed", str(recipe.seed), "--epochs", str(recipe.epochs)),
             *("-o", str(self._weights(recipe))),
         )
-        accuracy: dict[str, float] = result["accuracy"]
-        return accuracy
 
     def convert(self, recipe: Recipe, shell: Shell, *, every_profile: bool) -> Conversion:
         """Convert for all demo profiles, or for those of the fleet."""
         profiles = PROFILES if every_profile else self._fleet_profiles
         out = self.conversion(recipe.version)
-        shell.run(
+        shell.show(
             *("model", "convert", f"{self._task_file}:{recipe.task}"),
             *("--weights", str(self._weights(recipe)), "-o", str(out), "--force"),
             *(word for profile in profiles for word in ("--profile", profile)),

@@ -65,32 +65,62 @@ class Shell:
         """
         return self.finish(self.begin(*arguments))
 
+    def show(self, *arguments: str) -> None:
+        """Run ``edge arguments`` with its own tables and progress on this terminal.
+
+        Raises:
+            DemoStepError: ``demo.step-failed``.
+        """
+        if self._output.as_json:
+            self.run(*arguments)
+            return
+        self._say(arguments)
+        process = self._launch(arguments, None)
+        try:
+            code = process.wait(COMMAND_LIMIT_S)
+        finally:
+            self._end(process)
+        if code:
+            raise DemoStepError(
+                "step-failed",
+                f"`edge {shlex.join(arguments)}` ended with exit code {code}.",
+                "Its own message is above.",
+            )
+
     def begin(self, *arguments: str) -> Running:
         """Show a command and start it in the background; end it with :meth:`finish`."""
-        self._output.line(f"  $ edge {shlex.join(arguments)}", style="dim")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge_sdk.cli.main", *arguments, "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=die_with_parent,
-        )
-        self._processes.add(process)
-        return Running(arguments, process)
+        self._say(arguments)
+        return Running(arguments, self._launch((*arguments, "--json"), subprocess.PIPE))
 
     def finish(self, running: Running) -> Any:
         """Wait for a command that :meth:`begin` started; returns its result."""
         process = running.process
         try:
             out, err = process.communicate(timeout=COMMAND_LIMIT_S)
-        except BaseException:
+        finally:
+            self._end(process)
+        return _result(running.arguments, process.returncode, out, err)
+
+    def _say(self, arguments: Sequence[str]) -> None:
+        self._output.line(f"  $ edge {shlex.join(arguments)}", style="dim")
+
+    def _launch(self, arguments: Sequence[str], pipe: int | None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_sdk.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+        self._processes.add(process)
+        return process
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
             process.kill()
             process.wait()
-            raise
-        finally:
-            self._processes.discard(process)
-        return _result(running.arguments, process.returncode, out, err)
+        self._processes.discard(process)
 
 
 def _result(arguments: Sequence[str], code: int, out: str, err: str) -> Any:

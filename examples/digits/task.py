@@ -87,7 +87,7 @@ class DigitNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            _conv(1, 24, 1), _conv(24, 48, 2), _conv(48, 64, 1), _conv(64, 96, 2), _conv(96, 128, 1)
+            _conv(1, 24, 1), _conv(24, 48, 2), _conv(48, 64, 2), _conv(64, 96, 1), _conv(96, 128, 2)
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(128, 10)
