@@ -84,10 +84,13 @@ class Story:
         with Processes(self._folder / "logs") as processes, self._shell, self._silent:
             self._train_and_convert()
             with ThreadPoolExecutor(1) as background:
-                later = background.submit(self._prepare, SECOND)
+                later = {
+                    recipe.version: background.submit(self._prepare, recipe)
+                    for recipe in (SECOND, MISLABELLED)
+                }
                 fleet, watch = self._start_fleet(processes)
                 try:
-                    self._tell_rollouts(fleet, watch, processes, background, later)
+                    self._tell_rollouts(fleet, watch, processes, later)
                     self._press(fleet, watch, processes)
                 finally:
                     watch.close()
@@ -158,8 +161,7 @@ class Story:
         fleet: Fleet,
         watch: FleetWatch,
         processes: Processes,
-        background: ThreadPoolExecutor,
-        second: Future[Path],
+        later: dict[str, Future[Path]],
     ) -> None:
         folder = self._folder / "releases" / f"{RELEASE}-{FIRST.version}"
         self._roll_out(FIRST.version, folder, Phase.COMMITTED, fleet, watch, processes)
@@ -168,8 +170,7 @@ class Story:
         self._show_accuracy(FIRST.version, watch)
         self._heading(5, "Version 2 is better, 3 is damaged, 4 is badly trained")
         self._output.line("  version 2: trained longer")
-        folder = self._result(second, processes)
-        fourth = background.submit(self._prepare, MISLABELLED)
+        folder = self._result(later["2"], processes)
         self._roll_out("2", folder, Phase.COMMITTED, fleet, watch, processes)
         self._wait_for_frames("2", 100, watch, processes)
         self._output.line("  version 3: wrong weights under a right signature")
@@ -177,7 +178,7 @@ class Story:
         damaged = self._factory.release("3", self._shell)
         self._roll_out("3", damaged, Phase.REJECTED, fleet, watch, processes)
         self._output.line("  version 4: its golden vectors agree with it, but it was taught wrong")
-        folder = self._result(fourth, processes)
+        folder = self._result(later["4"], processes)
         self._roll_out("4", folder, Phase.ROLLED_BACK, fleet, watch, processes)
         self._expect_serving("2", watch, processes)
         self._show_accuracy("2", watch)
@@ -197,7 +198,9 @@ class Story:
     ) -> None:
         self._shell.run("release", "publish", str(folder), *fleet.access)
         rollout = self._shell.run(
-            *("rollout", "create", RELEASE, version, "--no-wait", *fleet.access)
+            *("rollout", "create", RELEASE, version, "--no-wait"),
+            # Each device is to judge for itself; by default the first failure ends a rollout.
+            *("--max-failures", str(len(MEMBERS) - 1), *fleet.access),
         )
 
         def ended() -> bool:
