@@ -7,6 +7,7 @@ come back as JSON lines over a pipe: ``{"step"}``, ``{"result"}`` or ``{"error"}
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import selectors
@@ -24,6 +25,7 @@ from edge_sdk.errors import ConversionError, EdgeError
 
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
         work: gets the request and a function that reports a step; returns JSON data.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us; no second traceback
+    _end_with_parent(int(sys.argv[3]))
     request = json.loads(Path(sys.argv[1]).read_text())
     with os.fdopen(int(sys.argv[2]), "w", buffering=1) as pipe:
 
@@ -115,6 +118,14 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
             send({"error": {"family": error.family, "slug": error.slug} | error.as_dict()})
 
 
+def _end_with_parent(parent: int) -> None:
+    """On Linux, let the kernel end this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the call above
+            sys.exit(1)
+
+
 def _start(job: Job) -> _Running:
     stem = job.name.replace(" ", "-").replace("/", "-")
     request = job.folder / f"{stem}.request.json"
@@ -123,10 +134,13 @@ def _start(job: Job) -> _Running:
     reader, writer = os.pipe()
     environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if job.threads is not None:
-        environment |= {"OMP_NUM_THREADS": str(job.threads)}
+        environment |= {"OMP_NUM_THREADS": str(job.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", job.module, str(request), str(writer)],
+            [
+                *(sys.executable, "-W", "ignore", "-m", job.module),
+                *(str(request), str(writer), str(os.getpid())),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

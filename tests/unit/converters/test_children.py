@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -89,3 +91,20 @@ def test_an_interrupt_ends_every_child(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_jobs([job(tmp_path, "hang")], parallel=1, on_step=interrupt)
     assert not psutil.Process().children()
+
+
+def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from converters.children import Job, run_jobs\n"
+        "request = {'behaviour': 'hang'}\n"
+        f"job = Job('j', 'tests.fakes.converter_child', request, Path({str(tmp_path)!r}))\n"
+        "run_jobs([job], parallel=1, on_step=lambda job, text: print('running', flush=True))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"running\n"
+        (child,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    psutil.wait_procs([child], timeout=30)
+    assert not child.is_running()
