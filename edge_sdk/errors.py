@@ -7,7 +7,8 @@ on its family's page.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class EdgeError(Exception):
@@ -120,3 +121,13 @@ class SourceError(EdgeError):
 
     family = "source"
     exit_code = 8
+
+
+def error_from(document: Mapping[str, Any]) -> EdgeError:
+    """The error that :meth:`EdgeError.as_dict` described, with its own family and exit code.
+
+    A family this version does not know becomes a plain :class:`EdgeError`.
+    """
+    family, _, slug = str(document.get("code", "")).partition(".")
+    kind = next((k for k in EdgeError.__subclasses__() if k.family == family), EdgeError)
+    return kind(slug or "unknown", str(document.get("cause", "")), str(document.get("hint", "")))

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from edge_sdk import errors
 from edge_sdk.bundle.release import Release, open_release
 from edge_sdk.contracts.base import Wire, encode
 from edge_sdk.contracts.fleet import (
@@ -26,7 +25,7 @@ from edge_sdk.contracts.fleet import (
     RolloutRequest,
 )
 from edge_sdk.contracts.update import TrialPolicy
-from edge_sdk.errors import ConfigError, EdgeError, LinkError, StorageError, TrustError
+from edge_sdk.errors import ConfigError, EdgeError, LinkError, StorageError, TrustError, error_from
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
@@ -223,11 +222,8 @@ class FleetClient:
                 "Give the right one with --token or EDGE_TOKEN, or name the server's --data.",
             )
         try:
-            found = json.loads(answer.content)["error"]
-            family, _, slug = str(found["code"]).partition(".")
-            kind = _families()[family]
-            return kind(slug, str(found["cause"]), str(found["hint"]))
-        except (ValueError, KeyError, TypeError):
+            return error_from(json.loads(answer.content)["error"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             return self._bad_answer(f"status {answer.status_code}")
 
     def _decode(self, answer: httpx.Response, kind: type[T]) -> T:
@@ -242,16 +238,6 @@ class FleetClient:
             f"What answers at {self.url} does not speak the fleet interface ({problem}).",
             "Check the address, and that client and server have the same version.",
         )
-
-
-def _families() -> dict[str, type[EdgeError]]:
-    """Error classes by the family that their codes begin with."""
-    found = [value for value in vars(errors).values() if _is_error(value)]
-    return {kind.family: kind for kind in found}
-
-
-def _is_error(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, EdgeError)
 
 
 def _segment(text: str) -> str:

@@ -13,16 +13,9 @@ from typing import Any, Self
 
 from edge_sdk.cli.output import Output
 from edge_sdk.demo.processes import die_with_parent
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import EdgeError, error_from
 
 COMMAND_LIMIT_S = 900.0
-
-
-class DemoStepError(EdgeError):
-    """A command of the demo failed; its own cause and hint are kept."""
-
-    family = "demo"
-    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ class Shell:
         """Show and run ``edge arguments``; returns the result of its JSON document.
 
         Raises:
-            DemoStepError: ``demo.step-failed``.
+            EdgeError: the command's own, or ``internal.step-failed``.
         """
         return self.finish(self.begin(*arguments))
 
@@ -69,7 +62,7 @@ class Shell:
         """Run ``edge arguments`` with its own tables and progress on this terminal.
 
         Raises:
-            DemoStepError: ``demo.step-failed``.
+            EdgeError: the command's own, or ``internal.step-failed``.
         """
         if self._output.as_json:
             self.run(*arguments)
@@ -81,11 +74,7 @@ class Shell:
         finally:
             self._end(process)
         if code:
-            raise DemoStepError(
-                "step-failed",
-                f"`edge {shlex.join(arguments)}` ended with exit code {code}.",
-                "Its own message is above.",
-            )
+            raise _failed(arguments, f"ended with exit code {code}; its own message is above")
 
     def begin(self, *arguments: str) -> Running:
         """Show a command and start it in the background; end it with :meth:`finish`."""
@@ -128,13 +117,15 @@ def _result(arguments: Sequence[str], code: int, out: str, err: str) -> Any:
         document = json.loads(out)
     except json.JSONDecodeError:
         tail = " | ".join(err.strip().splitlines()[-3:])
-        document = {"error": {"code": f"exit {code}", "cause": tail, "hint": ""}}
-    error = document.get("error")
-    if error is None and code == 0:
-        return document["result"]
-    error = error or {"code": f"exit {code}", "cause": "it failed", "hint": ""}
-    raise DemoStepError(
+        raise _failed(arguments, f"ended with exit code {code}: {tail}") from None
+    if "error" in document:
+        raise error_from(document["error"])
+    return document["result"]
+
+
+def _failed(arguments: Sequence[str], how: str) -> EdgeError:
+    return EdgeError(
         "step-failed",
-        f"`edge {shlex.join(arguments)}` failed: {error['code']}: {error['cause']}",
-        error["hint"] or "Run the command by itself to see more.",
+        f"`edge {shlex.join(arguments)}` {how}.",
+        "Run the command by itself to see more.",
     )

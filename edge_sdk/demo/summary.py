@@ -13,7 +13,9 @@ PAGE = """<!doctype html>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; text-align: left }
+table { border-collapse: collapse }
+td, th { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top }
+td:not(:last-child) { white-space: nowrap }
 th { border-bottom: 2px solid #ccc } td { border-bottom: 1px solid #eee }
 img { max-width: 100% } .committed { color: #2a7f3f } .rejected, .rolled_back { color: #b3261e }
 </style></head><body>
