@@ -336,7 +336,9 @@ class Supervisor:
         )
 
     def _state(self, online: bool) -> DeviceState:
-        serving, ota, adaptation = self._service.serving, self._ota, self._adaptation
+        # Between two workers, and after the end of a file, it is still the committed release's.
+        serving = self._service.serving or self._updater.active
+        ota, adaptation = self._ota, self._adaptation
         decision = None if adaptation is None else adaptation.decision
         return DeviceState(
             device_id=self._config.device_id,

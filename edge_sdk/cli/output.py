@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import click
 from edge_sdk.errors import EdgeError
 
 P = ParamSpec("P")
+
+PLAIN_WIDTH = 120
+"""Columns of a table in a file or a pipe, where no terminal says how wide it is."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -51,9 +55,12 @@ class Output:
         """A table for a person; columns of numbers are right-aligned. Silent in JSON mode."""
         if self.as_json:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", header_style="bold")
+        table = Table(
+            box=SIMPLE_HEAD, title=title or None, title_justify="left", header_style="bold"
+        )
         for index, column in enumerate(columns):
             numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -107,7 +114,15 @@ class Output:
         from rich.console import Console
 
         # Text is printed as it is: names may hold [brackets] and :colons:.
-        return Console(file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+        return Console(
+            file=sys.stdout,
+            width=None if is_terminal else PLAIN_WIDTH,
+            soft_wrap=True,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
 
 
 class _RichProgress:
