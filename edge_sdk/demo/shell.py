@@ -109,7 +109,7 @@ class Shell:
                 stdout=pipe,
                 stderr=pipe,
                 text=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent(),
             )
             self._processes.add(process)
         return process
