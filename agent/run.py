@@ -137,7 +137,7 @@ def build(
         clock=clock,
         link=link,
         sense=sensors.read,
-        process_rss_mib=_rss_mib,
+        processrss_mib=rss_mib,
         notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),
     )
@@ -179,7 +179,8 @@ def installed_runtimes() -> tuple[str, ...]:
     )
 
 
-def _rss_mib(pid: int | None) -> float:
+def rss_mib(pid: int | None) -> float:
+    """Resident memory of a process, None for this one; 0.0 when it is gone."""
     try:
         return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
     except psutil.Error:
