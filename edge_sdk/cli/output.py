@@ -16,8 +16,8 @@ from edge_sdk.errors import EdgeError
 
 P = ParamSpec("P")
 
-PLAIN_WIDTH = 120
-"""Columns of a table in a file or a pipe, where no terminal says how wide it is."""
+PIPE_COLUMNS = 120
+"""Width of a table that is not written to a terminal, unless COLUMNS says otherwise."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -55,11 +55,15 @@ class Output:
         """A table for a person; columns of numbers are right-aligned. Silent in JSON mode."""
         if self.as_json:
             return
-        from rich.box import SIMPLE_HEAD
+        from rich import box
         from rich.table import Table
 
         table = Table(
-            box=SIMPLE_HEAD, title=title or None, title_justify="left", header_style="bold"
+            title=title or None,
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         for index, column in enumerate(columns):
             numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
@@ -114,10 +118,10 @@ class Output:
         from rich.console import Console
 
         # Text is printed as it is: names may hold [brackets] and :colons:.
-        is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+        terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
         return Console(
             file=sys.stdout,
-            width=None if is_terminal else PLAIN_WIDTH,
+            width=None if terminal else PIPE_COLUMNS,
             soft_wrap=True,
             markup=False,
             emoji=False,
