@@ -90,6 +90,11 @@ class Fleet:
         """Device messages that could not be used."""
         return self._ingest.refused
 
+    @property
+    def failed_messages(self) -> int:
+        """Device messages that met a defect of the server."""
+        return self._ingest.failed
+
     def attach(self, courier: Courier) -> None:
         """Say who talks to the broker."""
         self._courier = courier

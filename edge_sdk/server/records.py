@@ -59,6 +59,17 @@ def newest_events(connection: sa.Connection, limit: int) -> list[FleetEvent]:
     return [FleetEvent(**row) for row in connection.execute(query).mappings()]
 
 
+def last_event(connection: sa.Connection, kind: str, device_id: str) -> str | None:
+    """Text of the newest event of one kind about a device."""
+    query = (
+        sa.select(events.c.text)
+        .where(events.c.device_id == device_id, events.c.kind == kind)
+        .order_by(events.c.id.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
 def release_by(connection: sa.Connection, *conditions: Any) -> Row | None:
     """The release that meets the conditions."""
     return connection.execute(sa.select(releases).where(*conditions)).mappings().first()
@@ -138,8 +149,11 @@ def _device_info(row: Row) -> DeviceInfo:
 
 
 def last_sample(row: Row) -> TelemetrySample | None:
-    """The latest telemetry of a device's row, which was checked when it came in."""
-    return msgspec.json.decode(row["telemetry"] or b"null", type=TelemetrySample | None)
+    """The latest telemetry of a device's row; None when an older server stored other bounds."""
+    try:
+        return msgspec.json.decode(row["telemetry"] or b"null", type=TelemetrySample | None)
+    except msgspec.DecodeError:
+        return None
 
 
 def device_count(connection: sa.Connection) -> int:
@@ -202,6 +216,14 @@ def member_rows(connection: sa.Connection, number: int) -> list[Row]:
         .order_by(rollout_devices.c.position)
     )
     return list(connection.execute(query).mappings())
+
+
+def member_row(connection: sa.Connection, number: int, device_id: str) -> Row | None:
+    """One device of a rollout."""
+    query = sa.select(rollout_devices).where(
+        rollout_devices.c.rollout == number, rollout_devices.c.device_id == device_id
+    )
+    return connection.execute(query).mappings().first()
 
 
 def previous_in(connection: sa.Connection, rollout_id: str, device_id: str) -> int | None:

@@ -158,6 +158,7 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
         "messages_dropped": lambda: inbox.dropped,
+        "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
     return _Parts(fleet, link, inbox, outbox, counters)

@@ -10,12 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import ChunkRequest, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
-from edge_sdk.server import ingest
+from edge_sdk.server import ingest, records
+from edge_sdk.server.ingest import Incoming
 from tests.fakes.fleet_db import FleetOnDisk
 from tests.fakes.storage import FaultyStorage, PowerCut
 from tests.fakes.updating import tiny_release
@@ -165,14 +167,73 @@ def test_verdicts_about_something_else_do_not_count(here: FleetOnDisk) -> None:
     assert here.fleet.rollout(rollout_id).state is RolloutState.FULL
 
 
-def test_a_device_that_cannot_read_its_desired_state_fails_the_rollout(here: FleetOnDisk) -> None:
+@pytest.mark.parametrize("phase", [Phase.REJECTED, Phase.IDLE, Phase.DOWNLOADING])
+def test_garbage_that_a_device_refuses_says_nothing_about_the_rollout(
+    here: FleetOnDisk, phase: Phase
+) -> None:
     here.publish("1")
     here.state("a")
     rollout_id = roll(here, "1")
-    here.status("a", Phase.REJECTED, deployment="", detail="bad key", code="trust.bad-signature")
+    here.status("a", Phase.DOWNLOADING)
+    for _ in range(3):
+        here.status("a", phase, deployment="", detail="bad key", code="trust.bad-signature")
     info = here.fleet.rollout(rollout_id)
-    assert info.state is RolloutState.FAILED
-    assert (info.members[0].code, info.members[0].detail) == ("trust.bad-signature", "bad key")
+    assert (info.state, info.members[0].status) == (RolloutState.FULL, MemberStatus.OFFERED)
+    assert (info.members[0].phase, here.fleet.device("a").phase) == ("downloading", "downloading")
+    refusals = [event for event in here.fleet.events(0, 1000) if event.kind == "refusal"]
+    assert [event.text for event in refusals] == ["a refuses a desired state: bad key"]
+    assert [event.code for event in refusals] == ["trust.bad-signature"]
+    here.commit("a")
+    assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
+
+
+HUGE = 2**63
+POISON = {
+    "tel": b'{"device_id":"a","at":1,"interval_s":1,"frames":%d}' % HUGE,
+    "ota": b'{"device_id":"a","deployment":"%s","release":"digits","version":"1",'
+    b'"phase":"downloading","at":1,"bytes_total":' + b"%d}" % HUGE,
+    "req": b'{"device_id":"a","digest":"0","chunks":[%d]}' % HUGE,
+}
+
+
+@pytest.mark.parametrize("leaf", sorted(POISON))
+def test_one_poisonous_message_is_all_that_is_lost(here: FleetOnDisk, leaf: str) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1").encode()
+    topics = here.topics
+    poison = POISON[leaf].replace(b"%s", rollout_id)
+    sample = encode(TelemetrySample(device_id="b", at=1.0, interval_s=1.0, labelled=4, correct=3))
+    good = Incoming(topics.telemetry("b"), sample)
+    bad = Incoming(topics.state("a").removesuffix("state") + leaf, poison)
+    here.fleet.ingest([good, bad, good])
+    assert here.fleet.device("b").labelled == 8
+    assert here.fleet.refused_messages == 1
+    assert here.fleet.failed_messages == 0
+
+
+def test_a_message_that_meets_a_defect_is_lost_alone(
+    here: FleetOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sums near the end of 64 bits stand for whatever the contracts do not foresee."""
+    sample = TelemetrySample(device_id="a", at=1.0, interval_s=1.0, labelled=1)
+    here.hear("tel", sample)
+    with here.engine.begin() as connection:
+        records.save_device(connection, "a", labelled=2**63 - 1)
+    other = TelemetrySample(device_id="b", at=1.0, interval_s=1.0, labelled=1)
+    topics = here.topics
+    batch = [("b", other), ("a", sample), ("b", other)]
+    here.fleet.ingest([Incoming(topics.telemetry(name), encode(said)) for name, said in batch])
+    assert here.fleet.device("b").labelled == 2
+    assert here.fleet.failed_messages == 1
+    assert topics.telemetry("a") in caplog.text
+
+
+def test_telemetry_that_an_older_server_took_does_not_hide_the_device(here: FleetOnDisk) -> None:
+    here.state("a")
+    with here.engine.begin() as connection:
+        records.save_device(connection, "a", telemetry=POISON["tel"])
+    assert here.fleet.device("a").telemetry is None
 
 
 def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
