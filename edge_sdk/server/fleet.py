@@ -212,6 +212,7 @@ class Fleet:
                 canary=request.canary,
                 max_failures=request.max_failures,
                 rollback_on_failure=request.rollback_on_failure,
+                without_previous={name for name, known in previous.items() if known is None},
             )
             row = records.add_rollout(
                 connection,
@@ -257,6 +258,8 @@ class Fleet:
 
     def rollback(self, rollout_id: str) -> RolloutInfo:
         """Give every device of the newest rollout its previous release back.
+
+        A device that has none keeps what it has committed (``kept``); an open offer is withdrawn.
 
         Raises:
             UsageError: ``usage.unknown-rollout``, ``usage.rollout-ended`` or

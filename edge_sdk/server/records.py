@@ -275,18 +275,21 @@ def add_rollout(
     return row
 
 
-def load_rollout(connection: sa.Connection, row: Row) -> Rollout:
+def rollout_value(row: Row, members: Iterable[Row]) -> Rollout:
     """A rollout as the state machine knows it."""
-    members = tuple(
-        Member(member["device_id"], member["canary"], MemberStatus(member["status"]))
-        for member in member_rows(connection, row["number"])
-    )
     return Rollout(
         RolloutState(row["state"]),
-        members,
+        tuple(map(member_value, members)),
         row["max_failures"],
         row["rollback_on_failure"],
         row["reason"],
+    )
+
+
+def member_value(row: Row) -> Member:
+    """One device of a rollout as the state machine knows it."""
+    return Member(
+        row["device_id"], row["canary"], MemberStatus(row["status"]), row["previous_id"] is not None
     )
 
 
@@ -294,14 +297,43 @@ def save_rollout(
     connection: sa.Connection, number: int, before: Rollout, after: Rollout, at: float
 ) -> None:
     """Store what a step changed."""
-    connection.execute(
-        sa.update(rollouts)
-        .where(rollouts.c.number == number)
-        .values(state=after.state, reason=after.reason, updated_at=at)
-    )
+    touch_rollout(connection, number, at, state=after.state, reason=after.reason)
     for old, new in zip(before.members, after.members, strict=True):
         if old.status is not new.status:
             update_member(connection, number, new.device_id, status=new.status)
+
+
+def touch_rollout(connection: sa.Connection, number: int, at: float, **values: Any) -> None:
+    """Change columns of a rollout."""
+    changed = sa.update(rollouts).where(rollouts.c.number == number)
+    connection.execute(changed.values(updated_at=at, **values))
+
+
+def offered_besides(connection: sa.Connection, number: int, device_id: str) -> bool:
+    """Whether a rollout's offer to another device is open."""
+    query = (
+        sa.select(rollout_devices.c.device_id)
+        .where(
+            rollout_devices.c.rollout == number,
+            rollout_devices.c.status == MemberStatus.OFFERED,
+            rollout_devices.c.device_id != device_id,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+def failures(connection: sa.Connection, number: int) -> int:
+    """Devices of a rollout that have failed."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(rollout_devices)
+        .where(
+            rollout_devices.c.rollout == number,
+            rollout_devices.c.status == MemberStatus.FAILED,
+        )
+    )
+    return connection.execute(query).scalar_one()
 
 
 def update_member(connection: sa.Connection, number: int, device_id: str, **values: Any) -> None:

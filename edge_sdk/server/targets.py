@@ -78,6 +78,8 @@ def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | Non
     running_id = running["id"] if running is not None else None
     if last is None:
         return running_id
+    if last["release_id"] is None and device.phase == Phase.COMMITTED:
+        return running_id  # it had committed before it heard that the offer was withdrawn
     if device.deployment != last["deployment"] or device.phase not in _REFUSALS:
         return cast("int | None", last["release_id"])
     if running_id != last["release_id"]:

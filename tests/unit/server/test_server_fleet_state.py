@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -234,6 +235,63 @@ def test_telemetry_that_an_older_server_took_does_not_hide_the_device(here: Flee
     with here.engine.begin() as connection:
         records.save_device(connection, "a", telemetry=POISON["tel"])
     assert here.fleet.device("a").telemetry is None
+
+
+def test_a_rollback_without_a_previous_release_is_told_as_it_is(here: FleetOnDisk) -> None:
+    release = here.publish("1")
+    for device in ("done", "loading"):
+        here.state(device)
+    rollout_id = roll(here, "1")
+    here.commit("done")
+    here.status("loading", Phase.DOWNLOADING)
+    info = here.fleet.rollback("latest")
+    assert info.state is RolloutState.ROLLED_BACK
+    assert {(m.device_id, m.status, m.detail) for m in info.members} == {
+        (device, MemberStatus.KEPT, "nothing to go back to") for device in ("done", "loading")
+    }
+    assert here.fleet.desired_message("loading") == (here.topics.desired("loading"), b"")
+    assert here.courier.restored == ["loading"]
+    kept = here.desired("done")
+    assert kept is not None and (kept.version, kept.counter) == ("1", 1)
+    assert release.digest in here.fleet.chunk_plan()[0]
+    kinds = {(e.kind, e.device_id) for e in here.fleet.events(0, 1000)}
+    assert {("keep", "done"), ("withdraw", "loading")} <= kinds
+    # A word that was on its way may say that it has committed; the reason stays beside it.
+    here.status("loading", Phase.COMMITTED, deployment=rollout_id)
+    member = here.fleet.rollout(rollout_id).members[1]
+    assert (member.status, member.phase) == (MemberStatus.KEPT, "committed")
+    assert member.detail == "nothing to go back to"
+
+
+def test_what_was_committed_before_a_withdrawal_came_is_the_next_previous_release(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a")
+    first = roll(here, "1")
+    here.fleet.rollback("latest")
+    here.state("a", version="1", phase=Phase.COMMITTED, deployment=first)
+    info = here.fleet.rollout(roll(here, "2"))
+    assert info.members[0].previous_version == "1"
+
+
+def test_a_verdict_reads_no_other_device(here: FleetOnDisk) -> None:
+    """A fleet of N devices would otherwise cost N times N rows a rollout."""
+    here.publish("1")
+    names = [f"d{number}" for number in range(40)]
+    for name in names:
+        here.fleet.enroll(name, "rpi4")
+    roll(here, "1", max_failures=40)
+    statements: list[str] = []
+    sa.event.listen(
+        here.engine, "before_cursor_execute", lambda *about: statements.append(about[2])
+    )
+    for name in names[:-1]:
+        here.status(name, Phase.REJECTED if name == "d3" else Phase.COMMITTED)
+    assert not [text for text in statements if "ORDER BY rollout_devices.position" in text]
+    here.status(names[-1], Phase.COMMITTED)
+    assert here.fleet.rollout("latest").state is RolloutState.DONE
 
 
 def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
@@ -473,6 +531,9 @@ class FleetMachine(RuleBasedStateMachine):
                 assert version == rollouts[0].version
             elif member.status in (MemberStatus.FAILED, MemberStatus.RESTORED):
                 assert version == member.previous_version
+            elif member.status is MemberStatus.KEPT:
+                assert version in ("", rollouts[0].version)
+                assert not member.previous_version
 
     @invariant()
     def whatever_may_be_wanted_is_on_the_broker(self) -> None:
