@@ -175,7 +175,8 @@ class Supervisor:
 
     def report(self, status: UpdateStatus) -> None:
         """Publish an update's progress; the updater's report callback."""
-        self._ota = status
+        if status.deployment:  # without one it is about a message that was not believed
+            self._ota = status
         LOG.info("update %s: %s %s", status.version, status.phase.value, status.detail)
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
