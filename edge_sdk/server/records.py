@@ -118,8 +118,14 @@ def save_device(connection: sa.Connection, device_id: str, **values: Any) -> Non
     connection.execute(statement)
 
 
-def device_infos(connection: sa.Connection, *conditions: Any) -> list[DeviceInfo]:
-    """Devices as the interface gives them, by id."""
+def device_infos(
+    connection: sa.Connection, heard_since: float, *conditions: Any
+) -> list[DeviceInfo]:
+    """Devices as the interface gives them, by id.
+
+    One whose last message came before ``heard_since`` is not online, whatever it said: nobody
+    publishes its last will when the broker goes down together with it.
+    """
     query = (
         sa.select(
             devices,
@@ -132,15 +138,16 @@ def device_infos(connection: sa.Connection, *conditions: Any) -> list[DeviceInfo
         .where(*conditions)
         .order_by(devices.c.id)
     )
-    return [_device_info(row) for row in connection.execute(query).mappings()]
+    return [_device_info(row, heard_since) for row in connection.execute(query).mappings()]
 
 
-def _device_info(row: Row) -> DeviceInfo:
+def _device_info(row: Row, heard_since: float) -> DeviceInfo:
     skipped = {"telemetry", "sum_version", "frames", "correct"}
     values = {name: value for name, value in row.items() if name not in skipped}
     for name in ("desired_release", "desired_version"):
         values[name] = values[name] or ""
     values["counter"] = values["counter"] or 0
+    values["online"] = row["online"] and (row["last_seen"] or 0.0) >= heard_since
     return DeviceInfo(
         accuracy=row["correct"] / row["labelled"] if row["labelled"] else None,
         telemetry=last_sample(row),

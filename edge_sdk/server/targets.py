@@ -18,17 +18,21 @@ _REFUSALS = (Phase.ROLLED_BACK, Phase.REJECTED)
 
 
 def choose_devices(
-    connection: sa.Connection, request: RolloutRequest, profiles: Sequence[str]
+    connection: sa.Connection,
+    request: RolloutRequest,
+    profiles: Sequence[str],
+    heard_since: float,
 ) -> tuple[list[DeviceInfo], list[str]]:
     """``(devices, skipped ids)``: those asked for, or all that the release has a ladder for.
 
-    Without a list, devices that are online come first, so that canaries can answer.
+    Without a list, devices that are online (and were heard of after ``heard_since``) come first,
+    so that canaries can answer.
 
     Raises:
         UsageError: ``usage.unknown-device``, ``usage.profile-not-in-release`` or
             ``usage.no-devices``.
     """
-    known = {device.id: device for device in records.device_infos(connection)}
+    known = {device.id: device for device in records.device_infos(connection, heard_since)}
     if request.devices:
         return _named(request.devices, known, profiles), []
     fitting = [device for device in known.values() if device.profile in profiles]

@@ -18,6 +18,7 @@ from edge_sdk.contracts.update import ChunkRequest, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import ingest, records
+from edge_sdk.server.fleet import OFFLINE_AFTER_SECONDS
 from edge_sdk.server.ingest import Incoming
 from tests.fakes.fleet_db import FleetOnDisk
 from tests.fakes.storage import FaultyStorage, PowerCut
@@ -389,6 +390,23 @@ def test_an_offline_twin_does_not_undo_what_is_known(here: FleetOnDisk) -> None:
     here.state("a", online=False, version="1", phase=Phase.IDLE)
     device = here.fleet.device("a")
     assert (device.online, device.version, device.phase) == (False, "2", "committed")
+
+
+def test_a_device_that_falls_silent_is_not_online_for_ever(here: FleetOnDisk) -> None:
+    """Its last will is lost when the broker goes down together with it."""
+    here.publish("1")
+    here.state("a")
+    here.clock += OFFLINE_AFTER_SECONDS
+    here.state("b")
+    assert [device.online for device in here.fleet.devices()] == [False, True]
+    assert not here.fleet.device("a").online
+    info = here.fleet.rollout(roll(here, "1", canary=1))
+    assert [member.device_id for member in info.members] == ["b", "a"]
+    here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
+    assert here.fleet.device("a").online
+    here.state("a", online=False)
+    here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
+    assert not here.fleet.device("a").online
 
 
 def test_strangers_cannot_fill_the_database(
