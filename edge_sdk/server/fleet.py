@@ -10,7 +10,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -25,9 +24,9 @@ from edge_sdk.contracts.fleet import (
     RolloutRequest,
 )
 from edge_sdk.contracts.topics import Topics, check_name
-from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.errors import ConfigError, UsageError
-from edge_sdk.server import records
+from edge_sdk.server import records, rollout_records
+from edge_sdk.server.courier import Courier
 from edge_sdk.server.db.schema import devices, releases
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.ingest import Incoming, Ingest
@@ -41,22 +40,6 @@ OFFLINE_AFTER_SECONDS = 90.0
 """Silence after which a device no longer counts as online: nine samples at the agent's default."""
 MAX_EVENTS_PER_CALL = 1000
 MAX_ROLLOUTS_PER_CALL = 100
-
-
-class Courier(Protocol):
-    """Carries to the broker what the database says. Every call returns at once."""
-
-    def seed(self, releases: Sequence[str]) -> None:
-        """Publish the chunks of releases, named by their envelope's digest."""
-
-    def clear(self, releases: Sequence[str]) -> None:
-        """Remove the chunks of releases that no other wanted release shares."""
-
-    def desired(self, devices: Sequence[str], *, after_seeding: bool) -> None:
-        """Publish the newest desired state of devices."""
-
-    def chunks(self, request: ChunkRequest) -> None:
-        """Publish chunks that a device could not get."""
 
 
 class Fleet:
@@ -221,7 +204,7 @@ class Fleet:
                 rollback_on_failure=request.rollback_on_failure,
                 without_previous={name for name, known in previous.items() if known is None},
             )
-            row = records.add_rollout(
+            row = rollout_records.add_rollout(
                 connection,
                 rollout,
                 previous,
@@ -252,8 +235,8 @@ class Fleet:
     def rollouts(self) -> list[RolloutInfo]:
         """The newest rollouts, newest first."""
         with self._engine.connect() as connection:
-            rows = records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
-            return [records.rollout_info(connection, row) for row in rows]
+            rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
+            return [rollout_records.rollout_info(connection, row) for row in rows]
 
     def abort(self, rollout_id: str) -> RolloutInfo:
         """Stop a rollout; devices that have not committed get their release back.
@@ -302,7 +285,7 @@ class Fleet:
         Wanted ones are marked as seeded, for a later clearing to know about them.
         """
         with self._transaction() as connection:
-            wanted = records.wanted_releases(connection)
+            wanted = rollout_records.wanted_releases(connection)
             records.mark_seeded(connection, wanted, True)
             rows = records.seeded_releases(connection)
         split: tuple[list[str], list[str]] = ([], [])
@@ -313,7 +296,7 @@ class Fleet:
     def cleared(self, digests: Sequence[str]) -> None:
         """The chunks of releases are off the broker, unless wanted again by now."""
         with self._transaction() as connection:
-            wanted = records.wanted_releases(connection)
+            wanted = rollout_records.wanted_releases(connection)
             gone = [
                 row["id"]
                 for row in records.seeded_releases(connection)
@@ -327,7 +310,7 @@ class Fleet:
     def _end(self, rollout_id: str, event: Abort | TakeBack) -> RolloutInfo:
         with self._transaction() as connection:
             row = self._find_rollout(connection, rollout_id)
-            latest = records.latest_rollout(connection)
+            latest = rollout_records.latest_rollout(connection)
             if latest is not None and latest["number"] != row["number"]:
                 raise UsageError(
                     "not-latest-rollout",
@@ -364,7 +347,7 @@ class Fleet:
             yield connection
 
     def _refuse_second(self, connection: sa.Connection) -> None:
-        active = records.active_rollout(connection)
+        active = rollout_records.active_rollout(connection)
         if active is not None:
             raise UsageError(
                 "rollout-active",
@@ -382,16 +365,16 @@ class Fleet:
 
     def _find_rollout(self, connection: sa.Connection, rollout_id: str) -> Row:
         if rollout_id == "latest":
-            row = records.latest_rollout(connection)
+            row = rollout_records.latest_rollout(connection)
         else:
-            row = records.rollout_row(connection, rollout_id)
+            row = rollout_records.rollout_row(connection, rollout_id)
         if row is None:
-            rows = records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
+            rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
             raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
         return row
 
     def _info(self, connection: sa.Connection, rollout_id: str) -> RolloutInfo:
-        return records.rollout_info(connection, self._find_rollout(connection, rollout_id))
+        return rollout_records.rollout_info(connection, self._find_rollout(connection, rollout_id))
 
     def _event(self, connection: sa.Connection, kind: str, text: str, release: ReleaseInfo) -> None:
         records.add_event(connection, self._now(), kind, text, version=release.version)

@@ -21,7 +21,7 @@ from edge_sdk.contracts.update import (
     UpdateStatus,
 )
 from edge_sdk.errors import ContractError
-from edge_sdk.server import records
+from edge_sdk.server import records, rollout_records
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
@@ -154,7 +154,7 @@ class Ingest:
 
     def _verdict_of_state(self, connection: sa.Connection, state: DeviceState) -> Changes:
         """A twin tells what a lost status said, even after the server was away."""
-        rollout = records.active_rollout(connection)
+        rollout = rollout_records.active_rollout(connection)
         if rollout is None:
             return Changes()
         if state.deployment != rollout["id"] or state.phase not in FINAL_PHASES:
@@ -172,7 +172,7 @@ class Ingest:
         self._phase(
             connection, row, status.deployment, status.phase, status.detail, status.code, status
         )
-        rollout = records.rollout_row(connection, status.deployment)
+        rollout = rollout_records.rollout_row(connection, status.deployment)
         if rollout is None:
             return Changes()
         self._note_member(connection, rollout["number"], status)
@@ -186,11 +186,11 @@ class Ingest:
         values: dict[str, Any] = {
             name: getattr(status, name) for name in names if getattr(status, name)
         }
-        member = records.member_row(connection, number, status.device_id)
+        member = rollout_records.member_row(connection, number, status.device_id)
         if member is not None and member["status"] != MemberStatus.KEPT:
             values["detail"] = status.detail
         about = {"phase": status.phase, "code": status.code, **values}
-        records.update_member(connection, number, status.device_id, **about)
+        rollout_records.update_member(connection, number, status.device_id, **about)
 
     def _refusal(self, connection: sa.Connection, status: UpdateStatus) -> None:
         """Something on the device's desired topic that it does not believe.

@@ -12,7 +12,7 @@ from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE
 from edge_sdk.contracts.fleet import MemberStatus, RolloutState
 from edge_sdk.contracts.update import Desired, TrialPolicy
-from edge_sdk.server import records
+from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.records import Row
@@ -68,31 +68,31 @@ class Issuer:
     def _verdict(self, connection: sa.Connection, row: Row, verdict: Committed | Failed) -> Changes:
         """Most verdicts concern one device alone, and then no other is loaded."""
         number = row["number"]
-        stored = records.member_row(connection, number, verdict.device_id)
+        stored = rollout_records.member_row(connection, number, verdict.device_id)
         if stored is None or stored["status"] != MemberStatus.OFFERED:
             return Changes()
         quiet = is_quiet(
             verdict,
-            others_offered=records.offered_besides(connection, number, verdict.device_id),
-            failures=records.failures(connection, number),
+            others_offered=rollout_records.offered_besides(connection, number, verdict.device_id),
+            failures=rollout_records.failures(connection, number),
             max_failures=row["max_failures"],
         )
         if not quiet:
             return self._step(connection, row, verdict)
-        settled, issues = settle(records.member_value(stored), verdict)
-        records.touch_rollout(connection, number, self.now())
-        records.update_member(connection, number, settled.device_id, status=settled.status)
+        settled, issues = settle(rollout_records.member_value(stored), verdict)
+        rollout_records.touch_rollout(connection, number, self.now())
+        rollout_records.update_member(connection, number, settled.device_id, status=settled.status)
         for issue in issues:
             self._issue(connection, row, issue, stored["previous_id"])
         return Changes(restored=tuple(issue.device_id for issue in issues))
 
     def _step(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
-        members = records.member_rows(connection, row["number"])
-        before = records.rollout_value(row, members)
+        members = rollout_records.member_rows(connection, row["number"])
+        before = rollout_records.rollout_value(row, members)
         after, issues = step(before, event)
         if after == before and not issues:
             return Changes()
-        records.save_rollout(connection, row["number"], before, after, self.now())
+        rollout_records.save_rollout(connection, row["number"], before, after, self.now())
         previous = {member["device_id"]: member["previous_id"] for member in members}
         for issue in issues:
             target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
@@ -112,7 +112,7 @@ class Issuer:
         release = records.release_by(connection, releases.c.id == release_id)
         envelope = b""
         if release is not None:
-            trial = TrialPolicy() if restore else records.trial_policy(row)
+            trial = TrialPolicy() if restore else rollout_records.trial_policy(row)
             desired = Desired(
                 device_id=issue.device_id,
                 deployment=deployment,
@@ -162,7 +162,9 @@ class Issuer:
         for old, new in zip(before.members, after.members, strict=True):
             if new.status is old.status or new.status is not MemberStatus.KEPT:
                 continue
-            records.update_member(connection, row["number"], new.device_id, detail=NOTHING_BEFORE)
+            rollout_records.update_member(
+                connection, row["number"], new.device_id, detail=NOTHING_BEFORE
+            )
             if old.status is MemberStatus.COMMITTED:
                 records.add_event(
                     connection,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from edge_sdk.contracts.fleet import DeviceInfo, RolloutRequest
 from edge_sdk.contracts.update import Phase
 from edge_sdk.errors import UsageError
-from edge_sdk.server import records
+from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.suggest import did_you_mean
 
@@ -88,4 +88,4 @@ def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | Non
         return cast("int | None", last["release_id"])
     if running_id != last["release_id"]:
         return running_id
-    return records.previous_in(connection, last["deployment"], device.id)
+    return rollout_records.previous_in(connection, last["deployment"], device.id)
