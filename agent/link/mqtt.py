@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from edge_sdk.errors import ConfigError, LinkError
 
 INBOX_MESSAGES = 1024
 QUEUED_MESSAGES = 512
+"""Unacknowledged messages of a connection that has just broken without our knowing."""
+HELD_TOPICS = 16
+"""Topics whose newest message waits for the broker."""
 RECONNECT_MIN_S = 1
 RECONNECT_MAX_S = 30
 
@@ -66,6 +69,8 @@ class MqttLink:
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._connected = threading.Event()
+        self._held: OrderedDict[str, tuple[bytes, int, bool]] = OrderedDict()
+        self._may_flush = False
         self._last: paho.MQTTMessageInfo | None = None
         self.dropped = 0
         client = paho.Client(
@@ -102,7 +107,13 @@ class MqttLink:
         return self._wake_read
 
     def poll(self) -> list[Incoming]:
-        """Everything that came in since the last call, in order."""
+        """Everything that came in since the last call, in order.
+
+        What waited for the broker leaves one call after :class:`Connected`, so that what the owner
+        publishes on connecting replaces what is outdated.
+        """
+        if self._may_flush:
+            self._flush_held()
         with self._lock:
             items = list(self._inbox)
             self._inbox.clear()
@@ -111,6 +122,7 @@ class MqttLink:
                     pass
             except BlockingIOError:
                 pass
+        self._may_flush = self._may_flush or any(isinstance(item, Connected) for item in items)
         return items
 
     def subscribe(self, topic: str, qos: int = 0) -> None:
@@ -121,13 +133,39 @@ class MqttLink:
         """Stop asking for a topic."""
         self._client.unsubscribe(topic)
 
-    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
-        """Send; QoS 0 is dropped while offline, QoS 1 waits in a bounded queue."""
-        if qos or self.connected:
-            self._last = self._client.publish(topic, payload, qos, retain)
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> bool:
+        """Send; while offline QoS 0 is dropped, and of QoS 1 the newest per topic waits.
+
+        Returns:
+            Whether the message was sent or waits to be sent.
+        """
+        self._held.pop(topic, None)
+        if self.connected:
+            return self._send(topic, payload, qos, retain)
+        if not qos:
+            return False
+        self._held[topic] = (payload, qos, retain)
+        while len(self._held) > HELD_TOPICS:
+            self._held.popitem(last=False)
+        return True
+
+    def _send(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+        message = self._client.publish(topic, payload, qos, retain)
+        waits = qos > 0 and message.rc == paho.MQTT_ERR_NO_CONN
+        accepted = message.rc == paho.MQTT_ERR_SUCCESS or waits
+        if accepted:
+            self._last = message
+        return accepted
+
+    def _flush_held(self) -> None:
+        self._may_flush = False
+        while self._held and self.connected:
+            topic, (payload, qos, retain) = self._held.popitem(last=False)
+            self._send(topic, payload, qos, retain)
 
     def flush(self, timeout_s: float) -> None:
         """Give the last published message a bounded chance to leave."""
+        self._flush_held()
         if self.connected and self._last is not None:
             with contextlib.suppress(RuntimeError, ValueError):
                 self._last.wait_for_publish(timeout_s)

@@ -63,7 +63,7 @@ class ServiceStats:
 
 
 class Link(Protocol):
-    """The broker. All calls are non-blocking; all are silently void while offline."""
+    """The broker. All calls are non-blocking; subscriptions are silently void while offline."""
 
     def subscribe(self, topic: str, qos: int = 0) -> None:
         """Ask for a topic, and for its retained message once more if already subscribed."""
@@ -71,8 +71,8 @@ class Link(Protocol):
     def unsubscribe(self, topic: str) -> None:
         """Stop asking for a topic."""
 
-    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
-        """Send one message."""
+    def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> object:
+        """Send one message; the updater does not rely on it, so what it returns is ignored."""
 
 
 class Host(Protocol):
