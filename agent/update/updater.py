@@ -12,8 +12,6 @@ import logging
 from collections import deque
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.acquire import Acquisition
@@ -34,6 +32,7 @@ from agent.update.proving import Proving
 from agent.update.salvage import salvage
 from agent.update.state import ReleaseRecord, UpdateState
 from agent.update.store import DeviceStore, PieceStorage
+from agent.update.telling import Teller
 from agent.update.trust import Device, accept_desired
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
@@ -52,9 +51,6 @@ RETREATS = (
     ev.DesiredWithdrawn,
 )
 """Events whose consequences are safe before they are on disk: all lead back to what serves."""
-
-NOTICE_INTERVAL_S = 60.0
-"""Messages that are not believed are told about this often per error code."""
 
 
 class Updater:
@@ -91,7 +87,6 @@ class Updater:
     ) -> None:
         limits = limits or UpdateLimits()
         self._device, self._trust, self._tenant = device, trust, topics.tenant
-        self._clock, self._report = clock, report
         self._store = DeviceStore(state_dir, storage or DiskStorage())
         self._download = Downloader(link, topics, device.device_id, clock, limits)
         self._acquisition = Acquisition(
@@ -105,15 +100,12 @@ class Updater:
             emit=self._dispatch,
             progress=self._report_progress,
         )
+        self._teller = Teller(device.device_id, clock, report, lambda: self._acquisition.traffic)
         self._proving = Proving(host, clock, limits, self._dispatch)
         self._state = UpdateState()
         self._unsaved = False
         self._events: deque[ev.Event] = deque()
         self._dispatching = False
-        self._status: UpdateStatus | None = None
-        self._connected = False
-        self._noticed: dict[str, float] = {}
-        self._logged: tuple[str, ...] = ()
 
     @property
     def state(self) -> UpdateState:
@@ -129,7 +121,7 @@ class Updater:
     @property
     def status(self) -> UpdateStatus | None:
         """The last status reported."""
-        return self._status
+        return self._teller.last
 
     def start(self) -> None:
         """Read the state, check the files of every release in it, and go on from there.
@@ -147,14 +139,12 @@ class Updater:
 
     def on_connected(self) -> None:
         """The broker accepted us: ask for everything wanted again, and repeat the last status."""
-        self._connected = True
         self._download.on_connected()
-        if self._status is not None:
-            self._report(self._status)
+        self._teller.on_connected()
 
     def on_disconnected(self) -> None:
         """The broker is gone."""
-        self._connected = False
+        self._teller.on_disconnected()
         self._download.on_disconnected()
 
     def on_desired(self, payload: bytes) -> None:
@@ -165,7 +155,7 @@ class Updater:
         try:
             desired = accept_desired(payload, self._trust, self._device.device_id)
         except EdgeError as error:
-            self._notice(error.code, error.cause)
+            self._teller.notice(error.code, error.cause)
             return
         self._dispatch(ev.DesiredReceived(desired))
         if self._state.desired == desired:
@@ -268,7 +258,8 @@ class Updater:
         why = outcomes.disk_full("The update's state could not be written.")
         match event:
             case ev.DesiredReceived():
-                self._tell(ev.Tell(event.desired, Phase.REJECTED, why.code, why.cause))
+                tell = ev.Tell(event.desired, Phase.REJECTED, why.code, why.cause)
+                self._teller.tell(tell, self._state.desired)
             case ev.Booted():
                 self._boot_unsaved(event)
             case _:
@@ -287,9 +278,9 @@ class Updater:
         state = self._state
         match effect:
             case ev.Tell():
-                self._tell(effect)
+                self._teller.tell(effect, state.desired)
             case ev.Notice():
-                self._notice(effect.code, effect.detail)
+                self._teller.notice(effect.code, effect.detail)
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
@@ -323,64 +314,9 @@ class Updater:
         except StorageError as error:
             log.warning("Old files could not be deleted: %s", error)
 
-    def _tell(self, tell: ev.Tell) -> None:
-        status = self._make_status(tell, tell.phase, tell.code, tell.detail)
-        if self._state.desired is None or tell.desired != self._state.desired:
-            self._log(status)
-            self._report(status)
-        elif self._status is None or not _same(status, self._status):
-            self._remember(status)
-
-    def _notice(self, code: str, detail: str) -> None:
-        """Tell about a message that was not believed: anybody may have sent it, and often."""
-        now = self._clock.monotonic()
-        if now - self._noticed.get(code, -NOTICE_INTERVAL_S) < NOTICE_INTERVAL_S:
-            return
-        self._noticed[code] = now
-        log.warning("desired state refused: %s: %s", code, detail)
-        self._report(self._make_status(None, Phase.REJECTED, code, detail))
-
-    def _remember(self, status: UpdateStatus) -> None:
-        self._status = status
-        self._log(status)
-        self._report(status)
-
-    def _log(self, status: UpdateStatus) -> None:
-        """Once per step; progress within it would fill the log."""
-        step = (status.deployment, status.phase, status.code, status.detail)
-        if step != self._logged:
-            self._logged = step
-            log.info("update %s: %s %s", status.version, status.phase, status.detail)
-
     def _report_progress(self, detail: str) -> None:
-        """How far it is; while offline this is of no use to anybody."""
-        wish = self._state.desired
-        if wish is None or not self._connected:
-            return
-        phase = self._state.phase
-        status = self._make_status(ev.Tell(wish, phase), phase, "", detail)
-        if self._status is None or not _same(status, self._status):
-            self._remember(status)
-
-    def _make_status(
-        self, tell: ev.Tell | None, phase: Phase, code: str, detail: str
-    ) -> UpdateStatus:
-        wish = tell.desired if tell is not None else None
-        traffic = self._acquisition.traffic
-        return UpdateStatus(
-            device_id=self._device.device_id,
-            deployment=wish.deployment if wish is not None else "",
-            release=wish.release if wish is not None else "",
-            version=wish.version if wish is not None else "",
-            phase=phase,
-            at=self._clock.now(),
-            code=code,
-            detail=detail,
-            bytes_received=traffic.received,
-            bytes_total=traffic.total,
-            bytes_reused=traffic.reused,
-            chunk_retries=traffic.retries,
-        )
+        if self._state.desired is not None:
+            self._teller.progress(self._state.desired, self._state.phase, detail)
 
     def _placed(self, record: ReleaseRecord) -> PlacedRelease:
         return PlacedRelease(
@@ -390,11 +326,6 @@ class Updater:
             manifest_path=self._store.manifest_path(record.digest),
             blobs=self._store.blobs.folder,
         )
-
-
-def _same(one: UpdateStatus, other: UpdateStatus) -> bool:
-    """Whether two statuses say the same, whenever they say it."""
-    return replace(one, at=0.0) == replace(other, at=0.0)
 
 
 def _name(record: ReleaseRecord | None) -> str:

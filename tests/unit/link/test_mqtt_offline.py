@@ -29,7 +29,7 @@ class Listener:
         self.heard: list[tuple[str, bytes]] = []
         ready = threading.Event()
         self.client = paho.Client(CallbackAPIVersion.VERSION2)
-        self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, m.payload))
+        self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, bytes(m.payload)))
         self.client.on_subscribe = lambda *_: ready.set()
         self.client.connect("127.0.0.1", port)
         self.client.subscribe("t1/#", 1)
