@@ -232,10 +232,10 @@ class Fleet:
         with self._engine.connect() as connection:
             return self._info(connection, rollout_id)
 
-    def rollouts(self) -> list[RolloutInfo]:
+    def rollouts(self, limit: int = MAX_ROLLOUTS_PER_CALL) -> list[RolloutInfo]:
         """The newest rollouts, newest first."""
         with self._engine.connect() as connection:
-            rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
+            rows = rollout_records.all_rollouts(connection, limit)
             return [rollout_records.rollout_info(connection, row) for row in rows]
 
     def abort(self, rollout_id: str) -> RolloutInfo:

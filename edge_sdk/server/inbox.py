@@ -40,10 +40,10 @@ class Inbox:
         self._stopping.set()
         self._thread.join(10)
 
-    def put(self, topic: str, payload: bytes) -> None:
+    def put(self, topic: str, payload: bytes, retained: bool) -> None:
         """Take a message; never blocks."""
         try:
-            self._waiting.put_nowait(Incoming(topic, payload))
+            self._waiting.put_nowait(Incoming(topic, payload, retained))
         except queue.Full:
             self.dropped += 1
 

@@ -40,6 +40,8 @@ class Incoming:
 
     topic: str
     payload: bytes
+    retained: bool = False
+    """The broker kept it: the device said it at some time, perhaps long ago."""
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Ingest:
         device_id, leaf = parsed
         try:
             with connection.begin_nested():
-                return self._dispatch(connection, device_id, leaf, incoming.payload)
+                return self._dispatch(connection, device_id, leaf, incoming)
         except ContractError:
             self.refused += 1
         except sa.exc.OperationalError:
@@ -92,8 +94,9 @@ class Ingest:
         return Changes()
 
     def _dispatch(
-        self, connection: sa.Connection, device_id: str, leaf: str, payload: bytes
+        self, connection: sa.Connection, device_id: str, leaf: str, incoming: Incoming
     ) -> Changes:
+        payload = incoming.payload
         if leaf == "req":
             request = decode(payload, ChunkRequest, leaf)
             self._check_sender(request.device_id, device_id)
@@ -111,7 +114,7 @@ class Ingest:
         if leaf == "state":
             state = decode(payload, DeviceState, leaf)
             self._check_sender(state.device_id, device_id)
-            return self._state(connection, state)
+            return self._state(connection, state, incoming.retained)
         return Changes()
 
     def _check_sender(self, named: str, sender: str) -> None:
@@ -134,14 +137,16 @@ class Ingest:
         self._event(connection, "device", f"{device_id} reported for the first time.", device_id)
         return records.device_row(connection, device_id)
 
-    def _state(self, connection: sa.Connection, state: DeviceState) -> Changes:
+    def _state(self, connection: sa.Connection, state: DeviceState, retained: bool) -> Changes:
         row = self._known(connection, state.device_id)
         if row is None:
             return Changes()
         if state.online != row["online"]:
             word = "online" if state.online else "offline"
             self._event(connection, "device", f"{state.device_id} is {word}.", state.device_id)
-        values: dict[str, Any] = {"online": state.online, "last_seen": self.now()}
+        values: dict[str, Any] = {"online": state.online}
+        if not retained or row["last_seen"] is None:
+            values["last_seen"] = self.now()
         if state.online or row["last_seen"] is None:
             # A last will is as old as the connection it ended: only "offline" in it is news.
             names = ("agent_version", "runtime", "release", "version", "detail", "point")

@@ -93,7 +93,8 @@ class Link:
         address: the broker.
         client_id: must be the server's alone.
         topics: subscribed to at QoS 1 after every connection.
-        on_message: called with topic and payload in paho's thread; must not block.
+        on_message: called with topic, payload and whether the broker had kept the message, in
+            paho's thread; must not block.
         on_connected: called in paho's thread after subscribing; must not block.
         acknowledge_s: seconds without any acknowledgement before a full window is given up.
     """
@@ -103,7 +104,7 @@ class Link:
         address: BrokerAddress,
         client_id: str,
         topics: Sequence[str],
-        on_message: Callable[[str, bytes], None],
+        on_message: Callable[[str, bytes, bool], None],
         on_connected: Callable[[], None],
         *,
         acknowledge_s: float = ACKNOWLEDGE_SECONDS,
@@ -240,7 +241,7 @@ class Link:
 
         client.on_connect = connected
         client.on_disconnect = disconnected
-        client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload))
+        client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload), m.retain)
         client.on_publish = lambda *_: self._acknowledged(client)
         return client
 

@@ -66,7 +66,8 @@ def _server_families(context: Context) -> Iterator[Metric]:
     connected.add_metric([], float(context.broker_connected()))
     yield connected
     active = GaugeMetricFamily("edge_rollouts_active", "Rollouts that have not ended.")
-    active.add_metric([], sum(r.state not in ENDED for r in context.fleet.rollouts()))
+    newest = context.fleet.rollouts(1)  # no other can be active
+    active.add_metric([], sum(rollout.state not in ENDED for rollout in newest))
     yield active
     for name, value in context.counters().items():
         yield CounterMetricFamily(f"edge_{name}", f"{name.replace('_', ' ')}.", value=value)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_sdk.server.app import Context
 
 EVENTS_SHOWN = 60
+EARLIER_SHOWN = 5
 
 _pages = Environment(
     loader=PackageLoader("edge_sdk.server.web"),
@@ -99,7 +100,7 @@ _pages.filters |= {"clock": clock}
 def _model(context: Context) -> dict[str, Any]:
     """Everything the page shows."""
     fleet, now = context.fleet, time.time()
-    rollouts = fleet.rollouts()
+    rollouts = fleet.rollouts(1 + EARLIER_SHOWN)
     return {
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,
@@ -110,7 +111,7 @@ def _model(context: Context) -> dict[str, Any]:
         ],
         "rollout": rollouts[0] if rollouts else None,
         "active": bool(rollouts) and rollouts[0].state not in ENDED,
-        "earlier": rollouts[1:6],
+        "earlier": rollouts[1:],
         "releases": list(reversed(fleet.releases()))[:8],
         "events": fleet.newest_events(EVENTS_SHOWN),
     }

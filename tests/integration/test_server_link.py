@@ -29,10 +29,12 @@ class Ears:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes]] = []
+        self.retained: list[bool] = []
         self.connections = 0
 
-    def message(self, topic: str, payload: bytes) -> None:
+    def message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.messages.append((topic, payload))
+        self.retained.append(retained)
 
     def connected(self) -> None:
         self.connections += 1
@@ -154,6 +156,16 @@ def test_what_cannot_be_published_does_not_fill_the_window(
     assert link.drain(20)
     assert link.send("t/a", b"kept")
     eventually(lambda: ears.messages == [("t/a", b"kept")])
+
+
+def test_what_the_broker_had_kept_is_marked(broker: RunningBroker, links: Maker) -> None:
+    link, ears = links(broker.port, "server")
+    eventually(lambda: link.connected)
+    assert link.send("t/a", b"now")
+    eventually(lambda: ears.messages)
+    _, late = links(broker.port, "late")
+    eventually(lambda: late.messages)
+    assert (ears.retained, late.retained) == ([False], [True])
 
 
 def test_a_rival_with_the_same_id_does_not_end_either(broker: RunningBroker, links: Maker) -> None:

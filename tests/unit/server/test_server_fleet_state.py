@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.contracts.update import ChunkRequest, Phase, TrialPolicy
+from edge_sdk.contracts.update import ChunkRequest, DeviceState, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import ingest, records
@@ -407,6 +407,16 @@ def test_a_device_that_falls_silent_is_not_online_for_ever(here: FleetOnDisk) ->
     here.state("a", online=False)
     here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
     assert not here.fleet.device("a").online
+
+
+def test_a_twin_that_the_broker_kept_is_no_sign_of_life(here: FleetOnDisk) -> None:
+    here.state("a")
+    here.clock += OFFLINE_AFTER_SECONDS
+    twin = encode(DeviceState(device_id="a", online=True, version="2", profile="rpi4"))
+    here.fleet.ingest([Incoming(here.topics.state("a"), twin, retained=True)])
+    assert (here.fleet.device("a").online, here.fleet.device("a").version) == (False, "2")
+    here.fleet.ingest([Incoming(here.topics.state("a"), twin)])
+    assert here.fleet.device("a").online
 
 
 def test_strangers_cannot_fill_the_database(
