@@ -177,7 +177,6 @@ class Supervisor:
         """Publish an update's progress; the updater's report callback."""
         if status.deployment:  # without one it is about a message that was not believed
             self._ota = status
-        LOG.info("update %s: %s %s", status.version, status.phase.value, status.detail)
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
 
@@ -371,10 +370,10 @@ class Supervisor:
         state = self._state(online)
         if state == self._published and not force:
             return
-        self._published = state
         stamped = msgspec.structs.replace(state, at=self._clock.now())
         topic = self._topics.state(self._config.device_id)
-        self._link.publish(topic, encode(stamped), qos=1, retain=True)
+        if self._link.publish(topic, encode(stamped), qos=1, retain=True):
+            self._published = state
 
     def status(self) -> dict[str, Any]:
         """What ``edge-agent status`` shows."""
