@@ -6,10 +6,10 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from converters.schemes import supported_scheme
-from converters.task import REQUIRED, Preprocess
+from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
 from converters.usercode import user_code
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, EdgeError, TaskError
@@ -17,6 +17,10 @@ from edge_sdk.suggest import did_you_mean
 
 MAX_LABELS = 100_000
 MAX_SIDE_PX = 8192
+DEFAULT_TOLERANCE = 0.1
+
+Kind = Literal["classification", "generic"]
+_NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,9 @@ class LoadedTask:
     resolutions: tuple[tuple[int, int], ...]
     schemes: tuple[str, ...]
     """The task's own choice; empty when it leaves it to the profiles."""
+    kind: Kind = "classification"
+    tolerance: float = DEFAULT_TOLERANCE
+    """See :attr:`converters.task.GenericTask.tolerance`."""
 
     @property
     def channels(self) -> int:
@@ -53,7 +60,9 @@ def load_task(ref: str) -> LoadedTask:
     kind = _class_in(_import(path), class_name, path)
     with user_code(path, f"{class_name}()"):
         task = kind()
-    missing = [name for name in REQUIRED if not hasattr(task, name)]
+    what = _kind(task, path)
+    required = REQUIRED_GENERIC if what == "generic" else REQUIRED
+    missing = [name for name in required if not hasattr(task, name)]
     if missing:
         raise TaskError(
             "member-missing",
@@ -65,10 +74,12 @@ def load_task(ref: str) -> LoadedTask:
         path=path,
         task=task,
         name=_name(task, path),
-        labels=_labels(task, path),
-        preprocess=_preprocess(task, path),
+        labels=_labels(task, path) if what == "classification" else (),
+        preprocess=_preprocess(task, path) if hasattr(task, "preprocess") else _NO_IMAGE,
         resolutions=_resolutions(task, path),
         schemes=_schemes(task, path),
+        kind=what,
+        tolerance=_tolerance(task, path),
     )
 
 
@@ -208,7 +219,7 @@ def _preprocess(task: Any, path: Path) -> Preprocess:
 
 
 def _resolutions(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
-    found = task.resolutions
+    found = getattr(task, "resolutions", ((1, 1),))
     good = isinstance(found, list | tuple) and found and all(map(_is_size, found))
     if not good or len(set(map(tuple, found))) != len(found):
         raise _invalid(
@@ -225,6 +236,30 @@ def _is_size(value: object) -> bool:
         and len(value) == 2
         and all(isinstance(side, int) and 1 <= side <= MAX_SIDE_PX for side in value)
     )
+
+
+def _kind(task: Any, path: Path) -> Kind:
+    found = getattr(task, "kind", "classification")
+    if found == "classification":
+        return "classification"
+    if found == "generic":
+        return "generic"
+    raise _invalid(
+        path,
+        f"kind is {_short(found)}.",
+        'Write kind = "generic", or leave it out for classification.',
+    )
+
+
+def _tolerance(task: Any, path: Path) -> float:
+    found = getattr(task, "tolerance", DEFAULT_TOLERANCE)
+    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 < found <= 1:
+        raise _invalid(
+            path,
+            f"tolerance must be a share over 0 and up to 1, got {_short(found)}.",
+            "For example tolerance = 0.1: an error of a tenth of the output's size.",
+        )
+    return float(found)
 
 
 def _schemes(task: Any, path: Path) -> tuple[str, ...]:

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from converters.data import check_inputs
+from converters.generic import example_arrays
 from converters.loading import LoadedTask
+from converters.packing import pack, unpack
+from converters.purity import flat_outputs, run_twice
 from converters.task import Floats
 from converters.usercode import first_line, user_code
 from edge_sdk.durable import DiskStorage
@@ -65,8 +68,7 @@ def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) 
         example = task.task.example_input(height, width)
     checked = check_inputs(task, example, height, width, f"example_input({height}, {width})")
     one = torch.from_numpy(checked[:1].copy())
-    with user_code(task.path, f"The module's forward at {height}x{width}"), torch.inference_mode():
-        output = module(one)
+    output = run_twice(task, module, (one,), f"{height}x{width}")
     expected = (1, len(task.labels))
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -85,17 +87,87 @@ def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) 
     return one
 
 
-def reference_outputs(task: LoadedTask, module: nn.Module, inputs: Floats) -> Floats:
+def check_examples(
+    task: LoadedTask, module: nn.Module, height: int, width: int
+) -> tuple[torch.Tensor, ...]:
+    """The example of a task of either kind, one tensor per input, proven to run.
+
+    Raises:
+        TaskError: as :func:`check_example`.
+    """
+    if task.kind == "classification":
+        return (check_example(task, module, height, width),)
+    arrays = example_arrays(task, height, width)
+    inputs = tuple(torch.from_numpy(array.copy()) for array in arrays)
+    check_answer(task, run_twice(task, module, inputs, f"{height}x{width}"))
+    return inputs
+
+
+def check_answer(task: LoadedTask, answer: Any) -> list[torch.Tensor]:
+    """The outputs of a ``generic`` module for one sample.
+
+    Raises:
+        TaskError: ``task.bad-output``.
+    """
+    outputs = flat_outputs(answer)
+    if not outputs:
+        raise _bad_output(task, f"{type(answer).__name__}", "a tensor or a tuple of tensors")
+    for index, output in enumerate(outputs):
+        what = f"output {index}, {output.dtype} {tuple(output.shape)}".replace("torch.", "")
+        if output.dtype != torch.float32:
+            raise _bad_output(task, what, "float32 (leave argmax and the like to the application)")
+        if output.ndim < 2 or len(output) != 1:
+            raise _bad_output(task, what, "the sample axis first, (1, ...)")
+        if not torch.isfinite(output).all():
+            raise _bad_output(task, f"NaN or infinity in {what}", "finite numbers")
+    return outputs
+
+
+def _bad_output(task: LoadedTask, found: str, expected: str) -> TaskError:
+    return TaskError(
+        "bad-output",
+        f"{task.path.name}: the module returns {found} for one sample; expected {expected}.",
+        "Return what converters/task.py:GenericTask describes.",
+    )
+
+
+def reference_outputs(
+    task: LoadedTask,
+    module: nn.Module,
+    inputs: Floats,
+    example: tuple[torch.Tensor, ...] | None = None,
+) -> Floats:
     """What PyTorch answers, float32 (N, classes), in batches.
+
+    Samples and answers of a ``generic`` task are packed (see :mod:`converters.packing`) and run
+    one by one, as the device does.
 
     Raises:
         TaskError: ``task.user-code-failed``.
     """
+    if task.kind == "generic" and example is not None:
+        return _generic_outputs(task, module, inputs, example)
     parts = []
     with user_code(task.path, "The module's forward"), torch.inference_mode():
         for start in range(0, len(inputs), _BATCH):
             part = module(torch.from_numpy(inputs[start : start + _BATCH]))
             parts.append(part.numpy().astype(np.float32))
+    return np.concatenate(parts)
+
+
+def _generic_outputs(
+    task: LoadedTask, module: nn.Module, inputs: Floats, example: tuple[torch.Tensor, ...]
+) -> Floats:
+    arrays = unpack(inputs, [tuple(part.shape) for part in example])
+    parts: list[Floats] = []
+    with user_code(task.path, "The module's forward"), torch.inference_mode():
+        for row in range(len(inputs)):
+            sample = (
+                torch.from_numpy(array[row : row + 1]).to(like.dtype)
+                for array, like in zip(arrays, example, strict=True)
+            )
+            answer = module(*sample)
+            parts.append(pack([part.numpy() for part in check_answer(task, answer)]))
     return np.concatenate(parts)
 
 
