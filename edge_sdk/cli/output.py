@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import click
 from edge_sdk.errors import EdgeError
 
 P = ParamSpec("P")
+
+PIPE_COLUMNS = 120
+"""Width of a table that is not written to a terminal, unless COLUMNS says otherwise."""
 
 
 class Progress(Protocol):
@@ -48,9 +52,16 @@ class Output:
         """A table for a person; columns of numbers are right-aligned. Silent in JSON mode."""
         if self.as_json:
             return
+        from rich import box
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", header_style="bold")
+        table = Table(
+            title=title or None,
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
         for index, column in enumerate(columns):
             numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -104,7 +115,15 @@ class Output:
         from rich.console import Console
 
         # Text is printed as it is: names may hold [brackets] and :colons:.
-        return Console(file=sys.stdout, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+        return Console(
+            file=sys.stdout,
+            width=None if terminal else PIPE_COLUMNS,
+            soft_wrap=True,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
 
 
 class _RichProgress:
