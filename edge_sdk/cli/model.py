@@ -168,7 +168,9 @@ def inspect(out: Output, /, path: Path, scheme: str | None) -> None:
         _show_facts(out, file, found, brief=len(files) > 1)
     if scheme is not None:
         out.line(f"It is what {scheme} claims.", "green")
-    out.result({str(file): found.as_dict() for file, found in facts.items()})
+    out.result(
+        {str(file): found.as_dict() | _show_notes(out, file) for file, found in facts.items()}
+    )
     out.next_step(f"edge model bench {path}")
 
 
@@ -270,6 +272,24 @@ def _show_facts(out: Output, file: Path, facts: ModelFacts, *, brief: bool) -> N
             for layer in facts.layers
         ],
     )  # fmt: skip
+
+
+def _show_notes(out: Output, file: Path) -> dict[str, Any]:
+    """What the file says about itself beyond its graph."""
+    import msgspec
+
+    from converters.metadata import read_notes
+
+    notes = read_notes(file)
+    if notes is None:
+        return {"notes": None}
+    labels = f", {len(notes.labels)} labels" if notes.labels else ""
+    scheme = f", {notes.scheme}" if notes.scheme else ""
+    out.line(f"{file.name} says: {notes.name}{scheme}{labels}")
+    if notes.preprocess is not None:
+        p = notes.preprocess
+        out.line(f"  input: {p.color}, (pixel - {list(p.mean)}) / {list(p.std)}")
+    return {"notes": msgspec.to_builtins(notes)}
 
 
 def _needs(*modules: str) -> None:
