@@ -27,15 +27,22 @@ _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _LIBRARY = ("site-packages", "dist-packages", "<frozen", "<string>")
 
 T = TypeVar("T")
+Example = torch.Tensor | tuple[torch.Tensor, ...]
+"""One sample: a tensor, or one per input."""
 
 
-def exporting(what: str, module: nn.Module, example: torch.Tensor, export: Callable[[], T]) -> T:
+def as_inputs(example: Example) -> tuple[torch.Tensor, ...]:
+    """One tensor per input of the module."""
+    return example if isinstance(example, tuple) else (example,)
+
+
+def exporting(what: str, module: nn.Module, example: Example, export: Callable[[], T]) -> T:
     """Run an exporter, and explain its failure in terms of the user's module.
 
     Args:
         what: the format, e.g. ``ONNX``.
         module: the user's module, for tracing where an operator comes from.
-        example: one input of the module.
+        example: one sample.
         export: the exporter's call.
 
     Raises:
@@ -70,10 +77,10 @@ def unsupported_operator(text: str) -> str | None:
     return None
 
 
-def layer_of(operator: str, module: nn.Module, example: torch.Tensor) -> str:
+def layer_of(operator: str, module: nn.Module, example: Example) -> str:
     """Name, class and source line of the layer that creates ``operator``."""
     try:
-        program = torch.export.export(module, (example,)).run_decompositions()
+        program = torch.export.export(module, as_inputs(example)).run_decompositions()
     except Exception:  # noqa: BLE001 - the explanation must not fail harder than the export
         return "the module"
     wanted = operator.lower().lstrip("_")

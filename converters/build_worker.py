@@ -14,6 +14,7 @@ import numpy as np
 from converters.children import child_main
 from converters.inspect import check_claim, inspect_model
 from converters.schemes import parse_scheme
+from converters.wiring import named_feeds
 
 
 def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -21,8 +22,9 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
 
     Args:
         request: ``task``, ``weights`` (path or None), ``format``, ``resolutions``, ``schemes``,
-            ``folder`` (where the artifacts go), ``calibration`` (an ``.npz`` with one array per
-            resolution, named ``HxW``), ``threads``.
+            ``folder`` (where the artifacts go), ``qat`` (a checkpoint of :mod:`converters.qat`, or
+            None), ``calibration`` (an ``.npz`` with one array per resolution, named ``HxW``),
+            ``threads``.
         step: told what is being built.
 
     Returns:
@@ -31,25 +33,31 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     import torch
 
     from converters.loading import load_task
-    from converters.module import build_module, check_example
+    from converters.module import build_module, check_examples
 
     torch.set_num_threads(request["threads"])
     task = load_task(request["task"])
     weights = request["weights"]
     module = build_module(task, Path(weights) if weights else None)
     export, quantize = _tools(request["format"])
+    if request.get("qat"):
+        from converters.qat.checkpoint import trained_quantizer
+
+        quantize = trained_quantizer(task, request, quantize)
     built = []
-    with np.load(request["calibration"]) as calibration:
+    with np.load(request["calibration"]) as samples:
         for height, width in request["resolutions"]:
             size = f"{height}x{width}"
             step(f"export {size}")
             source = _path(request, size, "fp32")
-            export(module, check_example(task, module, height, width), source)
+            export(module, check_examples(task, module, height, width), source)
+            specs = inspect_model(source).inputs
+            calibration = named_feeds(samples[size], specs, request["format"])
             for scheme in request["schemes"]:
                 target = _path(request, size, scheme)
                 if scheme != "fp32":
                     step(f"{scheme} {size}")
-                    quantize(source, scheme, calibration[size], target)
+                    quantize(source, scheme, calibration, target)
                 check_claim(inspect_model(target), parse_scheme(scheme), target)
                 built.append(
                     {"path": str(target), "scheme": scheme, "height": height, "width": width}

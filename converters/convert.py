@@ -22,11 +22,12 @@ from converters.data import Samples, calibration_set, evaluation_set
 from converters.gate import DEFAULT_MAX_DROP, check_gate
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
+from converters.measure import accuracy_of
+from converters.metadata import annotate
 from converters.publish import CONVERSION_NAME, Publisher
 from converters.results import FORMAT_OF, RUNTIME_OF, Measured
 from converters.schemes import DEFAULT, in_order, supported_scheme
-from converters.task import Floats, score_of
-from converters.usercode import user_code
+from converters.task import Floats
 from converters.verify import Reference, verify_all
 from device_profiles.loader import load_profile
 from edge_sdk import __version__
@@ -54,6 +55,8 @@ class Options:
     runtime: str | None = None
     """Overrides every profile's preferred runtime."""
     weights: Path | None = None
+    qat: Path | None = None
+    """Checkpoint of :mod:`converters.qat` that ``static_wi8_ai8`` is written from."""
     max_drop: float = DEFAULT_MAX_DROP
     min_accuracy: float = 0.0
     force: bool = False
@@ -148,6 +151,7 @@ class _Run:
         self._progress("run PyTorch for reference")
         reference = self._reference(evaluation)
         built = self._build()
+        annotate(self._task, built, provenance(self._task, self._options.weights))
         measured = verify_all(
             self._task,
             built,
@@ -201,7 +205,7 @@ class _Run:
         np.savez(self._scratch / "calibration.npz", **arrays)
 
     def _reference(self, evaluation: dict[str, Samples]) -> Reference:
-        from converters.module import build_module, check_example, reference_outputs
+        from converters.module import build_module, check_examples, reference_outputs
 
         module = build_module(self._task, self._options.weights)
         outputs: dict[str, Floats] = {}
@@ -211,11 +215,10 @@ class _Run:
             evaluation.values(),
             strict=True,
         ):
-            check_example(self._task, module, height, width)
+            example = check_examples(self._task, module, height, width)
             size = _size(height, width)
-            outputs[size] = reference_outputs(self._task, module, samples.inputs)
-            with user_code(self._task.path, "score()"):
-                accuracy[size] = score_of(self._task.task, outputs[size], samples.labels)
+            outputs[size] = reference_outputs(self._task, module, samples.inputs, example)
+            accuracy[size] = accuracy_of(self._task, outputs[size], outputs[size], samples.labels)
         full = _size(*self._task.resolutions[0])
         return Reference(evaluation, outputs, accuracy, full)
 
@@ -249,6 +252,7 @@ class _Run:
                 "task": self._task.ref,
                 "name": self._task.name,
                 "weights": str(weights.absolute()) if weights else None,
+                "qat": str(self._options.qat.absolute()) if self._options.qat else None,
                 "format": kind,
                 "resolutions": self._plan.resolutions,
                 "schemes": schemes,
@@ -282,10 +286,11 @@ class _Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             task=TaskInfo(
                 name=self._task.name,
-                kind="classification",
+                kind=self._task.kind,
                 labels=self._task.labels,
                 preprocess=self._task.preprocess,
                 reference_accuracy=accuracy,
+                output_tolerance=self._task.tolerance if self._task.kind == "generic" else 0.0,
             ),
             artifacts={item.digest: _artifact(item) for item in measured},
             ladders={name: ladder.points for name, ladder in ladders.items()},

@@ -12,6 +12,7 @@ from torch import nn
 
 from converters.data import check_inputs
 from converters.generic import example_arrays
+from converters.limits import check_size
 from converters.loading import LoadedTask
 from converters.packing import pack, unpack
 from converters.purity import flat_outputs, run_twice
@@ -32,6 +33,7 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
     Raises:
         TaskError: ``task.not-a-module``, ``task.bad-weights``, ``task.batchnorm-training``,
             ``task.user-code-failed``.
+        ConversionError: ``conversion.too-large``.
     """
     with user_code(task.path, "build()"):
         module = task.task.build()
@@ -41,6 +43,8 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
             f"{task.path}: build() returned {type(module).__name__}, not a torch.nn.Module.",
             "Return the module itself.",
         )
+    check_size(module)
+    _refuse_meta(task, module)
     if weights is not None:
         load_weights(module, weights)
     module.eval()
@@ -49,12 +53,16 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
 
 
 def contiguous(module: nn.Module) -> nn.Module:
-    """Clone every parameter and buffer into contiguous memory, in place."""
+    """Clone every parameter, buffer and tensor attribute into contiguous memory, in place."""
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if not tensor.is_contiguous():
                 tensor.set_(tensor.clone(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
             tensor.requires_grad_(False)
+        for layer in module.modules():
+            for name, value in vars(layer).items():
+                if isinstance(value, torch.Tensor) and not value.is_contiguous():
+                    setattr(layer, name, value.clone(memory_format=torch.contiguous_format))
     return module
 
 
@@ -222,6 +230,16 @@ def _bad_weights(path: Path, what: str) -> TaskError:
         f"{path} {what}",
         "Give the file that training this very module wrote.",
     )
+
+
+def _refuse_meta(task: LoadedTask, module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise TaskError(
+                "bad-weights",
+                f"{task.path.name}: {name!r} lies on the meta device and has no values.",
+                "Let build() return a module with real weights.",
+            )
 
 
 def _refuse_training_layers(task: LoadedTask, module: nn.Module) -> None:

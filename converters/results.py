@@ -50,6 +50,8 @@ class Measured:
     golden: Path
     golden_digest: str
     tolerance: dict[str, float]
+    sqnr_db: float = 0.0
+    """Signal to quantization noise of the worst output against PyTorch at this resolution."""
 
     @property
     def runtime(self) -> RuntimeName:

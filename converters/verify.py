@@ -15,13 +15,13 @@ import numpy as np
 from converters.children import Job, run_jobs
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
-from converters.inspect import inspect_model
 from converters.loading import LoadedTask
-from converters.measure import compare, is_wrong
+from converters.measure import accuracy_of, compare, compare_generic, is_wrong, sqnr_db
+from converters.packing import widths_of
 from converters.results import RUNTIME_OF, Latency, Measured
 from converters.schemes import parse_scheme
-from converters.task import Floats, score_of
-from converters.usercode import user_code
+from converters.task import Floats
+from converters.wiring import file_outputs, in_file_order, module_shapes
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
 
@@ -95,6 +95,7 @@ def _job(item: dict[str, Any], scratch: Path, threads: list[int]) -> Job:
             "runtime": RUNTIME_OF[item["format"]],
             "threads": threads,
             "seconds": TIMED_S,
+            "exported": True,
             "samples": str(scratch / f"{item['height']}x{item['width']}.npy"),
             "outputs": str(scratch / f"{path.name}.outputs.npy"),
         },
@@ -116,21 +117,27 @@ def _measured(
     samples = reference.samples[size]
     outputs = np.load(scratch / f"{path.name}.outputs.npy")
     _check_shape(outputs, reference.outputs[size], path)
-    comparison = compare(outputs, reference.outputs[size], reference.outputs[reference.full])
-    if is_wrong(item["scheme"], comparison, reference.outputs[size]):
+    inputs, results = _specs(answer["inputs"]), _specs(answer["outputs"])
+    widths = widths_of(module_shapes(results))
+    wanted = reference.outputs[size]
+    if task.kind == "generic":
+        comparison = compare_generic(outputs, wanted, widths, task.tolerance)
+    else:
+        comparison = compare(outputs, wanted, reference.outputs[reference.full])
+    if is_wrong(item["scheme"], comparison, wanted):
         raise ConversionError(
             "wrong-output",
             f"{path.name} differs from PyTorch by up to {comparison.max_output_error:.3g}, more "
             "than rounding explains: the exporter translated something wrongly.",
             "Look for constants made by transpose or slicing, and clone them contiguous.",
         )
-    with user_code(task.path, "score()"):
-        accuracy = score_of(task.task, outputs, samples.labels)
+    accuracy = accuracy_of(task, outputs, wanted, samples.labels, widths)
     chosen = choose_samples(samples.labels)
-    golden = golden_bytes(samples.inputs[chosen], outputs[chosen])
+    golden = golden_bytes(
+        in_file_order(samples.inputs[chosen], inputs), file_outputs(outputs[chosen], results)
+    )
     golden_path = folder / "golden" / f"{path.name}.npz"
     golden_path.write_bytes(golden)
-    facts = inspect_model(path)
     data = path.read_bytes()
     return Measured(
         path=path,
@@ -140,8 +147,8 @@ def _measured(
         scheme=item["scheme"],
         height_px=item["height"],
         width_px=item["width"],
-        inputs=_specs(answer["inputs"]),
-        outputs=_specs(answer["outputs"]),
+        inputs=inputs,
+        outputs=results,
         accuracy=accuracy,
         accuracy_drop=reference.accuracy[reference.full] - accuracy,
         scheme_drop=reference.accuracy[size] - accuracy,
@@ -152,9 +159,8 @@ def _measured(
         memory_mib=answer["memory_mib"],
         golden=golden_path,
         golden_digest=hashlib.sha256(golden).hexdigest(),
-        tolerance=tolerances(
-            item["format"], parse_scheme(item["scheme"]), facts.outputs[0], outputs
-        ),
+        tolerance=tolerances(item["format"], parse_scheme(item["scheme"]), results, outputs),
+        sqnr_db=sqnr_db(outputs, wanted, widths),
     )
 
 
