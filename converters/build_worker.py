@@ -22,7 +22,8 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
 
     Args:
         request: ``task``, ``weights`` (path or None), ``format``, ``resolutions``, ``schemes``,
-            ``folder`` (where the artifacts go), ``qat`` (a checkpoint of :mod:`converters.qat`, or
+            ``only`` (the [resolution, scheme] pairs that are meant), ``width`` (of the module),
+            ``folder`` (where the artifacts go; a float export that lies there already is used), ``qat`` (a checkpoint of :mod:`converters.qat`, or
             None), ``calibration`` (an ``.npz`` with one array per resolution, named ``HxW``),
             ``threads``.
         step: told what is being built.
@@ -36,10 +37,10 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     from converters.module import build_module, check_examples
 
     torch.set_num_threads(request["threads"])
-    task = load_task(request["task"])
+    task = load_task(request["task"], width=request["width"])
     weights = request["weights"]
     module = build_module(task, Path(weights) if weights else None)
-    export, quantize = _tools(request["format"])
+    export, quantize = tools(request["format"])
     if request.get("qat"):
         from converters.qat.checkpoint import trained_quantizer
 
@@ -48,12 +49,16 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     with np.load(request["calibration"]) as samples:
         for height, width in request["resolutions"]:
             size = f"{height}x{width}"
-            step(f"export {size}")
+            schemes = [s for s in request["schemes"] if [size, s] in request["only"]]
+            if not schemes:
+                continue
             source = _path(request, size, "fp32")
-            export(module, check_examples(task, module, height, width), source)
+            if not source.exists():
+                step(f"export {size}")
+                export(module, check_examples(task, module, height, width), source)
             specs = inspect_model(source).inputs
             calibration = named_feeds(samples[size], specs, request["format"])
-            for scheme in request["schemes"]:
+            for scheme in schemes:
                 target = _path(request, size, scheme)
                 if scheme != "fp32":
                     step(f"{scheme} {size}")
@@ -65,7 +70,8 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     return built
 
 
-def _tools(kind: str) -> tuple[Callable[..., None], Callable[..., None]]:
+def tools(kind: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Exporter and quantizer of a format."""
     if kind == "onnx":
         from converters.onnx_export import export_onnx
         from converters.onnx_quantize import quantize_onnx
