@@ -22,8 +22,9 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
 
     Args:
         request: ``task``, ``weights`` (path or None), ``format``, ``resolutions``, ``schemes``,
-            ``only`` (the [resolution, scheme] pairs that are meant), ``width`` (of the module),
-            ``folder`` (where the artifacts go; a float export that lies there already is used), ``qat`` (a checkpoint of :mod:`converters.qat`, or
+            ``only`` (the [resolution, scheme] pairs that are meant; all when absent), ``width``
+            (of the module, 1.0 when absent), ``folder`` (where the artifacts go; a float export
+            that lies there already is used), ``qat`` (a checkpoint of :mod:`converters.qat`, or
             None), ``calibration`` (an ``.npz`` with one array per resolution, named ``HxW``),
             ``threads``.
         step: told what is being built.
@@ -33,11 +34,11 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     """
     import torch
 
-    from converters.loading import load_task
+    from converters.loading import FULL_WIDTH, load_task
     from converters.module import build_module, check_examples
 
     torch.set_num_threads(request["threads"])
-    task = load_task(request["task"], width=request["width"])
+    task = load_task(request["task"], width=request.get("width", FULL_WIDTH))
     weights = request["weights"]
     module = build_module(task, Path(weights) if weights else None)
     export, quantize = tools(request["format"])
@@ -49,7 +50,7 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
     with np.load(request["calibration"]) as samples:
         for height, width in request["resolutions"]:
             size = f"{height}x{width}"
-            schemes = [s for s in request["schemes"] if [size, s] in request["only"]]
+            schemes = _wanted(request, size)
             if not schemes:
                 continue
             source = _path(request, size, "fp32")
@@ -68,6 +69,12 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
                     {"path": str(target), "scheme": scheme, "height": height, "width": width}
                 )
     return built
+
+
+def _wanted(request: dict[str, Any], size: str) -> list[str]:
+    """Schemes to build at one resolution."""
+    only = request.get("only")
+    return [s for s in request["schemes"] if only is None or [size, s] in only]
 
 
 def tools(kind: str) -> tuple[Callable[..., None], Callable[..., None]]:

@@ -5,30 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-
-from converters.children import Job, run_jobs
-from converters.costs import LayerSize, layer_sizes, total_macs
-from converters.data import Samples, calibration_set, evaluation_set
+from converters.cache import Cache
+from converters.costs import total_macs
 from converters.gate import DEFAULT_MAX_DROP, check_gate
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
-from converters.measure import accuracy_of
 from converters.metadata import annotate
 from converters.publish import CONVERSION_NAME, Publisher
 from converters.results import FORMAT_OF, RUNTIME_OF, Measured
 from converters.schemes import DEFAULT, in_order, supported_scheme
-from converters.task import Floats
-from converters.verify import Reference, verify_all
+from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
@@ -36,10 +29,9 @@ from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.durable import DiskStorage
-from edge_sdk.errors import TaskError, UsageError
+from edge_sdk.errors import UsageError
 from edge_sdk.suggest import did_you_mean
 
-Format = Literal["tflite", "onnx"]
 Step = Callable[[str], None]
 
 
@@ -75,6 +67,8 @@ class Outcome:
     macs: dict[str, int]
     """Multiply-accumulates of one inference by resolution."""
     profiles: dict[str, DeviceProfile]
+    passes: tuple[int, int] = (0, 0)
+    """How many passes came from the cache, and how many ran."""
 
 
 def convert(
@@ -83,6 +77,7 @@ def convert(
     out: Path,
     *,
     options: Options | None = None,
+    cache: Cache | None = None,
     progress: Step = lambda text: None,
 ) -> Outcome:
     """Convert a task for one or more device profiles.
@@ -92,6 +87,7 @@ def convert(
         profiles: ids or paths of device profiles.
         out: folder to create, or an earlier conversion to replace.
         options: what to build; everything the profiles want by default.
+        cache: of earlier passes; everything runs without one.
         progress: told each step as it begins.
 
     Returns:
@@ -109,7 +105,15 @@ def convert(
     plan = _plan(task, loaded_profiles, options)
     publisher = Publisher(out.absolute(), force=options.force)
     with publisher.building() as building, tempfile.TemporaryDirectory() as scratch:
-        outcome = _Run(task, plan, options, building, Path(scratch), progress).run(out)
+        bench = Workbench(
+            task,
+            Sources(options.weights, options.qat),
+            building=building,
+            scratch=Path(scratch),
+            cache=cache,
+            progress=progress,
+        )
+        outcome = _Run(task, plan, options, bench, building).run(out, progress)
         progress("write the report")
         _write(outcome, building)
     return outcome
@@ -129,46 +133,31 @@ class _Run:
     """One conversion: prepare the data, build, verify, gate, size."""
 
     def __init__(
-        self,
-        task: LoadedTask,
-        plan: _Plan,
-        options: Options,
-        building: Path,
-        scratch: Path,
-        progress: Step,
+        self, task: LoadedTask, plan: _Plan, options: Options, bench: Workbench, building: Path
     ) -> None:
         self._task = task
         self._plan = plan
         self._options = options
+        self._bench = bench
         self._building = building
-        self._scratch = scratch
-        self._progress = progress
 
-    def run(self, out: Path) -> Outcome:
-        self._progress("check the data")
-        evaluation = self._evaluation()
-        self._save_calibration()
-        self._progress("run PyTorch for reference")
-        reference = self._reference(evaluation)
-        built = self._build()
+    def run(self, out: Path, progress: Step) -> Outcome:
+        progress("check the data")
+        evaluation = self._bench.evaluation(self._plan.resolutions)
+        self._bench.calibrate(self._plan.resolutions)
+        progress("run PyTorch for reference")
+        reference = self._bench.reference(evaluation)
+        built = self._bench.build(self._wanted())
         annotate(self._task, built, provenance(self._task, self._options.weights))
-        measured = verify_all(
-            self._task,
-            built,
-            reference,
-            folder=self._building,
-            scratch=self._scratch,
-            threads=self._plan.threads,
-            progress=self._progress,
-        )
-        full = reference.accuracy[_size(*self._task.resolutions[0])]
+        measured = self._bench.verify(built, reference, self._plan.threads)
+        full = reference.accuracy[size_name(*self._task.resolutions[0])]
         check_gate(
             measured,
             max_drop=self._options.max_drop,
             min_accuracy=self._options.min_accuracy,
             reference_accuracy=full,
         )
-        sizes = self._layer_sizes(measured)
+        sizes = self._bench.layers(sorted({item.size for item in measured}))
         ladders = {
             name: build_ladder(profile, measured, sizes, runtime=self._options.runtime)
             for name, profile in self._plan.profiles.items()
@@ -181,95 +170,14 @@ class _Run:
             reference=reference.accuracy,
             macs={size: total_macs(layers) for size, layers in sizes.items()},
             profiles=self._plan.profiles,
+            passes=self._bench.passes,
         )
 
-    def _evaluation(self) -> dict[str, Samples]:
-        """Held-out samples by resolution; the full one always, for reference."""
-        wanted = dict.fromkeys((self._task.resolutions[0], *self._plan.resolutions))
-        found = {_size(h, w): evaluation_set(self._task, h, w) for h, w in wanted}
-        first = next(iter(found.values()))
-        for size, samples in found.items():
-            if not np.array_equal(samples.labels, first.labels):
-                raise TaskError(
-                    "bad-batch",
-                    f"{self._task.path.name}: evaluation at {size} has other labels than at the "
-                    "full resolution.",
-                    "Yield the same samples in the same order at every resolution.",
-                )
-        return found
-
-    def _save_calibration(self) -> None:
-        arrays: dict[str, Any] = {
-            _size(h, w): calibration_set(self._task, h, w) for h, w in self._plan.resolutions
-        }
-        np.savez(self._scratch / "calibration.npz", **arrays)
-
-    def _reference(self, evaluation: dict[str, Samples]) -> Reference:
-        from converters.module import build_module, check_examples, reference_outputs
-
-        module = build_module(self._task, self._options.weights)
-        outputs: dict[str, Floats] = {}
-        accuracy: dict[str, float] = {}
-        for (height, width), samples in zip(
-            dict.fromkeys((self._task.resolutions[0], *self._plan.resolutions)),
-            evaluation.values(),
-            strict=True,
-        ):
-            example = check_examples(self._task, module, height, width)
-            size = _size(height, width)
-            outputs[size] = reference_outputs(self._task, module, samples.inputs, example)
-            accuracy[size] = accuracy_of(self._task, outputs[size], outputs[size], samples.labels)
-        full = _size(*self._task.resolutions[0])
-        return Reference(evaluation, outputs, accuracy, full)
-
-    def _build(self) -> list[dict[str, Any]]:
-        """Both formats at once, each in a process of its own."""
-        artifacts = self._building / "artifacts"
-        artifacts.mkdir()
-        cores = os.cpu_count() or 1
-        jobs = [
-            self._build_job(kind, artifacts, names) for kind, names in self._plan.schemes.items()
-        ]
-        if "onnx" not in self._plan.schemes:  # the latency model reads the float ONNX graph
-            jobs.append(self._build_job("onnx", self._scratch, ("fp32",)))
-        results = run_jobs(
-            jobs,
-            parallel=min(len(jobs), cores),
-            on_step=lambda job, text: self._progress(f"{job}: {text}"),
-        )
-        return [
-            item | {"format": kind}
-            for kind, items in zip(self._plan.schemes, results, strict=False)
-            for item in items
-        ]
-
-    def _build_job(self, kind: Format, folder: Path, schemes: tuple[str, ...]) -> Job:
-        weights = self._options.weights
-        return Job(
-            name={"tflite": "TFLite", "onnx": "ONNX"}[kind],
-            module="converters.build_worker",
-            request={
-                "task": self._task.ref,
-                "name": self._task.name,
-                "weights": str(weights.absolute()) if weights else None,
-                "qat": str(self._options.qat.absolute()) if self._options.qat else None,
-                "format": kind,
-                "resolutions": self._plan.resolutions,
-                "schemes": schemes,
-                "folder": str(folder),
-                "calibration": str(self._scratch / "calibration.npz"),
-                "threads": 1,
-            },
-            folder=self._scratch,
-            threads=1,
-        )
-
-    def _layer_sizes(self, measured: Sequence[Measured]) -> dict[str, list[LayerSize]]:
-        """Layer sizes by resolution, from the float ONNX files."""
-        folder = self._building / "artifacts" if "onnx" in self._plan.schemes else self._scratch
+    def _wanted(self) -> Wanted:
+        sizes = [size_name(h, w) for h, w in self._plan.resolutions]
         return {
-            size: layer_sizes(folder / f"{self._task.name}-{size}-fp32.onnx")
-            for size in {item.size for item in measured}
+            kind: [(size, scheme) for size in sizes for scheme in names]
+            for kind, names in self._plan.schemes.items()
         }
 
     def _conversion(
@@ -329,13 +237,13 @@ def _load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
 def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options) -> _Plan:
     for scheme in options.schemes:
         supported_scheme(scheme)
-    known = {_size(h, w): (h, w) for h, w in task.resolutions}
+    known = {size_name(h, w): (h, w) for h, w in task.resolutions}
     for height, width in options.resolutions:
-        if _size(height, width) not in known:
+        if size_name(height, width) not in known:
             raise UsageError(
                 "unknown-resolution",
-                f"{task.name} has no resolution {_size(height, width)}.",
-                did_you_mean(_size(height, width), known),
+                f"{task.name} has no resolution {size_name(height, width)}.",
+                did_you_mean(size_name(height, width), known),
             )
     if options.runtime is not None and options.runtime not in FORMAT_OF:
         raise UsageError(
@@ -384,7 +292,3 @@ def _write(outcome: Outcome, building: Path) -> None:
 
     write_report(outcome, building / "report.html")
     DiskStorage().write(building / CONVERSION_NAME, encode(outcome.conversion))
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height}x{width}"

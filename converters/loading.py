@@ -18,6 +18,7 @@ from edge_sdk.suggest import did_you_mean
 MAX_LABELS = 100_000
 MAX_SIDE_PX = 8192
 DEFAULT_TOLERANCE = 0.1
+FULL_WIDTH = 1.0
 
 Kind = Literal["classification", "generic"]
 _NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
@@ -41,17 +42,23 @@ class LoadedTask:
     tolerance: float = DEFAULT_TOLERANCE
     """See :attr:`converters.task.GenericTask.tolerance`."""
 
+    width: float = FULL_WIDTH
+    """Share of the full network's channels that the module is built with."""
+    widths: tuple[float, ...] = (FULL_WIDTH,)
+    """What the task can build, the full width first."""
+
     @property
     def channels(self) -> int:
         """Channels of the input: 1 for gray, 3 for RGB."""
         return 1 if self.preprocess.color == "gray" else 3
 
 
-def load_task(ref: str) -> LoadedTask:
+def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
     """Load a user's model file.
 
     Args:
         ref: ``path.py:Class``.
+        width: one of the task's widths, which its module is to be built with.
 
     Raises:
         TaskError: one of the slugs on docs/errors/task.md.
@@ -80,6 +87,8 @@ def load_task(ref: str) -> LoadedTask:
         schemes=_schemes(task, path),
         kind=what,
         tolerance=_tolerance(task, path),
+        width=width,
+        widths=_widths(task, path),
     )
 
 
@@ -249,6 +258,21 @@ def _kind(task: Any, path: Path) -> Kind:
         f"kind is {_short(found)}.",
         'Write kind = "generic", or leave it out for classification.',
     )
+
+
+def _widths(task: Any, path: Path) -> tuple[float, ...]:
+    found = getattr(task, "widths", (FULL_WIDTH,))
+    good = isinstance(found, list | tuple) and all(
+        isinstance(width, int | float) and not isinstance(width, bool) and 0 < width <= 1
+        for width in found
+    )
+    if not good or not found or float(found[0]) != FULL_WIDTH or len(set(found)) != len(found):
+        raise _invalid(
+            path,
+            f"widths must be different shares of the full width, got {_short(found)}.",
+            "For example widths = (1.0, 0.75, 0.5), the full one first.",
+        )
+    return tuple(map(float, found))
 
 
 def _tolerance(task: Any, path: Path) -> float:

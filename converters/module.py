@@ -36,7 +36,7 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
         ConversionError: ``conversion.too-large``.
     """
     with user_code(task.path, "build()"):
-        module = task.task.build()
+        module = task.task.build() if task.width == 1.0 else task.task.build(width=task.width)
     if not isinstance(module, nn.Module):
         raise TaskError(
             "not-a-module",

@@ -20,6 +20,8 @@ class Latency:
     median_ms: float
     p95_ms: float
     runs: int
+    age_s: float = 0.0
+    """Since when, where the measurement is an earlier one of this kind of host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,10 +147,14 @@ OPTIONAL = (
     "loss",
     "epochs",
     "learning_rate",
+    "widths",
 )
 """``kind``: ``classification`` where absent; ``schemes``: names from :mod:`converters.schemes`;
 ``score(outputs, labels) -> float`` in place of top-1 accuracy, higher is better, 0..1;
-``tolerance``: see :class:`GenericTask`; the rest is for ``edge model train``."""
+``tolerance``: see :class:`GenericTask`;
+``widths``: shares of the full network's channels, the full 1.0 first, each of which
+``build(width=share)`` returns the module for, while ``build()`` returns the full one;
+the rest is for ``edge model train``."""
 
 
 def top1(outputs: Floats, labels: Integers) -> float:

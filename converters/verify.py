@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from converters.children import Job, run_jobs
+from converters.children import Job
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
 from converters.loading import LoadedTask
@@ -27,6 +27,13 @@ from edge_sdk.errors import ConversionError
 
 TIMED_S = 0.15
 """Time spent on measuring latency, per artifact and thread count."""
+
+
+class Run(Protocol):
+    """Runs jobs of :mod:`converters.verify_worker`; their answers in the same order."""
+
+    def __call__(self, jobs: Sequence[Job], *, parallel: int) -> list[dict[str, Any]]:
+        """At most ``parallel`` at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ def verify_all(
     folder: Path,
     scratch: Path,
     threads: dict[str, list[int]],
-    progress: Callable[[str], None],
+    run: Run,
 ) -> list[Measured]:
     """Run every artifact on every held-out sample.
 
@@ -63,7 +70,7 @@ def verify_all(
         folder: the conversion being built; golden vectors go to ``golden/`` in it.
         scratch: for samples and outputs.
         threads: thread counts to time, by format.
-        progress: told each artifact when it is done.
+        run: runs the jobs of :mod:`converters.verify_worker`, so many at a time.
 
     Raises:
         ConversionError: ``conversion.wrong-output``, ``conversion.native-crash`` and the others
@@ -73,11 +80,7 @@ def verify_all(
     for size, samples in reference.samples.items():
         np.save(scratch / f"{size}.npy", samples.inputs)
     jobs = [_job(item, scratch, threads[item["format"]]) for item in built]
-    answers = run_jobs(
-        jobs,
-        parallel=max(1, (os.cpu_count() or 1) // 2),
-        on_done=lambda job, result: progress(f"verified {job}"),
-    )
+    answers = run(jobs, parallel=max(1, (os.cpu_count() or 1) // 2))
     return [
         _measured(task, item, answer, reference, folder, scratch)
         for item, answer in zip(built, answers, strict=True)
@@ -95,7 +98,7 @@ def _job(item: dict[str, Any], scratch: Path, threads: list[int]) -> Job:
             "runtime": RUNTIME_OF[item["format"]],
             "threads": threads,
             "seconds": TIMED_S,
-            "exported": True,
+            "exported": item.get("exported", True),
             "samples": str(scratch / f"{item['height']}x{item['width']}.npy"),
             "outputs": str(scratch / f"{path.name}.outputs.npy"),
         },
