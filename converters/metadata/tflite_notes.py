@@ -38,8 +38,7 @@ _DAMAGED = (struct.error, IndexError, TypeError, ValueError, AttributeError, Key
 
 def write_tflite_notes(path: Path, notes: ModelNotes) -> None:
     """See :func:`converters.metadata.write_notes`."""
-    data = path.read_bytes()
-    model = data[: _archive_start(data)]
+    model = without_archive(path.read_bytes())
     try:
         written = _with_labels(with_metadata(model, NAME, _metadata(notes)), notes)
     except _DAMAGED as error:
@@ -89,14 +88,14 @@ def _buffer(data: bytes) -> bytes | None:
     return None
 
 
-def _archive_start(data: bytes) -> int:
-    """Where the appended archive begins; the length of the data when there is none."""
+def without_archive(data: bytes) -> bytes:
+    """A TFLite file without the ZIP archive that may be appended to it."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             starts = [entry.header_offset for entry in archive.infolist()]
-            return min([*starts, archive.start_dir])
+            return data[: min([*starts, archive.start_dir])]
     except (zipfile.BadZipFile, *_DAMAGED):
-        return len(data)
+        return data
 
 
 def _with_labels(model: bytes, notes: ModelNotes) -> bytes:

@@ -1,4 +1,4 @@
-"""Giving a TFLite file another metadata buffer without rewriting the rest of it.
+"""Giving a TFLite file other metadata or signatures without rewriting the rest of it.
 
 Offsets in a flatbuffer are relative and only point forward, so a new root table can be put *in
 front of* the old content: it refers to the old subgraphs, operators and buffers where they lie.
@@ -13,16 +13,14 @@ description of its binary format.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 ALIGNMENT = 64
 _SLOTS = 8
 """Fields of the schema's Model: version, operator_codes, subgraphs, description, buffers,
 metadata_buffer, metadata, signature_defs."""
-_BUFFERS, _METADATA = 4, 6
-_MOVED = (1, 2, 3, 5, 7)
-"""Fields that go on pointing at the old content."""
-_TABLE_BYTES = 4 + 4 * _SLOTS
+_BUFFERS, _METADATA, _SIGNATURES = 4, 6, 7
 
 
 class Writer:
@@ -72,35 +70,86 @@ def with_metadata(data: bytes, name: str, content: bytes) -> bytes:
     Raises:
         struct.error, IndexError, ValueError: the file is damaged.
     """
-    old = _Old(data)
-    writer = Writer()
-    root = writer.u32(0)
-    writer.data += data[4:8]
-    present = tuple(
-        slot for slot in range(_SLOTS) if slot in (_BUFFERS, _METADATA) or old.field(slot)
-    )
-    fields = writer.table(_SLOTS, present)
-    writer.point(root, fields[-1])
-    buffers = writer.u32(len(old.buffers) + 1)
-    writer.point(fields[_BUFFERS], buffers)
-    buffer_entries = [writer.u32(0) for _ in range(len(old.buffers) + 1)]
+    old, writer = _Old(data), Writer()
+    fields = _new_root(writer, old, data, (_BUFFERS, _METADATA))
     kept = [position for position, key in old.metadata if key != name.encode()]
-    entries = writer.u32(len(kept) + 1)
-    writer.point(fields[_METADATA], entries)
-    metadata_entries = [writer.u32(0) for _ in range(len(kept) + 1)]
+    buffer_entries = _vector(writer, fields[_BUFFERS], len(old.buffers) + 1)
+    metadata_entries = _vector(writer, fields[_METADATA], len(kept) + 1)
     _put_metadata(writer, metadata_entries[-1], name, len(old.buffers))
     _put_buffer(writer, buffer_entries[-1], content)
-    shift = writer.align(ALIGNMENT)
+    shift = _point_back(writer, old, fields, (_BUFFERS, _METADATA))
     for entry, position in zip(buffer_entries, old.buffers, strict=False):
         writer.point(entry, position + shift)
     for entry, position in zip(metadata_entries, kept, strict=False):
         writer.point(entry, position + shift)
-    for slot in _MOVED:
-        if slot in fields:
-            writer.point(fields[slot], old.target(slot) + shift)
+    return bytes(writer.data) + data
+
+
+def with_signature(
+    data: bytes, key: str, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]]
+) -> bytes:
+    """The file with exactly one signature, on its first subgraph; earlier ones go.
+
+    Args:
+        data: a whole TFLite flatbuffer, nothing appended to it.
+        key: ASCII name of the signature.
+        inputs: name and tensor index of each input.
+        outputs: of each output.
+
+    Raises:
+        struct.error, IndexError, ValueError: the file is damaged.
+    """
+    old, writer = _Old(data), Writer()
+    fields = _new_root(writer, old, data, (_SIGNATURES,))
+    (entry,) = _vector(writer, fields[_SIGNATURES], 1)
+    signature = writer.table(5, (0, 1, 2))
+    writer.point(entry, signature[-1])
+    for slot, maps in enumerate((inputs, outputs)):
+        entries = _vector(writer, signature[slot], len(maps))
+        for place, (name, index) in zip(entries, maps, strict=True):
+            tensor = writer.table(2, (0, 1))
+            writer.point(place, tensor[-1])
+            struct.pack_into("<I", writer.data, tensor[1], index)
+            _put_text(writer, tensor[0], name)
+    _put_text(writer, signature[2], key)
+    _point_back(writer, old, fields, (_SIGNATURES,))
+    return bytes(writer.data) + data
+
+
+def _new_root(writer: Writer, old: _Old, data: bytes, rewritten: tuple[int, ...]) -> dict[int, int]:
+    """The start of the file and its new root table."""
+    root = writer.u32(0)
+    writer.data += data[4:8]
+    present = tuple(slot for slot in range(_SLOTS) if slot in rewritten or old.field(slot))
+    fields = writer.table(_SLOTS, present)
+    writer.point(root, fields[-1])
     if 0 in fields:
         struct.pack_into("<I", writer.data, fields[0], old.version)
-    return bytes(writer.data) + data
+    return fields
+
+
+def _point_back(
+    writer: Writer, old: _Old, fields: dict[int, int], rewritten: tuple[int, ...]
+) -> int:
+    """End the new part: every other field of the root leads to the old content."""
+    shift = writer.align(ALIGNMENT)
+    for slot in range(1, _SLOTS):
+        if slot in fields and slot not in rewritten:
+            writer.point(fields[slot], old.target(slot) + shift)
+    return shift
+
+
+def _vector(writer: Writer, field: int, count: int) -> list[int]:
+    """A vector of offsets that ``field`` leads to; where each entry lies."""
+    writer.align(4)
+    writer.point(field, writer.u32(count))
+    return [writer.u32(0) for _ in range(count)]
+
+
+def _put_text(writer: Writer, field: int, text: str) -> None:
+    writer.align(4)
+    writer.point(field, writer.u32(len(text)))
+    writer.data += text.encode() + b"\0"
 
 
 def _put_metadata(writer: Writer, entry: int, name: str, buffer: int) -> None:
@@ -108,9 +157,7 @@ def _put_metadata(writer: Writer, entry: int, name: str, buffer: int) -> None:
     fields = writer.table(2, (0, 1))
     writer.point(entry, fields[-1])
     struct.pack_into("<I", writer.data, fields[1], buffer)
-    text = writer.u32(len(name))
-    writer.data += name.encode() + b"\0"
-    writer.point(fields[0], text)
+    _put_text(writer, fields[0], name)
 
 
 def _put_buffer(writer: Writer, entry: int, content: bytes) -> None:

@@ -56,7 +56,11 @@ def _headline(outcome: Outcome) -> dict[str, str]:
     """The three figures a reader wants first."""
     integer = [item for item in outcome.measured if "wi8" in item.scheme]
     baseline = baseline_bytes(outcome)
-    ratios = [item.size_bytes / baseline[item.format, item.size] for item in integer]
+    ratios = [
+        item.size_bytes / baseline[item.format, item.size]
+        for item in integer
+        if (item.format, item.size) in baseline
+    ]
     drops = [item.scheme_drop for item in integer]
     return {
         "accuracy": f"{outcome.conversion.task.reference_accuracy * 100:.2f} %",
@@ -68,11 +72,12 @@ def _headline(outcome: Outcome) -> dict[str, str]:
 
 def _artifact_row(item: Measured, baseline: dict[tuple[str, str], int]) -> dict[str, str]:
     timing = item.latency[min(item.latency)]
+    base = baseline.get((item.format, item.size))
     return {
         "file": item.path.name,
         "scheme": item.scheme,
         "kib": f"{item.size_bytes / 1024:.0f}",
-        "ratio": f"{item.size_bytes / baseline[item.format, item.size]:.2f}x",
+        "ratio": f"{item.size_bytes / base:.2f}x" if base else "–",
         "accuracy": f"{item.accuracy * 100:.2f}",
         "drop": f"{item.scheme_drop * 100:+.2f}",
         "agreement": f"{item.agreement * 100:.1f}",
