@@ -35,6 +35,20 @@ def save_checkpoint(graph: fx.GraphModule, path: Path) -> None:
     DiskStorage().write(path, buffer.getvalue())
 
 
+def require_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        TaskError: ``task.weights-missing``.
+    """
+    if not path.is_file():
+        raise TaskError(
+            "weights-missing",
+            f"There is no file {path}.",
+            "Give the file that edge model qat wrote.",
+        )
+
+
 def load_checkpoint(task: LoadedTask, path: Path) -> fx.GraphModule:
     """The frozen module of :func:`save_checkpoint`, rebuilt from the task.
 
@@ -44,12 +58,7 @@ def load_checkpoint(task: LoadedTask, path: Path) -> fx.GraphModule:
         TaskError: ``task.weights-missing``.
         ConversionError: ``conversion.qat-checkpoint``.
     """
-    if not path.is_file():
-        raise TaskError(
-            "weights-missing",
-            f"There is no file {path}.",
-            "Give the file that edge model qat wrote.",
-        )
+    require_checkpoint(path)
     graph = prepared(task, None)
     try:
         document: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from converters.convert import Options, Outcome, Step, convert
 from converters.data import evaluation_set
 from converters.loading import load_task
-from converters.qat.checkpoint import SCHEME, save_checkpoint
+from converters.qat.checkpoint import SCHEME, require_checkpoint, save_checkpoint
 from converters.qat.parity import Parity, compare_formats
 from converters.qat.train import DEFAULT_EPOCHS, QatTrained, Ranges, train_qat
 from converters.train import Epoch
@@ -66,7 +66,9 @@ def qat(
         load_profile(name)  # before hours of training, not after
     task = load_task(task_ref)
     trained: QatTrained | None = None
-    if checkpoint is None:
+    if checkpoint is not None:
+        require_checkpoint(checkpoint)
+    else:
         trained = train_qat(
             task,
             options.weights,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_qat import qat
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -23,6 +24,9 @@ INSTALL_HINT = "pip install 'edge-sdk[convert]'"
 @click.group(name="model", help="Train, convert, measure and inspect models.")
 def command() -> None:
     """The noun."""
+
+
+command.add_command(qat)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")
