@@ -16,6 +16,7 @@ from converters.calibrate.observe import Ranges, align, observe
 from converters.calibrate.onnx_run import onnx_run
 from converters.calibrate.states import check_states, state_groups
 from converters.layers import members
+from converters.onnx_ends import quantize_ends
 from converters.schemes import Scheme, supported_scheme
 from converters.settings import DEFAULTS, Settings
 from converters.usercode import first_line
@@ -70,7 +71,10 @@ def _quantized(
 ) -> onnx.ModelProto:
     if kind.mode == "static":
         ranges = onnx_ranges(source, calibration, settings)
-        return integer_io(_static(source, kind, ranges, target, settings))
+        model = _static(source, kind, ranges, target, settings)
+        if not settings.keep and settings.only is None:
+            quantize_ends(model, ranges, kind.io_dtype)
+        return integer_io(model)
     if kind.mode == "dynamic":
         return _dynamic(source, target, settings)
     chosen = None if settings.only is None else set(members(source, settings.only))

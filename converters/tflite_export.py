@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from converters.blame import Example, as_inputs, exporting
+from converters.blame import Example, as_inputs, exporting, refuse_operators
+from converters.inspect import inspect_model
 from converters.purity import flat_outputs
+from converters.tflite_tidy import tidy
 
 SIGNATURE = "serving_default"
 INPUT = "args_0"
@@ -50,6 +52,8 @@ def export_tflite(module: nn.Module, example: Example, path: Path) -> None:
         litert_torch.convert(layer, sample).export(str(path))
 
     exporting("TFLite", module, inputs, export)
+    tidy(path)
+    refuse_operators("TFLite", module, inputs, inspect_model(path).ops)
 
 
 class Flat(nn.Module):

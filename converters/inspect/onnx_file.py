@@ -21,6 +21,9 @@ _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "MatMulIn
     "QLinearConv",
     "QLinearMatMul",
     "QGemm",
+    "GRU",
+    "LSTM",
+    "RNN",
 }
 _TRANSPARENT = {"Cast", "DequantizeLinear", "Transpose", "Reshape", "Identity", "Flatten"}
 _WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
