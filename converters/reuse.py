@@ -9,6 +9,7 @@ host, is measured again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -128,12 +129,17 @@ class Reuse:
         tools = tool_versions() | {"converters": own_code()}
         return key_of(what, version, tools=tools, inputs=inputs, options=options)
 
-    def _get(self, key: str, targets: Mapping[str, Path] | None = None) -> Hit | None:
+    def _get(
+        self,
+        key: str,
+        targets: Mapping[str, Path] | None = None,
+        max_age_s: float = math.inf,
+    ) -> Hit | None:
         hit = self._cache.get(key, targets) if self._cache is not None else None
-        if hit is None:
+        if hit is None or hit.age_s > max_age_s:
             self.run += 1
-        else:
-            self.taken += 1
+            return None
+        self.taken += 1
         return hit
 
     def _put(self, key: str, what: str, answer: Any, files: Mapping[str, Path]) -> None:
@@ -205,8 +211,8 @@ class _AnswerPlan:
         self._answer: dict[str, Any] | None = hit.answer if hit else None
         self._latency: dict[str, dict[str, Any]] = {}
         for threads in job.request["threads"]:
-            timed = reuse._get(self._latency_key(threads))
-            if timed is not None and timed.age_s <= MAX_LATENCY_AGE_S:
+            timed = reuse._get(self._latency_key(threads), max_age_s=MAX_LATENCY_AGE_S)
+            if timed is not None:
                 self._latency[str(threads)] = timed.answer | {"age_s": timed.age_s}
         self.missing = [n for n in job.request["threads"] if str(n) not in self._latency]
         if self._answer is None:

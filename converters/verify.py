@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from converters.children import Job
+from converters.children import Job, run_jobs
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
 from converters.loading import LoadedTask
@@ -55,7 +55,8 @@ def verify_all(
     folder: Path,
     scratch: Path,
     threads: dict[str, list[int]],
-    run: Run,
+    run: Run | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
     """Run every artifact on every held-out sample.
 
@@ -70,7 +71,9 @@ def verify_all(
         folder: the conversion being built; golden vectors go to ``golden/`` in it.
         scratch: for samples and outputs.
         threads: thread counts to time, by format.
-        run: runs the jobs of :mod:`converters.verify_worker`, so many at a time.
+        run: runs the jobs of :mod:`converters.verify_worker`, perhaps through a cache;
+            :func:`run_jobs` when None.
+        progress: told each artifact when it is done, where ``run`` is None.
 
     Raises:
         ConversionError: ``conversion.wrong-output``, ``conversion.native-crash`` and the others
@@ -80,7 +83,13 @@ def verify_all(
     for size, samples in reference.samples.items():
         np.save(scratch / f"{size}.npy", samples.inputs)
     jobs = [_job(item, scratch, threads[item["format"]]) for item in built]
-    answers = run(jobs, parallel=max(1, (os.cpu_count() or 1) // 2))
+    parallel = max(1, (os.cpu_count() or 1) // 2)
+    if run is not None:
+        answers = run(jobs, parallel=parallel)
+    else:
+        answers = run_jobs(
+            jobs, parallel=parallel, on_done=lambda job, result: progress(f"verified {job}")
+        )
     return [
         _measured(task, item, answer, reference, folder, scratch)
         for item, answer in zip(built, answers, strict=True)
