@@ -14,12 +14,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from converters.blame_layers import check_gate_and_blame
 from converters.children import Job, run_jobs
 from converters.convert import Outcome
 from converters.costs import LayerSize, layer_sizes, total_macs
 from converters.data import Samples
 from converters.folder import artifact_of, file_table, tool_versions, write_folder
-from converters.gate import DEFAULT_MAX_DROP, check_gate
+from converters.gate import DEFAULT_MAX_DROP
+from converters.importing.profiles import fitting_profiles
 from converters.importing.samples import Given, noise, read_samples
 from converters.importing.subject import Described, packed, subject_of
 from converters.importing.tflite_costs import tflite_layer_sizes
@@ -30,13 +32,13 @@ from converters.metadata import ModelNotes, annotate
 from converters.publish import Publisher
 from converters.results import RUNTIME_OF, Measured
 from converters.schemes import DEFAULT, in_order, parse_scheme, supported_scheme
+from converters.task import Floats
 from converters.verify import Reference, verify_all
-from device_profiles.loader import load_profile
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.contracts.profile import DeviceProfile
-from edge_sdk.errors import ConversionError, EdgeError, GateError, ProfileError, UsageError
+from edge_sdk.errors import ConversionError, EdgeError, GateError
 
 EXAMINE_TIMEOUT_S = 120.0
 QUANTIZE_TIMEOUT_S = 900.0
@@ -156,7 +158,7 @@ class _Run:
             threads={subject.format: sorted(threads)},
             run=self._verified,
         )
-        kept = self._gated(measured, reference.accuracy[reference.full])
+        kept = self._gated(measured, {size: s.inputs for size, s in reference.samples.items()})
         sizes = {reference.full: _sizes(subject)}
         ladders = {
             name: build_ladder(profile, kept, sizes, runtime=RUNTIME_OF[subject.format])
@@ -329,15 +331,16 @@ class _Run:
             on_done=lambda job, result: self._progress(f"verified {job}"),
         )
 
-    def _gated(self, measured: Sequence[Measured], reference_accuracy: float) -> list[Measured]:
+    def _gated(self, measured: Sequence[Measured], samples: dict[str, Floats]) -> list[Measured]:
         """Artifacts that pass the gate; one that was asked for by name must."""
         kept = []
         for item in measured:
             try:
-                check_gate(
-                    [item],
+                check_gate_and_blame(
+                    [other for other in measured if other.scheme in ("fp32", item.scheme)],
+                    samples,
                     max_drop=self._options.max_drop,
-                    reference_accuracy=reference_accuracy,
+                    exported=False,
                 )
             except GateError as error:
                 if item.scheme in self._options.schemes:
@@ -382,32 +385,6 @@ class _Run:
             files=file_table(measured, self._building),
             provenance=origin,
         )
-
-
-def fitting_profiles(names: Sequence[str], kind: str) -> dict[str, DeviceProfile]:
-    """The named profiles, all of which must run the format.
-
-    Raises:
-        ProfileError: ``profile.unknown``, ``profile.runtime-unsupported``.
-        UsageError: ``usage.no-profile``.
-    """
-    if not names:
-        raise UsageError(
-            "no-profile", "No device profile was named.", "Add --profile; see: edge profile list"
-        )
-    profiles = {profile.id: profile for profile in map(load_profile, names)}
-    for profile in profiles.values():
-        choose_runtime(profile, [RUNTIME_OF[kind]])
-    return profiles
-
-
-def runs_format(name: str, kind: str) -> bool:
-    """Whether a profile runs a format at all."""
-    try:
-        fitting_profiles([name], kind)
-    except ProfileError:
-        return False
-    return True
 
 
 def _sizes(subject: _Subject) -> list[LayerSize]:

@@ -75,7 +75,7 @@ def import_file(out: Output, /, file: Path, profiles: tuple[str, ...], **options
 
 def _default_profiles(file: Path) -> list[str]:
     """The usual profiles, as far as they run the file's format."""
-    from converters.importing.run import runs_format
+    from converters.importing.profiles import runs_format
     from converters.inspect.model import format_of
     from edge_sdk.cli.model import DEFAULT_PROFILES
 
