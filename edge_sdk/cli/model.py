@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_import import import_file
+from edge_sdk.cli.model_layers import layers
+from edge_sdk.cli.model_lint import lint
 from edge_sdk.cli.model_qat import qat
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
@@ -26,6 +29,9 @@ def command() -> None:
     """The noun."""
 
 
+command.add_command(import_file)
+command.add_command(lint)
+command.add_command(layers)
 command.add_command(qat)
 
 
