@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converters.gate import check_gate
 from converters.layer_noise import LayerNoise, layer_noise
-from converters.results import Measured
+from converters.results import Measured, Sensitivity
 from converters.task import Floats
 from edge_sdk.errors import EdgeError, GateError
 
@@ -18,6 +18,7 @@ def check_gate_and_blame(
     measured: Sequence[Measured],
     samples: dict[str, Floats],
     *,
+    sensitivities: Sequence[Sensitivity] = (),
     max_drop: float,
     min_accuracy: float = 0.0,
     reference_accuracy: float = 1.0,
@@ -28,6 +29,7 @@ def check_gate_and_blame(
     Args:
         measured: verified artifacts.
         samples: packed samples by resolution.
+        sensitivities: layers scored while a rescue was tried.
         max_drop: see :func:`~converters.gate.check_gate`.
         min_accuracy: likewise.
         reference_accuracy: likewise.
@@ -39,6 +41,7 @@ def check_gate_and_blame(
     try:
         check_gate(
             measured,
+            sensitivities=sensitivities,
             max_drop=max_drop,
             min_accuracy=min_accuracy,
             reference_accuracy=reference_accuracy,

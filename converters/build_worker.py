@@ -14,6 +14,7 @@ import numpy as np
 from converters.children import child_main
 from converters.inspect import check_claim, inspect_model
 from converters.schemes import parse_scheme
+from converters.settings import DEFAULTS, Settings
 from converters.wiring import named_feeds
 
 
@@ -26,7 +27,7 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
             (of the module, 1.0 when absent), ``folder`` (where the artifacts go; a float export
             that lies there already is used), ``qat`` (a checkpoint of :mod:`converters.qat`, or
             None), ``calibration`` (an ``.npz`` with one array per resolution, named ``HxW``),
-            ``threads``.
+            ``threads``, ``settings`` (:meth:`converters.settings.Settings.as_dict`).
         step: told what is being built.
 
     Returns:
@@ -46,6 +47,7 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
         from converters.qat.checkpoint import trained_quantizer
 
         quantize = trained_quantizer(task, request, quantize)
+    settings = Settings.of(request["settings"]) if "settings" in request else DEFAULTS
     built = []
     with np.load(request["calibration"]) as samples:
         for height, width in request["resolutions"]:
@@ -63,7 +65,7 @@ def build(request: dict[str, Any], step: Callable[[str], None]) -> list[dict[str
                 target = _path(request, size, scheme)
                 if scheme != "fp32":
                     step(f"{scheme} {size}")
-                    quantize(source, scheme, calibration, target)
+                    quantize(source, scheme, calibration, target, settings)
                 check_claim(inspect_model(target), parse_scheme(scheme), target)
                 built.append(
                     {"path": str(target), "scheme": scheme, "height": height, "width": width}

@@ -8,19 +8,23 @@ import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from converters.blame_layers import check_gate_and_blame
 from converters.cache import Cache
 from converters.costs import total_macs
-from converters.gate import DEFAULT_MAX_DROP, check_gate
+from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
 from converters.metadata import annotate
 from converters.publish import CONVERSION_NAME, Publisher
-from converters.results import FORMAT_OF, RUNTIME_OF, Measured
-from converters.schemes import DEFAULT, in_order, supported_scheme
+from converters.rescue import Policy, When
+from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitivity, warnings_about
+from converters.schemes import DEFAULT, builds, canonical, in_order, supported_scheme
+from converters.settings import DEFAULTS, Settings
 from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
 from edge_sdk import __version__
@@ -49,6 +53,11 @@ class Options:
     weights: Path | None = None
     qat: Path | None = None
     """Checkpoint of :mod:`converters.qat` that ``static_wi8_ai8`` is written from."""
+    settings: Settings = DEFAULTS
+    """Calibration method and granularity."""
+    repair: When = "auto"
+    mixed: bool = True
+    """Keep layers in float32 where an integer artifact would miss the gate."""
     max_drop: float = DEFAULT_MAX_DROP
     min_accuracy: float = 0.0
     force: bool = False
@@ -69,6 +78,9 @@ class Outcome:
     profiles: dict[str, DeviceProfile]
     passes: tuple[int, int] = (0, 0)
     """How many passes came from the cache, and how many ran."""
+    repairs: tuple[Repair, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def convert(
@@ -99,7 +111,7 @@ def convert(
             then, and an earlier folder at ``out`` is untouched.
     """
     options = options or Options()
-    loaded_profiles = _load_profiles(profiles)
+    loaded_profiles = load_profiles(profiles)
     progress("load the task")
     task = load_task(task_ref)
     plan = _plan(task, loaded_profiles, options)
@@ -107,7 +119,7 @@ def convert(
     with publisher.building() as building, tempfile.TemporaryDirectory() as scratch:
         bench = Workbench(
             task,
-            Sources(options.weights, options.qat),
+            Sources(options.weights, options.qat, _settings(task, options.settings)),
             building=building,
             scratch=Path(scratch),
             cache=cache,
@@ -115,7 +127,7 @@ def convert(
         )
         outcome = _Run(task, plan, options, bench, building).run(out, progress)
         progress("write the report")
-        _write(outcome, building)
+        write_outcome(outcome, building)
     return outcome
 
 
@@ -148,11 +160,17 @@ class _Run:
         progress("run PyTorch for reference")
         reference = self._bench.reference(evaluation)
         built = self._bench.build(self._wanted())
-        annotate(self._task, built, provenance(self._task, self._options.weights))
+        self._annotate(built)
         measured = self._bench.verify(built, reference, self._plan.threads)
         full = reference.accuracy[size_name(*self._task.resolutions[0])]
-        check_gate(
+        rescued = self._bench.rescue(
+            measured, reference, self._plan.threads, self._policy(), self._annotate
+        )
+        measured = rescued.measured
+        check_gate_and_blame(
             measured,
+            {size: samples.inputs for size, samples in reference.samples.items()},
+            sensitivities=rescued.sensitivities,
             max_drop=self._options.max_drop,
             min_accuracy=self._options.min_accuracy,
             reference_accuracy=full,
@@ -171,6 +189,21 @@ class _Run:
             macs={size: total_macs(layers) for size, layers in sizes.items()},
             profiles=self._plan.profiles,
             passes=self._bench.passes,
+            repairs=rescued.repairs,
+            sensitivities=rescued.sensitivities,
+            warnings=warnings_about(measured),
+        )
+
+    def _annotate(self, built: list[dict[str, Any]]) -> None:
+        annotate(self._task, built, provenance(self._task, self._options.weights))
+
+    def _policy(self) -> Policy:
+        options = self._options
+        return Policy(
+            max_drop=options.max_drop,
+            repair=options.repair,
+            mixed=options.mixed,
+            trained=options.qat is not None,
         )
 
     def _wanted(self) -> Wanted:
@@ -200,7 +233,7 @@ class _Run:
                 reference_accuracy=accuracy,
                 output_tolerance=self._task.tolerance if self._task.kind == "generic" else 0.0,
             ),
-            artifacts={item.digest: _artifact(item) for item in measured},
+            artifacts={item.digest: artifact_of(item) for item in measured},
             ladders={name: ladder.points for name, ladder in ladders.items()},
             files=files,
             provenance=provenance(self._task, self._options.weights),
@@ -225,7 +258,13 @@ def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
     return found
 
 
-def _load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
+def load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
+    """The profiles by id.
+
+    Raises:
+        UsageError: ``usage.no-profile``.
+        ProfileError: as :func:`device_profiles.loader.load_profile`.
+    """
     if not names:
         raise UsageError(
             "no-profile", "No device profile was named.", "Add --profile; see: edge profile list"
@@ -235,8 +274,9 @@ def _load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
 
 
 def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options) -> _Plan:
-    for scheme in options.schemes:
-        supported_scheme(scheme)
+    asked = {canonical(name) for name in options.schemes or task.schemes}
+    for scheme in sorted(asked):
+        supported_scheme(scheme, options.formats[0] if len(options.formats) == 1 else "")
     known = {size_name(h, w): (h, w) for h, w in task.resolutions}
     for height, width in options.resolutions:
         if size_name(height, width) not in known:
@@ -261,7 +301,8 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
     for kind in options.formats:
         users = [name for name, found in supports.items() if found.name == RUNTIME_OF[kind]]
         wanted = {scheme for name in users for scheme in supports[name].schemes} | set(DEFAULT)
-        schemes[kind] = tuple(in_order(set(options.schemes) or set(task.schemes) or wanted))
+        names = in_order(asked or wanted)
+        schemes[kind] = tuple(name for name in names if builds(name, kind))
         counts = {host_threads(profiles[name].default_threads) for name in users}
         threads[kind] = sorted({1} | counts)
     return _Plan(
@@ -272,7 +313,14 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
     )
 
 
-def _artifact(item: Measured) -> Artifact:
+def _settings(task: LoadedTask, settings: Settings) -> Settings:
+    """With the streaming states that the task declares (``states``: pairs input, output)."""
+    states = tuple((int(a), int(b)) for a, b in getattr(task.task, "states", ()))
+    return replace(settings, states=settings.states or states)
+
+
+def artifact_of(item: Measured) -> Artifact:
+    """What a manifest says of a verified artifact."""
     return Artifact(
         digest=item.digest,
         format=item.format,
@@ -287,7 +335,8 @@ def _artifact(item: Measured) -> Artifact:
     )
 
 
-def _write(outcome: Outcome, building: Path) -> None:
+def write_outcome(outcome: Outcome, building: Path) -> None:
+    """Write the report and, last, ``conversion.json``."""
     from converters.report import write_report
 
     write_report(outcome, building / "report.html")

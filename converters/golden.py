@@ -76,5 +76,6 @@ def tolerances(
     if scales:
         return {runtime: steps * max(scales) for runtime, steps in _STEPS[kind].items()}
     largest = max(1.0, float(np.abs(outputs).max(initial=0.0)))
-    share = _DYNAMIC_SHARE if scheme.mode == "dynamic" else _FLOAT_SHARE
+    stepped = scheme.mode == "dynamic" or scheme.mixed
+    share = _DYNAMIC_SHARE if stepped else _FLOAT_SHARE
     return dict.fromkeys(_STEPS[kind], share * largest)

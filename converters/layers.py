@@ -24,6 +24,7 @@ _TFLITE_WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOS
     "BATCH_MATMUL"
 }
 _TFLITE_ALONE = {"SOFTMAX", "HARD_SWISH", "LOGISTIC", "TANH", "GELU"}
+_DENSE = ("CONV", "GEMM", "MATMUL", "FULLY_CONNECTED", "DEPTHWISE", "TRANSPOSE_CONV")
 _SEGMENT = re.compile(r"^(?:[\w.]*\.)?(?P<kind>[A-Z]\w*?)_(?P<name>\w+)$")
 
 
@@ -82,6 +83,24 @@ def tflite_layers(path: Path) -> list[GraphLayer]:
 def layers_of(path: Path) -> list[GraphLayer]:
     """The layers of a float model file, by its suffix."""
     return onnx_layers(path) if path.suffix == ".onnx" else tflite_layers(path)
+
+
+def default_keep(path: Path) -> tuple[str, ...]:
+    """Layers that mixed precision keeps when nothing was measured: those known to need it.
+
+    Normalisations and softmax, and the first and last layer with weights, which see the raw input
+    and decide the output.
+    """
+    layers = layers_of(path)
+    weighted = [layer for layer in layers if layer.op.upper().startswith(_DENSE)]
+    ends = [weighted[0].name, weighted[-1].name] if len(weighted) > 2 else []
+    delicate = [layer.name for layer in layers if _delicate(layer)]
+    return tuple(dict.fromkeys([*delicate, *ends]))
+
+
+def _delicate(layer: GraphLayer) -> bool:
+    kinds = {layer.op.upper(), *(member.upper() for member in layer.members)}
+    return any("SOFTMAX" in kind or "NORM" in kind.rsplit("/", 1)[-1] for kind in kinds)
 
 
 def members(path: Path, names: tuple[str, ...]) -> list[str]:

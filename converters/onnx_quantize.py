@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from converters.calibrate.feeds import Samples, file_feeds
 from converters.calibrate.observe import Ranges, align, observe
 from converters.calibrate.onnx_run import onnx_run
 from converters.calibrate.states import check_states, state_groups
-from converters.layers import members
+from converters.layers import default_keep, members
 from converters.onnx_ends import quantize_ends
 from converters.schemes import Scheme, supported_scheme
 from converters.settings import DEFAULTS, Settings
@@ -30,6 +31,7 @@ def quantize_onnx(
     calibration: Samples,
     target: Path,
     settings: Settings = DEFAULTS,
+    ranges: Ranges | None = None,
 ) -> None:
     """Write ``source`` under another scheme.
 
@@ -45,14 +47,17 @@ def quantize_onnx(
         calibration: packed samples or samples by input name; used by static schemes.
         target: written whole.
         settings: calibration method, granularity and exceptions.
+        ranges: of activations where they are known already, instead of calibrating.
 
     Raises:
         ConversionError: ``conversion.quantize-failed``, ``conversion.scheme-unsupported``.
         TaskError: ``task.bad-calibration``.
     """
     kind = supported_scheme(scheme, "onnx")
+    if kind.mixed and kind.mode == "static" and not settings.keep:
+        settings = replace(settings, keep=default_keep(source))
     try:
-        model = _quantized(source, kind, calibration, target, settings)
+        model = _quantized(source, kind, calibration, target, settings, ranges)
         onnx.checker.check_model(model)
         onnx.save(model, str(target))
         check_states(target, settings.states)
@@ -67,10 +72,16 @@ def quantize_onnx(
 
 
 def _quantized(
-    source: Path, kind: Scheme, calibration: Samples, target: Path, settings: Settings
+    source: Path,
+    kind: Scheme,
+    calibration: Samples,
+    target: Path,
+    settings: Settings,
+    ranges: Ranges | None,
 ) -> onnx.ModelProto:
     if kind.mode == "static":
-        ranges = onnx_ranges(source, calibration, settings)
+        if ranges is None:
+            ranges = onnx_ranges(source, calibration, settings)
         model = _static(source, kind, ranges, target, settings)
         if not settings.keep and settings.only is None:
             quantize_ends(model, ranges, kind.io_dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from converters.calibrate.feeds import Samples, file_feeds
 from converters.calibrate.observe import Ranges, align, observe
 from converters.calibrate.states import check_states, state_groups
 from converters.calibrate.tflite_run import tflite_run
-from converters.layers import members
+from converters.layers import default_keep, members
 from converters.schemes import Scheme, supported_scheme
 from converters.settings import DEFAULTS, Settings
 from converters.tflite_export import SIGNATURE
@@ -27,6 +28,7 @@ def quantize_tflite(
     calibration: Samples,
     target: Path,
     settings: Settings = DEFAULTS,
+    ranges: Ranges | None = None,
 ) -> None:
     """Write ``source`` under another scheme.
 
@@ -40,14 +42,17 @@ def quantize_tflite(
             schemes.
         target: written whole.
         settings: calibration method, granularity and exceptions.
+        ranges: of activations where they are known already, instead of calibrating.
 
     Raises:
         ConversionError: ``conversion.quantize-failed``, ``conversion.scheme-unsupported``.
         TaskError: ``task.bad-calibration``.
     """
     kind = supported_scheme(scheme, "tflite")
+    if kind.mixed and kind.mode == "static" and not settings.keep:
+        settings = replace(settings, keep=default_keep(source))
     try:
-        data = _quantized(source, kind, calibration, settings)
+        data = _quantized(source, kind, calibration, settings, ranges)
     except EdgeError:
         raise
     except Exception as error:
@@ -71,21 +76,23 @@ def tflite_ranges(source: Path, calibration: Samples, settings: Settings) -> Ran
     return align(ranges, state_groups(source, settings.states))
 
 
-def _quantized(source: Path, kind: Scheme, calibration: Samples, settings: Settings) -> bytes:
+def _quantized(
+    source: Path, kind: Scheme, calibration: Samples, settings: Settings, ranges: Ranges | None
+) -> bytes:
     from ai_edge_quantizer import quantizer
 
     work = quantizer.Quantizer(str(source))
     _add_rules(work, source, kind, settings)
-    ranges = None
+    table = None
     if kind.mode == "static":
-        ranges = _known_ranges(work, source, calibration, settings)
-    result = work.quantize(ranges, enable_progress_report=False)
+        if ranges is None:
+            ranges = tflite_ranges(source, calibration, settings)
+        table = _range_table(work, source, calibration, ranges)
+    result = work.quantize(table, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _known_ranges(
-    work: Any, source: Path, calibration: Samples, settings: Settings
-) -> dict[str, Any]:
+def _range_table(work: Any, source: Path, calibration: Samples, ranges: Ranges) -> dict[str, Any]:
     """The quantizer's own table of ranges, with ours in it.
 
     One sample tells which tensors the table holds (constants among them) and in what shape.
@@ -93,7 +100,6 @@ def _known_ranges(
     from ai_edge_quantizer import calibrator
     from ai_edge_quantizer.utils import qsv_utils
 
-    ranges = tflite_ranges(source, calibration, settings)
     observer = calibrator.Calibrator(
         str(source), num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from converters.data import Samples, calibration_set, evaluation_set
 from converters.keys import module_digest
 from converters.loading import LoadedTask
 from converters.measure import accuracy_of
+from converters.rescue import Policy, Rescued, rescue
 from converters.results import Measured
 from converters.reuse import Reuse
+from converters.settings import DEFAULTS, Settings
 from converters.task import Floats
 from converters.verify import Reference, verify_all
 from edge_sdk.errors import TaskError
@@ -35,6 +38,7 @@ class Sources:
 
     weights: Path | None = None
     qat: Path | None = None
+    settings: Settings = DEFAULTS
 
 
 class Workbench:
@@ -129,6 +133,24 @@ class Workbench:
             accuracy[size] = accuracy_of(self.task, outputs[size], outputs[size], found.labels)
         return Reference(dict(samples), outputs, accuracy, size_name(*self.task.resolutions[0]))
 
+    def graphs(self, sizes: Sequence[str]) -> None:
+        """The float ONNX files alone, into the scratch folder, for :meth:`layers`.
+
+        Raises:
+            EdgeError: as the child raised it.
+        """
+        missing = [(size, "fp32") for size in sizes if not self._graph(size).is_file()]
+        if missing:
+            job = self._job("onnx", self._scratch, missing, name=f"cost graphs of {self.name}")
+            self._reuse.builds([job], self._calibration, parallel=1)
+
+    def graph_bytes(self, size: str) -> int:
+        """Of the float ONNX file."""
+        return self._graph(size).stat().st_size
+
+    def _graph(self, size: str) -> Path:
+        return self._scratch / f"{self.name}-{size}-fp32.onnx"
+
     def build(self, wanted: Wanted) -> list[dict[str, Any]]:
         """Export and quantize, each format in a process of its own.
 
@@ -143,9 +165,12 @@ class Workbench:
         sizes = list(dict.fromkeys(size for pairs in wanted.values() for size, _ in pairs))
         jobs = [self._job(kind, artifacts, pairs) for kind, pairs in wanted.items() if pairs]
         kinds = [kind for kind, pairs in wanted.items() if pairs]
-        floats = [(size, "fp32") for size in sizes]
+        floats = [(size, "fp32") for size in sizes if not self._graph(size).is_file()]
         if not set(floats) <= set(wanted.get("onnx", ())):
             jobs.append(self._job("onnx", self._scratch, floats, name="the cost graph"))
+        for size in sizes:  # spares another export
+            if wanted.get("onnx") and self._graph(size).is_file():
+                shutil.copyfile(self._graph(size), artifacts / self._graph(size).name)
         results = self._reuse.builds(
             jobs, self._calibration, parallel=min(len(jobs), os.cpu_count() or 1)
         )
@@ -170,6 +195,39 @@ class Workbench:
             scratch=self._scratch,
             threads=threads,
             run=self._reuse.answers,
+        )
+
+    def rescue(
+        self,
+        measured: Sequence[Measured],
+        reference: Reference,
+        threads: dict[str, list[int]],
+        policy: Policy,
+        annotate: Callable[[list[dict[str, Any]]], None],
+    ) -> Rescued:
+        """Repair artifacts that miss the gate, or mix their precision; see :func:`rescue`.
+
+        Args:
+            measured: all verified artifacts.
+            reference: PyTorch's answers.
+            threads: thread counts to time, by format.
+            policy: what may be tried.
+            annotate: writes into built files what they say about themselves.
+        """
+
+        def verify(built: list[dict[str, Any]]) -> list[Measured]:
+            annotate(built)
+            return self.verify(built, reference, threads) if built else []
+
+        artifacts = self._building / "artifacts"
+        return rescue(
+            measured,
+            reference,
+            policy,
+            job=lambda item: self._job(item.format, artifacts, [(item.size, item.scheme)]),
+            verify=verify,
+            scratch=self._scratch,
+            say=self._progress,
         )
 
     def layers(self, sizes: Sequence[str]) -> dict[str, list[LayerSize]]:
@@ -209,6 +267,7 @@ class Workbench:
                 "folder": str(folder),
                 "calibration": str(self._scratch / "calibration.npz"),
                 "threads": 1,
+                "settings": self._sources.settings.as_dict(),
             },
             folder=self._scratch,
             threads=1,
