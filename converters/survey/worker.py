@@ -41,12 +41,16 @@ def go(request: dict[str, Any], step: Callable[[str], None]) -> int:
             continue
         step(name)
         count += len(cells)
+        for cell in cells:
+            cell.mark.touch()
         try:
             work = _Work(request, name, ref)
         except EdgeError as error:
             for cell in cells:
                 cell.refuse(error)
             continue
+        for cell in cells:
+            cell.mark.unlink()
         for cell in cells:
             cell.fill(work)
     return count
@@ -58,16 +62,19 @@ class _Slot:
     def __init__(self, request: dict[str, Any], task: str, scheme: str) -> None:
         self.blank = Cell(task, request["format"], scheme)
         self.path = Path(request["folder"]) / f"{task}.{request['format']}.{scheme}.json"
+        self.mark = self.path.with_suffix(".begun")
+        """Tells the parent what was in hand at a crash."""
 
     def fill(self, work: _Work) -> None:
-        """Build and verify; the mark beside it tells the parent what was in hand at a crash."""
-        mark = self.path.with_suffix(".begun")
-        mark.touch()
+        """Build and verify."""
+        if self.path.exists():
+            return
+        self.mark.touch()
         try:
             self._write(work.cell(self.blank))
         except EdgeError as error:
             self.refuse(error)
-        mark.unlink()
+        self.mark.unlink(missing_ok=True)
 
     def refuse(self, error: EdgeError) -> None:
         """Record why there is no such file."""
@@ -75,6 +82,7 @@ class _Slot:
 
     def _write(self, cell: Cell) -> None:
         self.path.write_text(json.dumps(cell.as_dict()))
+        self.mark.unlink(missing_ok=True)
 
 
 class _Work:
