@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_distill import distill
 from edge_sdk.cli.model_import import import_file
 from edge_sdk.cli.model_layers import layers
 from edge_sdk.cli.model_lint import lint
@@ -33,6 +34,7 @@ command.add_command(import_file)
 command.add_command(lint)
 command.add_command(layers)
 command.add_command(qat)
+command.add_command(distill)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")
