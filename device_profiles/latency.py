@@ -125,6 +125,16 @@ def is_coarse(row: CostRow) -> bool:
     return row.error_percent > COARSE_PERCENT
 
 
+def profile_mape_percent(profile: DeviceProfile) -> float | None:
+    """Leave-one-out error over all rows, each network counting once; None when uncalibrated.
+
+    Rows derived from another one (fp32 from fp16) repeat its error and count once.
+    """
+    rows = {(r.runtime, r.threads, r.models, r.error_percent): r for r in profile.cost}.values()
+    models = sum(row.models for row in rows)
+    return sum(row.error_percent * row.models for row in rows) / models if models else None
+
+
 def uncalibrated(profile: DeviceProfile, *, runtime: str, scheme: str, threads: int) -> str:
     """Why there is no prediction, for a person."""
     wanted = precision_of(scheme)

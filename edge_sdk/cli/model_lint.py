@@ -88,7 +88,7 @@ def _has_constraints(profile: DeviceProfile, runtime: str | None) -> None:
             f"{profile.id} has no operator list{wanted} ({units}): none is public.",
             f"Known: {', '.join(known)}."
             if known
-            else "Add [[accelerators.constraints]] to a copy of the profile, from the vendor's manual.",
+            else "Add [[accelerators.constraints]] to a copy of it, from the vendor's manual.",
         )
 
 
