@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edge_sdk.contracts.operating_point import LatencyBand
+from edge_sdk.contracts.operating_point import LatencyBand, RuntimeName
 
 Kind = Literal["limit", "latency", "memory", "accuracy", "dominated"]
 Risk = Literal["none", "high", "mid", "unknown"]
@@ -28,7 +28,7 @@ class Point:
     size: str
     """Resolution, ``32x32``."""
     scheme: str
-    runtime: str
+    runtime: RuntimeName
     threads: int
 
     @property
