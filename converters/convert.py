@@ -16,6 +16,7 @@ from typing import Any
 from converters.blame_layers import check_gate_and_blame
 from converters.cache import Cache
 from converters.costs import total_macs
+from converters.fold import with_folding
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
@@ -61,6 +62,8 @@ class Options:
     max_drop: float = DEFAULT_MAX_DROP
     min_accuracy: float = 0.0
     force: bool = False
+    fold_preprocess: bool = False
+    """Let the file take pixels: normalisation becomes part of the graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ def convert(
     loaded_profiles = load_profiles(profiles)
     progress("load the task")
     task = load_task(task_ref)
+    if options.fold_preprocess:
+        task = with_folding(task)
     plan = _plan(task, loaded_profiles, options)
     publisher = Publisher(out.absolute(), force=options.force)
     with publisher.building() as building, tempfile.TemporaryDirectory() as scratch:

@@ -20,6 +20,9 @@ MAX_SIDE_PX = 8192
 DEFAULT_TOLERANCE = 0.1
 FULL_WIDTH = 1.0
 
+MARK = "#pixels"
+"""At the end of a reference: the task with its normalisation folded in (:mod:`converters.fold`)."""
+
 Kind = Literal["classification", "generic"]
 _NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
 
@@ -46,6 +49,8 @@ class LoadedTask:
     """Share of the full network's channels that the module is built with."""
     widths: tuple[float, ...] = (FULL_WIDTH,)
     """What the task can build, the full width first."""
+    folded: Preprocess | None = None
+    """Normalisation that the module is to do itself, see :mod:`converters.fold`."""
 
     @property
     def channels(self) -> int:
@@ -63,7 +68,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
     Raises:
         TaskError: one of the slugs on docs/errors/task.md.
     """
-    path, class_name = _split(ref)
+    path, class_name = _split(ref.removesuffix(MARK))
     kind = _class_in(_import(path), class_name, path)
     with user_code(path, f"{class_name}()"):
         task = kind()
@@ -76,7 +81,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
             f"{class_name} in {path} lacks {', '.join(missing)}.",
             _member_hint(missing[0], task),
         )
-    return LoadedTask(
+    loaded = LoadedTask(
         ref=f"{path}:{class_name}",
         path=path,
         task=task,
@@ -90,6 +95,11 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         width=width,
         widths=_widths(task, path),
     )
+    if not ref.endswith(MARK):
+        return loaded
+    from converters.fold import with_folding  # which needs LoadedTask
+
+    return with_folding(loaded)
 
 
 def _split(ref: str) -> tuple[Path, str]:

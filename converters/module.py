@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from converters.data import check_inputs
+from converters.fold import fold
 from converters.generic import example_arrays
 from converters.limits import check_size
 from converters.loading import LoadedTask
@@ -49,7 +50,14 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
         load_weights(module, weights)
     module.eval()
     _refuse_training_layers(task, module)
-    return contiguous(module.float().cpu())
+    module = contiguous(module.float().cpu())
+    if task.folded is None:
+        return module
+    height, width = task.resolutions[0]
+    with user_code(task.path, f"example_input({height}, {width})"):
+        example = task.task.example_input(height, width)
+    inputs = example if isinstance(example, tuple) else (example,)
+    return contiguous(fold(module, task.folded, inputs))
 
 
 def contiguous(module: nn.Module) -> nn.Module:

@@ -14,8 +14,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_TYPES = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16}
-
 
 def quantize_ends(
     model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], dtype: str
@@ -78,11 +76,11 @@ def _pair(
 
 def parameters(low: float, high: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Scale (float32 scalar) and zero point of a range that includes zero; symmetric for int16."""
-    info = np.iinfo(_TYPES[dtype])
+    info = np.iinfo(dtype)
     low, high = min(low, 0.0), max(high, 0.0)
     if dtype == "int16":
         scale = max(-low, high) / info.max or 1.0
         return np.array(scale, np.float32), np.array(0, np.int16)
     scale = (high - low) / (info.max - info.min) or 1.0
     zero = int(np.clip(round(info.min - low / scale), info.min, info.max))
-    return np.array(scale, np.float32), np.array(zero, _TYPES[dtype])
+    return np.array(scale, np.float32), np.array(zero, dtype)

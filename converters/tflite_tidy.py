@@ -125,4 +125,5 @@ class _Graph:
 
     def _op(self, operator: Any) -> str:
         code = self._model.OperatorCodes(operator.OpcodeIndex())
-        return self._names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        name: str = self._names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        return name

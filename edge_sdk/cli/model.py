@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_sdk.cli.model_distill import distill
+from edge_sdk.cli.model_fit import fit
 from edge_sdk.cli.model_import import import_file
 from edge_sdk.cli.model_layers import layers
 from edge_sdk.cli.model_lint import lint
+from edge_sdk.cli.model_matrix import matrix
+from edge_sdk.cli.model_options import cache_from, cache_options
 from edge_sdk.cli.model_qat import qat
+from edge_sdk.cli.model_quantize import (
+    quantize_choices,
+    quantize_options,
+    rescue_data,
+    show_rescue,
+)
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -30,7 +39,9 @@ def command() -> None:
     """The noun."""
 
 
+command.add_command(fit)
 command.add_command(import_file)
+command.add_command(matrix)
 command.add_command(lint)
 command.add_command(layers)
 command.add_command(qat)
@@ -94,6 +105,9 @@ def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: A
 @click.option("--max-drop", default=0.01, show_default=True, help="Accuracy gate, 0..1.")
 @click.option("--min-accuracy", default=0.0, help="Refuse a model that scores less, 0..1.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
+@click.option("--fold-preprocess", is_flag=True, help="Normalise in the graph; it takes pixels.")
+@quantize_options
+@cache_options
 @with_output
 def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) -> None:
     """Export, quantize, verify, gate and size."""
@@ -111,13 +125,24 @@ def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any
         max_drop=options["max_drop"],
         min_accuracy=options["min_accuracy"],
         force=options["force"],
+        fold_preprocess=options["fold_preprocess"],
+        **quantize_choices(options),
     )
+    cache = cache_from(options)
     with out.progress("convert", None) as bar:
-        outcome = run(task, profiles or DEFAULT_PROFILES, folder, options=chosen, progress=bar.step)
+        outcome = run(
+            task,
+            profiles or DEFAULT_PROFILES,
+            folder,
+            options=chosen,
+            cache=cache,
+            progress=bar.step,
+        )
     if chosen.weights is None:
         out.line("No --weights given: the module was converted as build() returns it.", "yellow")
     _show_conversion(out, outcome)
-    out.result(_conversion_data(outcome))
+    show_rescue(out, outcome)
+    out.result(_conversion_data(outcome) | rescue_data(outcome))
     out.next_step(
         f"open {folder / 'report.html'}",
         f"edge model bench {folder}",
