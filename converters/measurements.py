@@ -7,14 +7,15 @@ telemetry the operating point names the artifact of a conversion.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from converters.bench import read_conversion
+from converters.bench import bench, read_conversion
+from converters.children import Job, run_jobs
 from converters.costs import layer_costs, layer_sizes
 from converters.linting import read_graph, scheme_of
 from converters.schemes import parse_scheme
@@ -140,7 +141,10 @@ def _point_layers(
 
 
 def measure_here(
-    threads: int, folder: Path, progress: Callable[[str], None] = lambda text: None
+    threads: int,
+    folder: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    names: Sequence[str] | None = None,
 ) -> list[Measurement]:
     """Build a set of networks, and time them on this machine on both runtimes, in fp32.
 
@@ -148,14 +152,15 @@ def measure_here(
         threads: CPU threads.
         folder: for the files; the caller owns it.
         progress: told each step.
+        names: of the networks; all when absent.
 
     Raises:
         ConversionError, RuntimeUnavailableError: an export or a runtime fails.
     """
-    from converters.bench import bench
-    from converters.yardsticks import build_yardsticks
-
-    files = build_yardsticks(folder, progress)
+    request = {"folder": str(folder), "names": list(names) if names is not None else None}
+    build = Job("the yardsticks", "converters.yardsticks", request, folder)
+    (built,) = run_jobs([build], parallel=1, on_step=lambda job, text: progress(text))
+    files = [Path(path) for path in built]
     rows = bench(files, threads=threads, seconds=0.5, progress=progress)
     found = []
     for file, row in zip(files, rows, strict=True):

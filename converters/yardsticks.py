@@ -1,45 +1,49 @@
-"""Networks to calibrate a machine with: small, and different in what bounds them."""
+"""Networks to calibrate a machine with: small, and different in what bounds them.
+
+Run as a module it is a child process (see :mod:`converters.children`) that exports them.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from converters.children import child_main
 from converters.onnx_export import export_onnx
 from converters.tflite_export import export_tflite
 
 SIDES_PX = (48, 96)
 
 
-def build_yardsticks(
-    folder: Path, progress: Callable[[str], None] = lambda text: None
-) -> list[Path]:
+def build_yardsticks(request: dict[str, Any], step: Callable[[str], None]) -> list[str]:
     """Export every yardstick as ONNX and TFLite.
 
     Args:
-        folder: written to.
-        progress: told each network.
+        request: ``folder``, written to; ``names`` of the yardsticks, all when absent.
+        step: told each network.
 
     Returns:
-        The files, both formats of a network under one stem.
+        Paths of the files, both formats of a network under one stem.
 
     Raises:
         ConversionError: an export fails.
     """
+    folder = Path(request["folder"])
+    wanted = request.get("names")
     found = []
     torch.manual_seed(0)
     for name, (module, side_px) in yardsticks().items():
-        progress(f"build {name}")
+        if wanted is not None and name not in wanted:
+            continue
+        step(f"build {name}")
         example = torch.zeros(1, 3, side_px, side_px)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporters about themselves
-            export_onnx(module, example, folder / f"{name}.onnx")
-            export_tflite(module, example, folder / f"{name}.tflite")
-        found += [folder / f"{name}.onnx", folder / f"{name}.tflite"]
+        export_onnx(module, example, folder / f"{name}.onnx")
+        export_tflite(module, example, folder / f"{name}.tflite")
+        found += [str(folder / f"{name}.onnx"), str(folder / f"{name}.tflite")]
     return found
 
 
@@ -94,3 +98,7 @@ def _linear(width: int, depth: int) -> nn.Module:
     return nn.Sequential(
         *_stem(8), nn.AdaptiveAvgPool2d(8), nn.Flatten(), nn.Linear(512, width), *body
     )
+
+
+if __name__ == "__main__":
+    child_main(build_yardsticks)

@@ -15,15 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from converters.measurements import file_layers
+from converters.measurements import file_layers, measure_here, read_telemetry
 from device_profiles.calibrate import Measurement, calibrate
 from device_profiles.diff import diff
 from device_profiles.latency import LayerCost, layer_ms, predict, profile_mape_percent
 from device_profiles.loader import load_profile, parse_profile, profile_ids
 from device_profiles.toml_out import profile_toml
 from edge_sdk.cli.profile import command
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.conversion import Conversion
+from edge_sdk.contracts.manifest import Artifact, Preprocess, TaskInfo
+from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.profile import CostRow
+from edge_sdk.contracts.telemetry import LadderPosition, TelemetrySample
 from edge_sdk.errors import ProfileError
+from tests.fakes.models import write_onnx
 
 TRUTH = CostRow(
     runtime="litert",
@@ -206,6 +212,97 @@ def test_bad_lines_are_named_and_nothing_is_written(tmp_path: Path, line: str) -
     assert error["code"] == "profile.bad-measurements"
     assert "line 4" in error["cause"]
     assert not target.exists()
+
+
+@pytest.mark.slow
+def test_this_machine_measured_for_real(tmp_path: Path) -> None:
+    """Three networks through both exporters and runtimes; figures are this machine's own."""
+    names = ("dense-48", "depthwise-48", "linear-48")
+    found = measure_here(1, tmp_path, names=names)
+    assert {(m.model, m.runtime) for m in found} == {
+        (name, runtime) for name in names for runtime in ("litert", "onnxruntime")
+    }
+    fresh, refits = calibrate(load_profile("x86-generic"), found, "a test")
+    assert [refit.row.models for refit in refits] == [3, 3]
+    assert parse_profile(profile_toml(fresh).encode(), "mine") == fresh
+
+
+def write_conversion_of(folder: Path, count: int) -> list[OperatingPoint]:
+    """A conversion whose ladder for rpi4 has ``count`` resolutions, one float ONNX file each."""
+    points, artifacts, files = [], {}, {}
+    for number in range(count):
+        side, digest = 16 * (number + 1), f"{number:064x}"
+        write_onnx(folder / f"m-{side}.onnx", size_px=side, layers=3)
+        common = {"digest": digest, "runtime": "onnxruntime", "scheme": "fp32"}
+        size = {"height_px": side, "width_px": side}
+        artifacts[digest] = Artifact(
+            **common, **size, format="onnx", inputs=(), outputs=(), golden="", tolerance={}
+        )
+        files[digest] = f"m-{side}.onnx"
+        points.append(
+            OperatingPoint(
+                id=f"w1.00-{side}x{side}-fp32-onnxruntime",
+                artifact=digest,
+                runtime="onnxruntime",
+                scheme="fp32",
+                channel_width=1.0,
+                **size,
+                threads=2,
+                accuracy=0.9,
+                accuracy_drop=0.0,
+                agreement=1.0,
+                max_output_error=0.0,
+                host_latency_ms=1.0,
+            )
+        )
+    conversion = Conversion(
+        created="2026-01-01T00:00:00Z",
+        task=TaskInfo(
+            name="m",
+            kind="classification",
+            labels=("a", "b"),
+            preprocess=Preprocess(color="rgb", mean=(0.0,), std=(1.0,)),
+            reference_accuracy=0.9,
+        ),
+        artifacts=artifacts,
+        ladders={"rpi4": tuple(points)},
+        files=files,
+    )
+    (folder / "conversion.json").write_bytes(encode(conversion))
+    return points
+
+
+def sample(point: str, latency_ms: float, **more: object) -> bytes:
+    """A line of telemetry at an operating point."""
+    ladder = LadderPosition(index=0, size=1, point=point, reason="startup", since=0.0)
+    given = {"device_id": "d", "at": 1.0, "interval_s": 5.0, "frames": 10, **more}
+    return encode(TelemetrySample(**given, ladder=ladder, latency_p50_ms=latency_ms)) + b"\n"
+
+
+def test_telemetry_refits_the_rows_of_the_points_that_ran(tmp_path: Path) -> None:
+    points = write_conversion_of(tmp_path, 4)
+    lines = [sample(point.id, 1.0 + n) for n, point in enumerate(points) for _ in range(3)]
+    lines += [
+        sample("unknown", 9.0),
+        sample(points[0].id, 900.0, throttled=True),
+        sample(points[0].id, 900.0, frames=0),
+        sample(points[0].id, 0.0),
+    ]
+    telemetry = tmp_path / "samples.jsonl"
+    telemetry.write_bytes(b"".join(lines))
+    found = read_telemetry(telemetry, tmp_path, "rpi4")
+    assert len(found) == 12
+    assert {m.latency_ms for m in found} == {1.0, 2.0, 3.0, 4.0}
+    assert {(m.runtime, m.precision, m.threads) for m in found} == {("onnxruntime", "fp32", 2)}
+    target = tmp_path / "mine.toml"
+    done = run(
+        "calibrate", "rpi4", "--telemetry", telemetry, "--conversion", tmp_path, "-o", target,
+        "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["result"]["rows"][0]["models"] == 4
+    refused = run("calibrate", "rpi5", "--telemetry", telemetry, "--conversion", tmp_path, "--json")
+    assert json.loads(refused.stdout)["error"]["code"] == "profile.bad-measurements"
 
 
 def test_one_source_is_needed(tmp_path: Path) -> None:
