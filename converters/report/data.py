@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 def report_data(outcome: Outcome) -> dict[str, Any]:
     """Everything the page shows, as numbers.
 
-    Optional parts (``sensitivities``, ``repairs``, ``fusions``, ``lint``, ``warnings``) are empty
-    lists when they were not measured.
+    Parts that were not measured are empty lists (``sensitivities``, ``repairs``, ``lint``,
+    ``warnings``) or null (``fusion``).
     """
     conversion = outcome.conversion
+    fusion = getattr(outcome, "fusion", None)
     return {
         "schema": SCHEMA,
         "task": msgspec.to_builtins(conversion.task),
@@ -35,7 +36,7 @@ def report_data(outcome: Outcome) -> dict[str, Any]:
         "ladders": {name: _ladder(ladder) for name, ladder in outcome.ladders.items()},
         "sensitivities": _plain(getattr(outcome, "sensitivities", ())),
         "repairs": _plain(getattr(outcome, "repairs", ())),
-        "fusions": _plain(getattr(outcome, "fusions", ())),
+        "fusion": fusion.as_dict() if fusion is not None else None,
         "warnings": list(getattr(outcome, "warnings", ())),
         "lint": lint_rows(outcome),
         "provenance": conversion.provenance,

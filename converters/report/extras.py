@@ -51,9 +51,14 @@ def repairs(outcome: Outcome) -> list[dict[str, str]]:
 
 
 def fusions(outcome: Outcome) -> list[dict[str, str]]:
-    """Operators before and after fusion, where the graph was counted."""
+    """Steps of the module and operators of each format's float file, where they were counted."""
+    fusion = getattr(outcome, "fusion", None)
+    if fusion is None:
+        return []
+    counted = {"the module": fusion.before} | dict(fusion.after)
     return [
-        {key: str(value) for key, value in row.items()} for row in getattr(outcome, "fusions", ())
+        {"in": name} | {key: str(value) for key, value in steps.as_dict().items()}
+        for name, steps in counted.items()
     ]
 
 

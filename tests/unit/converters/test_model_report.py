@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
 
 from converters.convert import Outcome
+from converters.fusion import Fusion, Steps, steps_in
 from converters.importing import ImportOptions, import_model
 from converters.ladder import Ladder
 from converters.report import write_report
@@ -46,7 +48,8 @@ def test_without_optional_parts_there_are_no_empty_sections(
     html, data = rendered(outcome, tmp_path)
     for title in ("Sensitivity", "Repairs", "Fusion"):
         assert f"<h2>{title}</h2>" not in html
-    assert data["sensitivities"] == data["repairs"] == data["fusions"] == data["warnings"] == []
+    assert data["sensitivities"] == data["repairs"] == data["warnings"] == []
+    assert data["fusion"] is None
     assert 'class="warning"' not in html
 
 
@@ -76,6 +79,16 @@ def test_sensitivity_repairs_and_warnings_are_shown(outcome: Outcome, tmp_path: 
     assert html.count("data:image/png;base64,") == len(full.ladders) + 1
     assert data["sensitivities"][0]["layers"][1] == {"name": "head", "op": "Gemm", "sqnr_db": 42.0}
     assert data["repairs"][0]["applied"] is True
+
+
+def test_fusion_is_shown_where_it_was_counted(outcome: Outcome, tmp_path: Path) -> None:
+    folded, before = steps_in(outcome.measured[0].path), Steps(9, 2, 2, 5)
+    fields = {name: getattr(outcome, name) for name in outcome.__slots__}
+    counted = SimpleNamespace(**fields | {"fusion": Fusion(before, {"onnx": folded})})
+    html, data = rendered(counted, tmp_path)  # type: ignore[arg-type]
+    assert "<h2>Fusion</h2>" in html and "the module" in html
+    assert data["fusion"]["before"]["norms"] == 2
+    assert data["fusion"]["after"]["onnx"]["weighted"] == folded.weighted == 2
 
 
 def test_lint_rows_come_from_the_profiles_accelerators(outcome: Outcome, tmp_path: Path) -> None:
