@@ -17,6 +17,7 @@ from converters.blame_layers import check_gate_and_blame
 from converters.cache import Cache
 from converters.costs import total_macs
 from converters.fold import with_folding
+from converters.fusion import Fusion, steps_in
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
@@ -26,6 +27,7 @@ from converters.rescue import Policy, When
 from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitivity, warnings_about
 from converters.schemes import DEFAULT, builds, canonical, in_order, supported_scheme
 from converters.settings import DEFAULTS, Settings
+from converters.stream import check_task_streams
 from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
 from edge_sdk import __version__
@@ -84,6 +86,8 @@ class Outcome:
     repairs: tuple[Repair, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
     warnings: tuple[str, ...] = ()
+    fusion: Fusion | None = None
+    """What exporting folded and fused, at the full resolution."""
 
 
 def convert(
@@ -180,6 +184,8 @@ class _Run:
             min_accuracy=self._options.min_accuracy,
             reference_accuracy=full,
         )
+        if self._options.qat is None:  # a trained int8 module has another reference
+            check_task_streams(self._task, self._options.weights, reference, measured)
         sizes = self._bench.layers(sorted({item.size for item in measured}))
         ladders = {
             name: build_ladder(profile, measured, sizes, runtime=self._options.runtime)
@@ -197,6 +203,10 @@ class _Run:
             repairs=rescued.repairs,
             sensitivities=rescued.sensitivities,
             warnings=warnings_about(measured),
+            fusion=Fusion(
+                self._bench.steps,
+                {i.format: steps_in(i.path) for i in reversed(measured) if i.scheme == "fp32"},
+            ),
         )
 
     def _annotate(self, built: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from converters.blame import Example, as_inputs, exporting
+from converters.norms import fold_norms
 from converters.purity import flat_outputs
 
 OPSET = 18
@@ -38,6 +39,7 @@ def export_onnx(module: nn.Module, example: Example, path: Path) -> None:
     """
 
     inputs = as_inputs(example)
+    module = fold_norms(module, inputs)
     with torch.inference_mode():
         outputs = len(flat_outputs(module(*inputs)))
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from converters.blame import Example, as_inputs, exporting, refuse_operators
 from converters.inspect import inspect_model
+from converters.norms import fold_norms
 from converters.purity import flat_outputs
 from converters.tflite_tidy import tidy
 
@@ -36,6 +37,7 @@ def export_tflite(module: nn.Module, example: Example, path: Path) -> None:
     litert_torch.config.show_progress = False
 
     inputs = as_inputs(example)
+    module = fold_norms(module, inputs)
     with torch.inference_mode():
         outputs = flat_outputs(module(*inputs))
     images = [index for index, tensor in enumerate(inputs) if is_image(tensor)]

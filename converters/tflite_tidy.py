@@ -32,14 +32,16 @@ def tidy(path: Path) -> int:
     from ai_edge_litert import schema_py_generated as schema
 
     data = bytearray(path.read_bytes())
-    graph = _Graph(schema, schema.Model.GetRootAs(data, 0))
+    graph = TfliteGraph(schema, schema.Model.GetRootAs(data, 0))
     changed = graph.pad_by_zero() + graph.flatten_biases()
     if changed:
         path.write_bytes(bytes(data))
     return changed
 
 
-class _Graph:
+class TfliteGraph:
+    """The main graph of a TFLite file, over its bytes."""
+
     def __init__(self, schema: Any, model: Any) -> None:
         self._schema = schema
         self._model = model
@@ -49,12 +51,29 @@ class _Graph:
             for name, code in vars(schema.BuiltinOperator).items()
             if isinstance(code, int)
         }
-        self._operators = [self._graph.Operators(i) for i in range(self._graph.OperatorsLength())]
-        self._made_by = {int(i): o for o in self._operators for i in o.OutputsAsNumpy()}
-        self._readers: dict[int, list[Any]] = {}
-        for operator in self._operators:
+        self.operators = [self._graph.Operators(i) for i in range(self._graph.OperatorsLength())]
+        self.made_by = {int(i): o for o in self.operators for i in o.OutputsAsNumpy()}
+        self.outputs = {int(index) for index in self._graph.OutputsAsNumpy()}
+        self.readers: dict[int, list[Any]] = {}
+        for operator in self.operators:
             for index in operator.InputsAsNumpy():
-                self._readers.setdefault(int(index), []).append(operator)
+                self.readers.setdefault(int(index), []).append(operator)
+
+    @classmethod
+    def of(cls, path: Path) -> TfliteGraph:
+        """The graph of a file that is known to be sound."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        return cls(schema, schema.Model.GetRootAs(path.read_bytes(), 0))
+
+    def is_constant(self, index: int) -> bool:
+        """Whether the file has the tensor's values."""
+        return bool(self._model.Buffers(self._graph.Tensors(index).Buffer()).DataLength())
+
+    def elements(self, index: int) -> int:
+        """Number of a tensor's elements."""
+        tensor = self._graph.Tensors(index)
+        return int(np.prod(tensor.ShapeAsNumpy())) if tensor.ShapeLength() else 1
 
     def pad_by_zero(self) -> int:
         """Zero in place of minus infinity before max pooling of what is never negative."""
@@ -62,7 +81,7 @@ class _Graph:
         wanted = {int(pad.Inputs(2)) for pad in fillers}
         changed = 0
         for index in wanted:
-            if all(reader in fillers for reader in self._readers[index]):
+            if all(reader in fillers for reader in self.readers[index]):
                 view = self._values(index)
                 if view.size == 1 and np.isneginf(view[0]):
                     view[0] = 0.0
@@ -80,23 +99,23 @@ class _Graph:
             shape = tensor.ShapeAsNumpy()
             if tensor.ShapeLength() != 4 or shape[:3].tolist() != [1, 1, 1]:
                 continue
-            if all(self._op(reader) == "TRANSPOSE_CONV" for reader in self._readers[index]):
+            if all(self.op(reader) == "TRANSPOSE_CONV" for reader in self.readers[index]):
                 self._shorten(tensor, int(shape[3]))
                 changed += 1
         return changed
 
     def _may_be_zero(self, pad: Any) -> bool:
-        source = self._made_by.get(int(pad.Inputs(0)))
-        pools = self._readers.get(int(pad.Outputs(0)), [])
+        source = self.made_by.get(int(pad.Inputs(0)))
+        pools = self.readers.get(int(pad.Outputs(0)), [])
         return (
             source is not None
             and bool(pools)
-            and all(self._op(pool) == "MAX_POOL_2D" for pool in pools)
-            and (self._op(source) in _NEVER_NEGATIVE or self._activation(source) in _NEVER_NEGATIVE)
+            and all(self.op(pool) == "MAX_POOL_2D" for pool in pools)
+            and (self.op(source) in _NEVER_NEGATIVE or self._activation(source) in _NEVER_NEGATIVE)
         )
 
     def _activation(self, operator: Any) -> str:
-        kind = _FUSED.get(self._op(operator))
+        kind = _FUSED.get(self.op(operator))
         table = operator.BuiltinOptions()
         if kind is None or table is None:
             return ""
@@ -121,9 +140,10 @@ class _Graph:
         table.Bytes[start : start + 4] = length.to_bytes(4, "little")
 
     def _named(self, name: str) -> Iterator[Any]:
-        return (operator for operator in self._operators if self._op(operator) == name)
+        return (operator for operator in self.operators if self.op(operator) == name)
 
-    def _op(self, operator: Any) -> str:
+    def op(self, operator: Any) -> str:
+        """Name of a builtin operator."""
         code = self._model.OperatorCodes(operator.OpcodeIndex())
         name: str = self._names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         return name

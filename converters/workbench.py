@@ -15,6 +15,7 @@ from converters.cache import Cache
 from converters.children import Job
 from converters.costs import LayerSize, layer_sizes
 from converters.data import Samples, calibration_set, evaluation_set
+from converters.fusion import Steps
 from converters.keys import module_digest
 from converters.loading import LoadedTask
 from converters.measure import accuracy_of
@@ -70,6 +71,8 @@ class Workbench:
         self._cache = cache
         self._progress = progress
         self._calibration: dict[str, Floats] = {}
+        self.steps = Steps(0, 0, 0, 0)
+        """Of the module's forward, once :meth:`reference` has run."""
         self._reuse = Reuse(None, "", progress)
 
     @property
@@ -114,12 +117,14 @@ class Workbench:
         Raises:
             TaskError, ConversionError: what is wrong with the module.
         """
+        from converters.forward_steps import steps_of
         from converters.module import build_module, check_examples, reference_outputs
 
         module = build_module(self.task, self._sources.weights)
         examples = {
             size: check_examples(self.task, module, *map(int, size.split("x"))) for size in samples
         }
+        self.steps = steps_of(module, next(iter(examples.values())))
         digest = module_digest(self.task, module) if self._cache is not None else ""
         self._reuse = Reuse(self._cache, digest, self._progress)
         outputs: dict[str, Floats] = {}
