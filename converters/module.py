@@ -47,7 +47,7 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
     check_size(module)
     _refuse_meta(task, module)
     if weights is not None:
-        load_weights(module, weights)
+        load_weights(module, weights, narrow=task.width != 1.0)
     module.eval()
     _refuse_training_layers(task, module)
     module = contiguous(module.float().cpu())
@@ -187,10 +187,16 @@ def _generic_outputs(
     return np.concatenate(parts)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, *, narrow: bool = False) -> None:
     """Load a state dict written by :func:`save_weights` (or ``torch.save`` of one).
 
     Only tensors are unpickled (``weights_only``): a weights file cannot run code.
+
+    Args:
+        module: changed in place.
+        path: of the file.
+        narrow: the module may have fewer channels than the file; it gets the first ones, as
+            slimmable networks are trained (Yu et al., "Slimmable Neural Networks", ICLR 2019).
 
     Raises:
         TaskError: ``task.weights-missing`` or ``task.bad-weights``.
@@ -207,6 +213,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise _bad_weights(path, f"is not a PyTorch weights file: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise _bad_weights(path, f"holds {type(state).__name__}, not a state dict.")
+    if narrow:
+        state = _prefixes(state, module)
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -217,6 +225,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
         not torch.isfinite(t).all() for t in module.state_dict().values() if t.is_floating_point()
     ):
         raise _bad_weights(path, "holds NaN or infinity.")
+
+
+def _prefixes(state: dict[str, Any], module: nn.Module) -> dict[str, Any]:
+    """Every tensor cut to the module's own shape where it is larger."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {
+        name: value[tuple(slice(0, side) for side in shapes[name])].clone()
+        if isinstance(value, torch.Tensor) and name in shapes and value.ndim == len(shapes[name])
+        else value
+        for name, value in state.items()
+    }
 
 
 def save_weights(module: nn.Module, path: Path) -> int:

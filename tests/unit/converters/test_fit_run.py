@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from converters.bench import read_conversion
@@ -14,8 +15,10 @@ from converters.cache import Cache
 from converters.fit.estimate import Choices
 from converters.fit.run import Fit, FitOptions, fit
 from converters.fit.search import Budget
+from converters.loading import load_task
+from converters.module import build_module, load_weights, save_weights
 from edge_sdk.cli.model_fit import fit as command
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import TaskError, UsageError
 
 WIDE = """
 widths = (1.0, 0.5)
@@ -130,6 +133,22 @@ def test_the_command_says_what_would_have_to_give_and_that_is_enough(
     document = json.loads(text[text.index("{") :])
     assert document["result"]["profiles"]["rpi4"]["ladder"]
     assert (folder / "second" / "conversion.json").is_file()
+
+
+def test_a_narrower_width_takes_the_first_channels_of_the_weights(
+    wide: str, tmp_path: Path
+) -> None:
+    full = build_module(load_task(wide), None)
+    save_weights(full, tmp_path / "w.pt")
+    narrow = build_module(load_task(wide, width=0.5), tmp_path / "w.pt")
+    mine, theirs = narrow.state_dict(), full.state_dict()
+    for name, tensor in mine.items():
+        cut = theirs[name][tuple(slice(0, side) for side in tensor.shape)]
+        assert torch.equal(tensor, cut), name
+    assert mine["head.weight"].shape == (3, 48)
+    with pytest.raises(TaskError, match="does not fit") as caught:
+        load_weights(narrow, tmp_path / "w.pt")
+    assert caught.value.code == "task.bad-weights"
 
 
 @pytest.mark.parametrize(
