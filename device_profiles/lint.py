@@ -162,6 +162,8 @@ def _wrong_layout(shape: tuple[int, ...], wanted: str) -> str:
 def _node_findings(node: Node, graph: Graph, limits: Constraints) -> Iterator[Finding]:
     if not _takes(node.op, limits.ops):
         yield _finding("op", node, f"{limits.runtime} does not take {node.op}")
+    if not limits.hybrid and (why := _hybrid(node, graph)):
+        yield _finding("hybrid", node, why)
     tensors = [graph.tensors[n] for n in (*node.inputs, *node.outputs) if n in graph.tensors]
     seen: dict[str, list[str]] = {}
     for tensor in tensors:
@@ -172,6 +174,18 @@ def _node_findings(node: Node, graph: Graph, limits: Constraints) -> Iterator[Fi
     for rule, reasons in seen.items():
         more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
         yield _finding(rule, node, reasons[0] + more)
+
+
+def _hybrid(node: Node, graph: Graph) -> str:
+    """Why a node mixes integer weights with float activations; empty where it does not."""
+    if node.op in _BOUNDARY:
+        return ""
+    into = [graph.tensors[name] for name in node.inputs if name in graph.tensors]
+    weights = [t for t in into if t.constant and t.dtype in ("int8", "uint8", "int4", "uint4")]
+    floats = [t for t in into if not t.constant and t.dtype.startswith("float")]
+    if not weights or not floats:
+        return ""
+    return f"{weights[0].name!r} is {weights[0].dtype} and {floats[0].name!r} {floats[0].dtype}"
 
 
 def _tensor_problems(tensor: Tensor, limits: Constraints) -> Iterator[tuple[str, str]]:

@@ -96,7 +96,7 @@ def _show(out: Output, item: FileLint) -> None:
     found = item.lint
     where = f"{item.path.name} on {item.accelerator} ({found.runtime})"
     if found.clean:
-        out.line(f"{where}: all {item.nodes} operators run there, in one piece.", "green")
+        out.line(f"{where}: all {item.nodes} operators are taken, in one piece.", "green")
         return
     out.line(f"{where}: {len(found.fallback)} of {item.nodes} operators stay on the CPU, "
              f"{found.partitions} parts on the accelerator.", "yellow")  # fmt: skip

@@ -55,6 +55,8 @@ class Constraints(Config, kw_only=True):
         "per-channel",
     )
     """Of quantized weights."""
+    hybrid: bool = False
+    """It takes integer weights with float activations (dynamic int8, weight-only int8)."""
     max_partitions: Count | None = None
     """Parts of the graph that the compiler takes; the rest stays on the CPU."""
     max_model_mib: Positive | None = None

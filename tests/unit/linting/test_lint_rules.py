@@ -79,6 +79,19 @@ def test_granularity_of_constants_only() -> None:
     assert lint(chain(["RELU"], t0={"constant": True, "scales": 1}), LIMITS).clean
 
 
+def test_integer_weights_with_float_activations() -> None:
+    limits = msgspec.structs.replace(LIMITS, dtypes=("int8", "float32"))
+    tensors = {
+        "x": Tensor("x", "float32", (1, 4)),
+        "w": Tensor("w", "int8", (4, 4), constant=True, scales=1),
+        "y": Tensor("y", "float32", (1, 4)),
+    }
+    node = Node("n", "CONV_2D", "layer", ("x", "w"), ("y",))
+    graph = Graph("tflite", (node,), tensors, ("x",), ("y",), 10)
+    assert [f.rule for f in lint(graph, limits).findings] == ["hybrid"]
+    assert lint(graph, msgspec.structs.replace(limits, hybrid=True)).clean
+
+
 def test_a_compiler_that_takes_one_part_leaves_the_others() -> None:
     limits = msgspec.structs.replace(LIMITS, max_partitions=1)
     found = lint(chain(["RELU", "ERF", "RELU", "RELU"]), limits)
