@@ -88,6 +88,9 @@ class _Pixels:
 class Normalised(nn.Module):
     """``module((pixels - mean) / std)`` as one multiplication and one addition."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, module: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
         mean = torch.tensor(preprocess.mean).reshape(1, -1, 1, 1)

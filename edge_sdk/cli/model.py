@@ -10,6 +10,7 @@ import click
 
 from edge_sdk.cli.model_distill import distill
 from edge_sdk.cli.model_fit import fit
+from edge_sdk.cli.model_graph import show_fusion, show_steps
 from edge_sdk.cli.model_import import import_file
 from edge_sdk.cli.model_layers import layers
 from edge_sdk.cli.model_lint import lint
@@ -217,6 +218,7 @@ def _show_conversion(out: Output, outcome: Outcome) -> None:
         out.line(f"PyTorch at {size}: {accuracy * 100:.2f} % on the held-out set{macs}")
     for kind in dict.fromkeys(item.format for item in outcome.measured):
         _show_artifacts(out, outcome, kind)
+    show_fusion(out, outcome)
     _show_ladders(out, outcome)
 
 
@@ -269,6 +271,7 @@ def _conversion_data(outcome: Outcome) -> dict[str, Any]:
         "folder": str(outcome.out),
         "report": str(outcome.out / "report.html"),
         "reference": outcome.reference,
+        "fusion": outcome.fusion.as_dict() if outcome.fusion else None,
         "artifacts": [
             {
                 "file": f"artifacts/{item.path.name}",
@@ -297,6 +300,7 @@ def _show_facts(out: Output, file: Path, facts: ModelFacts, *, brief: bool) -> N
             scale = f", scale {spec.scale:.6g}, zero {spec.zero_point}" if spec.scale else ""
             out.line(f"  {kind} {spec.name}: {spec.dtype}{list(spec.shape)} {spec.layout}{scale}")
     out.line("  ops: " + ", ".join(f"{op} {count}" for op, count in facts.ops.items()))
+    show_steps(out, file)
     out.line("  constants: " + ", ".join(f"{kind} {n:,} B" for kind, n in facts.constants.items()))
     if brief:
         return
