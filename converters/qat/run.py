@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converters.cache import Cache
 from converters.convert import Options, Outcome, Step, convert
 from converters.data import evaluation_set
 from converters.loading import load_task
@@ -40,6 +41,7 @@ def qat(
     ranges: Ranges = "observed",
     learning_rate: float | None = None,
     checkpoint: Path | None = None,
+    cache: Cache | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
     progress: Step = lambda text: None,
 ) -> QatOutcome:
@@ -56,6 +58,7 @@ def qat(
         epochs, seed, ranges, learning_rate, report: see
             :func:`~converters.qat.train.train_qat`.
         checkpoint: convert this earlier result instead of training.
+        cache: of earlier passes of the conversion.
         progress: told each step of the conversion.
 
     Raises:
@@ -85,6 +88,7 @@ def qat(
         profiles,
         out,
         options=replace(options, schemes=(SCHEME,), qat=checkpoint),
+        cache=cache,
         progress=progress,
     )
     progress("compare the formats")

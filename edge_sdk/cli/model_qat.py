@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_options import cache_from, cache_options
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("-p", "--profile", "profiles", multiple=True, help="Id or TOML file; repeatable.")
 @click.option("--max-drop", default=0.01, show_default=True, help="Accuracy gate, 0..1.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
+@cache_options
 @with_output
 def qat(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) -> None:
     """Observe, train, freeze, export to both formats, verify, gate, compare."""
@@ -71,6 +73,7 @@ def qat(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) ->
             ranges=options["ranges"],
             learning_rate=rate,
             checkpoint=options["checkpoint"],
+            cache=cache_from(options),
             report=report,
             progress=bar.step,
         )

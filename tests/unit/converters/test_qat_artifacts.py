@@ -55,9 +55,9 @@ def test_both_formats_carry_the_same_scales(outcome: QatOutcome) -> None:
     assert onnx_scales(artifact(outcome, "onnx")) == tflite_scales(artifact(outcome, "tflite"))
 
 
-def test_both_formats_answer_alike_to_a_step(outcome: QatOutcome) -> None:
+def test_both_formats_answer_alike_to_rounding(outcome: QatOutcome) -> None:
     (parity,) = outcome.parity
-    assert parity.largest_lsb <= 1
+    assert parity.largest_lsb <= 2
     assert parity.different_share <= 0.02
 
 
@@ -85,7 +85,7 @@ def test_the_command_reports_and_a_refused_gate_keeps_the_training(
     mixed_ref: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    base = ["qat", mixed_ref, "-o", str(out), "-p", "x86-generic", "--json"]
+    base = ["qat", mixed_ref, "-o", str(out), "-p", "x86-generic", "--no-cache", "--json"]
     refused = CliRunner().invoke(command, [*base, "--epochs", "1", "--max-drop", "-1"])
     assert refused.exit_code == GateError.exit_code, refused.output
     assert json.loads(refused.stdout)["error"]["code"] == "gate.accuracy-drop"
