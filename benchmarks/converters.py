@@ -31,6 +31,8 @@ sys.path[:] = [
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks import qat  # noqa: E402
+from benchmarks.qat import qat_row  # noqa: E402
 from converters.answers import answers_of  # noqa: E402
 from converters.children import Job, run_jobs  # noqa: E402
 from converters.convert import Options, Outcome, convert  # noqa: E402
@@ -97,7 +99,19 @@ def measure(folder: Path, *, quick: bool, quiet: bool) -> dict[str, Any]:
     say("the full network at 224")
     big = f"{TASKS}:Latency"
     timed = latencies(big, folder, say)
-    return verdict(ptq, ours, plain, timed)
+    say("training on the int8 grid")
+    grid = qat_row(ref, weights, folder, epochs=2, say=say)
+    return with_training(verdict(ptq, ours, plain, timed), grid)
+
+
+def with_training(result: dict[str, Any], grid: qat.Row) -> dict[str, Any]:
+    """The figures, with those of quantization-aware training beside them."""
+    size = round(grid.size_ratio * grid.float_bytes)
+    for kind, accuracy in (("onnx", grid.onnx), ("tflite", grid.tflite)):
+        result["rows"].append(vars(Row("ours, QAT", kind, "static_wi8_ai8", accuracy, size)))
+    result["qat_drop_pt"] = grid.drop * 100
+    result["held"]["drop with QAT"] = round(grid.drop, 6) <= qat.MAX_DROP
+    return result
 
 
 def plain_rows(ref: str, weights: Path | None, folder: Path, *, accuracy: bool) -> list[Row]:
@@ -261,8 +275,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     ratios = ", ".join(f"{kind} {ratio:.3f}x" for kind, ratio in result["file_ratio"].items())
     speeds = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in result["speedup"].items())
     found.append(
-        f"drop {result['drop_pt']:+.2f} pt; file {ratios}; faster than fp32: {speeds} "
-        f"({'with' if result['vnni'] else 'without'} VNNI)"
+        f"drop {result['drop_pt']:+.2f} pt, with QAT {result['qat_drop_pt']:+.2f}; file {ratios}; "
+        f"faster than fp32: {speeds} ({'with' if result['vnni'] else 'without'} VNNI)"
     )
     return found
 
