@@ -21,6 +21,8 @@ _SLOTS = 8
 """Fields of the schema's Model: version, operator_codes, subgraphs, description, buffers,
 metadata_buffer, metadata, signature_defs."""
 _BUFFERS, _METADATA, _SIGNATURES = 4, 6, 7
+_OFFSET_FIELD = 4 + 2 * 1
+"""In the vtable of a Buffer (data, offset, size)."""
 
 
 class Writer:
@@ -82,7 +84,7 @@ def with_metadata(data: bytes, name: str, content: bytes) -> bytes:
         writer.point(entry, position + shift)
     for entry, position in zip(metadata_entries, kept, strict=False):
         writer.point(entry, position + shift)
-    return bytes(writer.data) + data
+    return bytes(writer.data) + _moved(data, old, shift)
 
 
 def with_signature(
@@ -112,8 +114,26 @@ def with_signature(
             struct.pack_into("<I", writer.data, tensor[1], index)
             _put_text(writer, tensor[0], name)
     _put_text(writer, signature[2], key)
-    _point_back(writer, old, fields, (_SIGNATURES,))
-    return bytes(writer.data) + data
+    shift = _point_back(writer, old, fields, (_SIGNATURES,))
+    return bytes(writer.data) + _moved(data, old, shift)
+
+
+def _moved(data: bytes, old: _Old, shift: int) -> bytes:
+    """The old content, with the data that lies behind the flatbuffer found where it is now.
+
+    Large buffers (quantizers write them so) are named by their position in the file, the one kind
+    of offset here that is not relative.
+    """
+    moved = bytearray(data)
+    for position in old.buffers:
+        vtable = position - struct.unpack_from("<i", data, position)[0]
+        if struct.unpack_from("<H", data, vtable)[0] < _OFFSET_FIELD + 2:
+            continue
+        field = struct.unpack_from("<H", data, vtable + _OFFSET_FIELD)[0]
+        place = struct.unpack_from("<Q", data, position + field)[0] if field else 0
+        if place > 1:  # 0 and 1 say that there is none
+            struct.pack_into("<Q", moved, position + field, place + shift)
+    return bytes(moved)
 
 
 def _new_root(writer: Writer, old: _Old, data: bytes, rewritten: tuple[int, ...]) -> dict[int, int]:
