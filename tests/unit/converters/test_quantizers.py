@@ -180,3 +180,24 @@ def test_weights_that_exceed_float16_are_refused_by_name(tmp_path) -> None:
                 tmp_path / "big.onnx", scheme, np.zeros((1, 1, 4, 4)), tmp_path / "x.onnx"
             )
         assert caught.value.code == "conversion.quantize-failed"
+
+
+def test_weights_behind_the_flatbuffer_survive_metadata(tmp_path) -> None:
+    """Larger int8 files name their weights by position in the file; metadata moves them."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from converters.metadata.tflite_prefix import with_metadata
+
+    torch.manual_seed(6)
+    layers = [nn.Conv2d(1, 224, 3), nn.ReLU(), nn.Conv2d(224, 224, 3), nn.Conv2d(224, 224, 3)]
+    module = nn.Sequential(*layers).eval()
+    source, plain, noted = (tmp_path / f"{name}.tflite" for name in ("float", "int8", "noted"))
+    export_tflite(module, torch.zeros(1, 1, 8, 8), source)
+    samples = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
+    quantize_tflite(source, "static_wi8_ai8", samples, plain)
+    data = plain.read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    behind = [index for index in range(model.BuffersLength()) if model.Buffers(index).Offset() > 1]
+    assert behind, "the quantizer no longer writes such files"
+    noted.write_bytes(with_metadata(data, "NOTE", b"x" * 1000))
+    assert np.array_equal(run(noted, samples), run(plain, samples))
