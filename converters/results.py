@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from converters.partitions import MANY
 from edge_sdk.contracts.operating_point import RuntimeName, TensorSpec
 
 RUNTIME_OF: dict[str, RuntimeName] = {"tflite": "litert", "onnx": "onnxruntime"}
@@ -55,6 +56,8 @@ class Measured:
     tolerance: dict[str, float]
     sqnr_db: float = 0.0
     """Signal to quantization noise of the worst output against PyTorch at this resolution."""
+    partitions: int = 0
+    """Pieces LiteRT's delegate cuts the graph into; 0 where there is no delegate."""
 
     @property
     def runtime(self) -> RuntimeName:
@@ -116,9 +119,16 @@ class Repair:
 
 def warnings_about(measured: Sequence[Measured]) -> tuple[str, ...]:
     """What a user should know about artifacts that hold the gate."""
-    return tuple(
+    slow = tuple(
         f"{item.path.name}: 16-bit activations run 30 to 100 times slower than 8-bit ones on a "
         "CPU; this file is for accelerators."
         for item in measured
         if "ai16" in item.scheme
     )
+    cut = tuple(
+        f"{item.path.name}: LiteRT's delegate cuts it into {item.partitions} pieces; an operator "
+        "between them has no kernel there and may run faster in float."
+        for item in measured
+        if item.partitions > MANY
+    )
+    return slow + cut

@@ -173,6 +173,7 @@ def _measured(
         golden_digest=hashlib.sha256(golden).hexdigest(),
         tolerance=tolerances(item["format"], parse_scheme(item["scheme"]), results, outputs),
         sqnr_db=sqnr_db(outputs, wanted, widths),
+        partitions=answer.get("partitions", 0),
     )
 
 

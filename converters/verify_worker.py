@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from converters.children import child_main
+from converters.partitions import delegate_partitions
 from converters.wiring import answer, as_exported, feeds
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
@@ -51,6 +52,7 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
     facts = {
         "inputs": [msgspec.to_builtins(spec) for spec in specs[0]],
         "outputs": [msgspec.to_builtins(spec) for spec in specs[1]],
+        "partitions": delegate_partitions(Path(request["path"])) if _delegates(engine) else 0,
         "runtime": engine.runtime,
         "unit": engine.unit,
     }
@@ -60,6 +62,10 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
         latency[str(threads)] = _timed(engine, stored, request["seconds"])
         engine.close()
     return facts | {"latency": latency, "memory_mib": memory, "load_ms": load_ms}
+
+
+def _delegates(engine: Engine) -> bool:
+    return engine.runtime == "litert" and getattr(engine, "kernels", "") == "xnnpack"
 
 
 def _open(request: dict[str, Any], threads: int) -> Engine:

@@ -156,3 +156,27 @@ def test_zero_is_exact_in_every_range(dtype: str, bounds: tuple[float, float]) -
     low, high = (info.min - int(zero)) * scale, (info.max - int(zero)) * scale
     assert low <= bounds[0] + scale
     assert high >= bounds[1] - scale
+
+
+def test_integer_hard_swish_cuts_the_graph_and_kept_in_float_cuts_no_more(tmp_path: Path) -> None:
+    """The partition count tells; leaving HARD_SWISH out of the scheme is allowed."""
+    from converters.data import calibration_set
+    from converters.layers import tflite_layers
+    from converters.partitions import delegate_partitions
+    from converters.settings import Settings
+    from converters.tflite_quantize import quantize_tflite
+    from converters.wiring import named_feeds
+
+    task = load_task(zoo()["MobileNetV3"])
+    module = build_module(task, None)
+    source = tmp_path / "float.tflite"
+    export_tflite(module, check_examples(task, module, 32, 32), source)
+    samples = named_feeds(calibration_set(task, 32, 32), inspect_model(source).inputs, "tflite")
+    quantize_tflite(source, "static_wi8_ai8", samples, tmp_path / "int8.tflite")
+    hard = tuple(layer.name for layer in tflite_layers(source) if layer.op == "HARD_SWISH")
+    assert hard
+    kept = tmp_path / "kept.tflite"
+    quantize_tflite(source, "static_wi8_ai8", samples, kept, Settings(keep=hard))
+    assert delegate_partitions(source) == 1
+    assert delegate_partitions(tmp_path / "int8.tflite") > 4
+    assert delegate_partitions(kept) < delegate_partitions(tmp_path / "int8.tflite")
