@@ -29,7 +29,6 @@ from agent.update.trust import Device
 from agent.update.updater import Updater
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import WorkerSpec
-from edge_sdk import __version__
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.topics import Topics
@@ -38,6 +37,8 @@ from edge_sdk.durable import DiskStorage, storage_error
 from edge_sdk.errors import ProfileError, StorageError
 
 LOG = logging.getLogger(__name__)
+
+INTERRUPTED = 128 + signal.SIGINT
 
 
 class SystemClock:
@@ -58,14 +59,18 @@ def process_environment() -> Mapping[str, str]:
 
 
 def run_agent(
-    path: Path, *, verbose: bool, say: Callable[[str], None], storage: PieceStorage | None = None
+    path: Path,
+    *,
+    verbose: bool,
+    announce: Callable[[str, str], None],
+    storage: PieceStorage | None = None,
 ) -> int:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM (exit code 0, what a service manager sends) or SIGINT (130).
 
     Args:
         path: the configuration file.
         verbose: log details.
-        say: prints a line for a person.
+        announce: told device id and profile when everything is built.
         storage: durable writes; the real disk unless a test cuts the power.
     """
     logging.basicConfig(
@@ -82,9 +87,9 @@ def run_agent(
         signal.set_wakeup_fd(wake_write)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda received, _frame: stopping.append(received))
-        say(f"edge-agent {__version__}: {config.device_id} ({profile}) runs; Ctrl-C stops it.")
+        announce(config.device_id, profile)
         supervisor.run(lambda: bool(stopping), wake_read)
-    return 0
+    return INTERRUPTED if stopping[0] == signal.SIGINT else 0
 
 
 def resolve_profile(config: AgentConfig) -> str:
@@ -132,7 +137,7 @@ def build(
         clock=clock,
         link=link,
         sense=sensors.read,
-        process_rss_mib=_rss_mib,
+        processrss_mib=rss_mib,
         notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),
     )
@@ -174,7 +179,8 @@ def installed_runtimes() -> tuple[str, ...]:
     )
 
 
-def _rss_mib(pid: int | None) -> float:
+def rss_mib(pid: int | None) -> float:
+    """Resident memory of a process, None for this one; 0.0 when it is gone."""
     try:
         return round(psutil.Process(pid).memory_info().rss / 2**20, 1)
     except psutil.Error:

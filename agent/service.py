@@ -85,6 +85,10 @@ class ModelService:
         self._leaving: list[tuple[_Running, float]] = []
         self._committed: tuple[PlacedRelease, str] | None = None
         self._restart_at: float | None = None
+        self._trial: str | None = None
+        """Token of the trial under way; a trial that has been called off is not one any more."""
+        self._ended = False
+        """The committed release's stream has come to its end; there is nothing left to serve."""
         self._deaths: deque[float] = deque(maxlen=64)
         self._stillborn: list[tuple[Role, str, str]] = []
         self._point = 0
@@ -106,22 +110,23 @@ class ModelService:
     def start_trial(self, release: PlacedRelease, token: str) -> None:
         """Put ``release`` into service as soon as it is loaded."""
         self._restart_at = None
+        self._trial, self._ended = token, False
         self._replace_incoming(self._start(release, token, "trial"))
 
     def commit(self, release: PlacedRelease, token: str) -> None:
         """The worker on trial becomes the committed one."""
         self._committed = (release, token)
+        self._trial = None
         self._deaths.clear()
         for running in (self._serving, self._incoming):
             if running is not None and running.token == token:
                 running.role = "active"
-        if self._serving is None and self._incoming is None:
-            self._restart_at = self._clock.monotonic()
 
     def serve(self, release: PlacedRelease | None, token: str) -> None:
         """Serve the committed ``release``, ending any trial."""
         self._deaths.clear()
         self._restart_at = None
+        self._trial, self._ended = None, False
         self._replace_incoming(None)
         serving = self._serving
         if serving is not None and release is not None and _serves(serving, release):
@@ -146,6 +151,11 @@ class ModelService:
     def on_trial(self) -> bool:
         """Whether the serving worker is one on trial."""
         return self._serving is not None and self._serving.role == "trial"
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a worker is loading, or a start is due."""
+        return bool(self._incoming or self._restart_at is not None or self._stillborn)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -173,8 +183,7 @@ class ModelService:
             self._watch(running, now)
         self._bury(now)
         self._hand_over()
-        if self._restart_at is not None and now >= self._restart_at:
-            self._restart()
+        self._keep_serving(now)
 
     def stop(self) -> None:
         """End every worker; each is given a moment to flush its results."""
@@ -231,10 +240,10 @@ class ModelService:
         match event:
             case Ready():
                 running.ready = event
-            case Stats() if running is self._serving:
+            case Stats() if running is not self._incoming:
                 self._listener.on_stats(running.token, event)
             case Results():
-                self._listener.on_results(event)
+                self._listener.on_results(running.release, event)
             case PointChanged() | PointRefused() if running is self._serving:
                 self._listener.on_point(event)
             case GoldenDone() if not running.done:
@@ -261,6 +270,7 @@ class ModelService:
         """Free what has ended, and say so where it matters."""
         for running, deadline in list(self._leaving):
             if not running.worker.alive or now > deadline:
+                self._read(running, now)
                 running.worker.close()
                 self._leaving.remove((running, deadline))
         golden = self._golden
@@ -301,6 +311,7 @@ class ModelService:
         running.worker.close()
         if running.finished:
             LOG.info("pipeline ended: %s", detail)
+            self._ended = running.role == "active"
             return
         LOG.warning("worker %d died: %s", running.worker.pid, detail)
         self._tell_death(running.role, running.token, detail, now)
@@ -327,12 +338,24 @@ class ModelService:
         if recent == patience.budget:
             self._listener.on_service_unhealthy(token, detail)
 
-    def _restart(self) -> None:
-        self._restart_at = None
-        if self._committed is None or self._serving is not None or self._incoming is not None:
+    def _keep_serving(self, now: float) -> None:
+        """Hold to it that outside of a trial the committed release serves, loads, or waits to.
+
+        A worker of another release, such as that of a trial that was called off, does not count:
+        it goes on only until the committed release has taken its place.
+        """
+        if self._committed is None or self._trial is not None or self._ended:
             return
-        self.restarts += 1
-        self._incoming = self._start(*self._committed, "active")
+        serving = self._serving
+        is_served = serving is not None and _serves(serving, self._committed[0])
+        if is_served or self._incoming is not None:
+            self._restart_at = None
+        elif self._restart_at is None:
+            self._restart_at = now
+        elif now >= self._restart_at:
+            self._restart_at = None
+            self.restarts += 1
+            self._incoming = self._start(*self._committed, "active")
 
     def _hand_over(self) -> None:
         """Let a loaded replacement open the source once nobody else holds it."""

@@ -6,9 +6,11 @@ A socket costs no flash writes and cannot be stale: nobody answers when no agent
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from edge_sdk.durable import storage_error
 from edge_sdk.errors import ConfigError, LinkError
@@ -65,7 +67,7 @@ class StatusSocket:
         self._path.unlink(missing_ok=True)
 
 
-def read_status(folder: Path) -> bytes:
+def read_status(folder: Path) -> dict[str, Any]:
     """The running agent's status document.
 
     Raises:
@@ -87,4 +89,18 @@ def read_status(folder: Path) -> bytes:
             f"No agent answers at {path}: {error.strerror or error}.",
             "Start it with `edge-agent run --config FILE`, or name its configuration here.",
         ) from error
-    return b"".join(parts)
+    return _decoded(b"".join(parts), path)
+
+
+def _decoded(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise LinkError(
+            "agent-not-running",
+            f"The agent at {path} went away in the middle of its answer.",
+            "Ask again; if it happens again, read the agent's log.",
+        )
+    return document

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from agent.notify import Notifier
 from agent.sense.sample import PressureSample
 from agent.service import ModelService
 from agent.status import StatusSocket
-from agent.update.ports import Clock, ServiceStats
+from agent.update.ports import Clock, PlacedRelease, ServiceStats
 from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
 from agent.worker.protocol import PointChanged, PointRefused, Ready, Results, Stats
@@ -90,6 +90,7 @@ class Supervisor:
         self._interval = Interval(clock.monotonic())
         self._recent = Interval(clock.monotonic())
         self._ready: Ready | None = None
+        self._point = 0
         self._worker_rss_mib = 0.0
         self._ota: UpdateStatus | None = None
         self._published: DeviceState | None = None
@@ -174,7 +175,8 @@ class Supervisor:
 
     def report(self, status: UpdateStatus) -> None:
         """Publish an update's progress; the updater's report callback."""
-        self._ota = status
+        if status.deployment:  # without one it is about a message that was not believed
+            self._ota = status
         LOG.info("update %s: %s %s", status.version, status.phase.value, status.detail)
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
@@ -184,6 +186,7 @@ class Supervisor:
     def on_ready(self, token: str, ready: Ready) -> None:
         """A worker begins to serve."""
         self._ready = ready
+        self._point = ready.point
         self._worker_rss_mib = ready.rss_mib
         self._adaptation = self._govern(ready.point)
         self._interval = Interval(self._clock.monotonic())
@@ -214,14 +217,13 @@ class Supervisor:
         )
         self._updater.on_stats(token, counts)
 
-    def on_results(self, results: Results) -> None:
-        """Decisions of the serving worker, passed on."""
-        serving = self._service.serving
+    def on_results(self, release: PlacedRelease, results: Results) -> None:
+        """Decisions of a worker of ``release``, passed on."""
         batch = ResultBatch(
             device_id=self._config.device_id,
             pipeline=self._config.pipeline.name,
-            version="" if serving is None else serving.version,
-            point=self._point_name(results.point),
+            version=release.version,
+            point=self._point_name(release, results.point),
             at=self._clock.now(),
             decisions=results.decisions,
         )
@@ -230,10 +232,16 @@ class Supervisor:
 
     def on_point(self, event: PointChanged | PointRefused) -> None:
         """The worker moved along the ladder, or could not."""
-        if isinstance(event, PointRefused):
-            LOG.warning("point %d refused: %s: %s", event.index, event.code, event.cause)
-        else:
+        if isinstance(event, PointChanged):
             LOG.info("now on point %d", event.index)
+            self._point = event.index
+            return
+        LOG.warning("point %d refused: %s: %s", event.index, event.code, event.cause)
+        if self._adaptation is not None:
+            # The governor goes on from where the worker really is, and may ask again after a dwell.
+            self._adaptation.state = replace(
+                self._adaptation.state, index=self._point, since=self._clock.monotonic()
+            )
 
     def on_golden(self, token: str, ok: bool, detail: str) -> None:
         """A golden test ended."""
@@ -288,8 +296,12 @@ class Supervisor:
         late = sum(1 for ms in recent.latencies_ms if objective_ms and ms > objective_ms)
         return min(1.0, (late + recent.dropped) / offered)
 
-    def _point_name(self, index: int) -> str:
-        ladder = self._adaptation.governor.ladder if self._adaptation else ()
+    def _point_name(self, release: PlacedRelease, index: int) -> str:
+        """Id of a rung of the governed release; empty for one that is just being replaced."""
+        adaptation = self._adaptation
+        if adaptation is None or adaptation.digest != release.digest:
+            return ""
+        ladder = adaptation.governor.ladder
         return ladder[index].point if 0 <= index < len(ladder) else ""
 
     # --- reports ---
@@ -336,7 +348,9 @@ class Supervisor:
         )
 
     def _state(self, online: bool) -> DeviceState:
-        serving, ota, adaptation = self._service.serving, self._ota, self._adaptation
+        # Between two workers, and after the end of a file, it is still the committed release's.
+        serving = self._service.serving or self._updater.active
+        ota, adaptation = self._ota, self._adaptation
         decision = None if adaptation is None else adaptation.decision
         return DeviceState(
             device_id=self._config.device_id,

@@ -43,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "-c", "--config", type=Path, default=DEFAULT_CONFIG, help="agent.toml (%(default)s)"
         )
-        command.add_argument("--json", action="store_true", help="Print one JSON document.")
+        command.add_argument(
+            "--json",
+            action="store_true",
+            help="Print one JSON document; `run` prints it once it runs.",
+        )
         if name == "run":
             command.add_argument("-v", "--verbose", action="store_true", help="Log details.")
     return parser
@@ -52,7 +56,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, output: Output) -> int:
     from agent.run import run_agent
 
-    return run_agent(options.config, verbose=options.verbose, say=output.line)
+    def announce(device_id: str, profile: str) -> None:
+        output.line(f"edge-agent {__version__}: {device_id} ({profile}) runs; Ctrl-C stops it.")
+        if output.as_json:
+            started = {"device_id": device_id, "profile": profile, "version": __version__}
+            output.finish(started, [f"edge-agent status --config {options.config}"])
+
+    return run_agent(options.config, verbose=options.verbose, announce=announce)
 
 
 def _doctor(options: argparse.Namespace, output: Output) -> int:
@@ -65,19 +75,21 @@ def _doctor(options: argparse.Namespace, output: Output) -> int:
             output.line(f"      Hint: {check.hint}")
     healthy = all(check.ok for check in checks)
     step = "edge-agent run" if healthy else "edge-agent doctor"
-    output.finish([check.as_dict() for check in checks], [f"{step} --config {options.config}"])
+    output.finish(
+        [check.as_dict() for check in checks],
+        [f"{step} --config {options.config}"],
+        ok=healthy,
+    )
     return 0 if healthy else 1
 
 
 def _status(options: argparse.Namespace, output: Output) -> int:
-    import json
-
     from agent.config import load_config
     from agent.run import process_environment
     from agent.status import read_status
 
     config = load_config(options.config, process_environment())
-    status = json.loads(read_status(Path(config.runtime_dir)))
+    status = read_status(Path(config.runtime_dir))
     output.pairs({name: value for name, value in status.items() if not isinstance(value, dict)})
     for name, value in status.items():
         if isinstance(value, dict):

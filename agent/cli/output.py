@@ -27,11 +27,11 @@ class Output:
         for name, value in rows.items():
             self.line(f"  {name.ljust(width)}  {value}")
 
-    def finish(self, result: Any, next_steps: Sequence[str] = ()) -> None:
+    def finish(self, result: Any, next_steps: Sequence[str] = (), *, ok: bool = True) -> None:
         """The JSON document, or the next steps."""
         if self.as_json:
-            document = {"ok": True, "result": result, "next": list(next_steps)}
-            print(json.dumps(document, indent=2, default=str))
+            document = {"ok": ok, "result": result, "next": list(next_steps)}
+            print(json.dumps(document, indent=2, default=str), flush=True)
         elif next_steps:
             self.line("\nNext:")
             for step in next_steps:

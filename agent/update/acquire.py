@@ -79,6 +79,7 @@ class Acquisition:
         self._fitting: Fitting | None = None
         self._waiting = False
         self._unverified: deque[str] | None = None
+        self._envelope_bytes = self._envelope_reused = 0
         self._total = self._reused = 0
         self._told = 0.0
 
@@ -90,7 +91,10 @@ class Acquisition:
 
     def fetch_manifest(self, desired: Desired) -> None:
         """Fetch and open the desired manifest; ends in ManifestVerified or Refused."""
-        self._total = self._reused = 0
+        envelope = desired.manifest
+        self._envelope_bytes = envelope.size_bytes
+        self._envelope_reused = envelope.size_bytes if self._store.blobs.has(envelope) else 0
+        self._total, self._reused = self._envelope_bytes, self._envelope_reused
         self._download.reset_figures()
         self._fetch([desired.manifest], lambda: self._open_manifest(desired))
 
@@ -172,8 +176,9 @@ class Acquisition:
         except EdgeError as error:
             self._refuse(error)
             return
-        self._total = sum(ref.size_bytes for ref in self._fitting.refs)
-        self._reused = self._total - missing
+        wanted = sum(ref.size_bytes for ref in self._fitting.refs)
+        self._total = self._envelope_bytes + wanted
+        self._reused = self._envelope_reused + wanted - missing
         found = self._preflight.look(missing)
         if isinstance(found, str):
             self._progress(found)

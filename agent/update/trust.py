@@ -97,7 +97,7 @@ def accept_manifest(envelope: bytes, root: TrustRoot, desired: Desired, device: 
 def usable_points(
     manifest: Manifest, profile_id: str, runtimes: Sequence[str]
 ) -> tuple[OperatingPoint, ...]:
-    """The part of a profile's ladder that the runtimes on this device can run, best first.
+    """The part of a profile's ladder that the runtimes on this device can run, most faithful first.
 
     Raises:
         ContractError: ``contract.no-ladder``.

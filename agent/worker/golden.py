@@ -32,7 +32,7 @@ class Vectors:
 
 
 def golden_test(points: Points, progress: Callable[[int, int], None]) -> GoldenDone:
-    """Run the golden vectors of every point of the ladder, best first, until one fails.
+    """Run the golden vectors of every point of the ladder, most faithful first, until one fails.
 
     Args:
         points: the release.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from agent.update.ports import PlacedRelease
 from agent.worker.protocol import Command, Event, PointChanged, PointRefused, Ready, Results, Stats
 
 Role = Literal["active", "trial", "golden"]
@@ -52,10 +53,10 @@ class Listener(Protocol):
         """The worker of ``token`` serves frames from now on."""
 
     def on_stats(self, token: str, stats: Stats) -> None:
-        """Counts of the serving worker."""
+        """Counts of the worker of ``token``, which serves or did until a moment ago."""
 
-    def on_results(self, results: Results) -> None:
-        """Decisions of the serving worker."""
+    def on_results(self, release: PlacedRelease, results: Results) -> None:
+        """Decisions of the worker that serves ``release``, or did until a moment ago."""
 
     def on_point(self, event: PointChanged | PointRefused) -> None:
         """The serving worker moved, or could not."""

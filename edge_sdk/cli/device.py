@@ -167,7 +167,9 @@ def _source(video: str, labels: str, camera: str) -> dict[str, object]:
     if not video:
         return {"kind": "camera", "device": int(camera) if camera.isdecimal() else camera}
     # The agent reads paths relative to its own folder, so what is typed here is made absolute.
+    # A file stands in for a camera: it goes on, at a camera's pace.
     source: dict[str, object] = {"kind": "video", "path": str(Path(video).absolute())}
+    source |= {"fps": 25.0, "loop": True}
     return source | ({"labels": str(Path(labels).absolute())} if labels else {})
 
 

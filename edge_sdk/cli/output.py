@@ -19,6 +19,9 @@ P = ParamSpec("P")
 PIPE_COLUMNS = 120
 """Width of a table that is not written to a terminal, unless COLUMNS says otherwise."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 
 class Progress(Protocol):
     """A running progress display."""
@@ -157,6 +160,10 @@ def with_output(function: Callable[Concatenate[Output, P], None]) -> Callable[P,
         except EdgeError as error:
             output.error(error)
             raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            # 128 + SIGINT, as shells report it; click's own answer would be 1.
+            output.status("interrupted")
+            raise SystemExit(INTERRUPTED) from None
         output.finish()
 
     return run

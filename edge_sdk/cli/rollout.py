@@ -120,7 +120,11 @@ def status(out: Output, rollout_id: str, server: str, token: str, data: Path | N
 @fleet_options
 @with_output
 def rollback(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
-    """Give every device of the newest rollout its previous release back."""
+    """Give every device of the newest rollout its previous release back.
+
+    A device that ran nothing before keeps the release if it has committed it; an offer that is
+    still open is withdrawn.
+    """
     with open_client(server, token, data) as client:
         _show(out, client.rollback(rollout_id))
 
@@ -196,6 +200,7 @@ def _show(out: Output, info: RolloutInfo) -> None:
         for member in info.members
     ]
     out.table("", ("device", "status", "phase", "before", "received", "detail"), rows)
+    _warn_kept(out, info)
     out.result(to_builtins(info))
     if info.state.value in ("pending", "canary", "full"):
         out.next_step("edge rollout status", "edge rollout abort")
@@ -203,6 +208,16 @@ def _show(out: Output, info: RolloutInfo) -> None:
         out.next_step("edge device list", "edge rollout rollback")
     else:
         out.next_step("edge device list")
+
+
+def _warn_kept(out: Output, info: RolloutInfo) -> None:
+    kept = [member.device_id for member in info.members if member.status.value == "kept"]
+    if kept:
+        out.line(
+            f"Warning: nothing to go back to on {', '.join(kept)}: what has been committed there "
+            "goes on running. Roll another version out to replace it.",
+            style="yellow",
+        )
 
 
 def _received(member: RolloutMember) -> str:

@@ -52,6 +52,15 @@ def command() -> None:
     help="Public key (PEM) that releases must be signed by; repeatable. None: any signer, and "
     "only the devices check.",
 )
+@click.option(
+    "--offline-after",
+    "offline_after_s",
+    default=90.0,
+    show_default=True,
+    type=click.FloatRange(1.0),
+    help="Seconds of silence after which a device does not count as online; choose three times "
+    "the agents' telemetry_interval_s, or more.",
+)
 @with_output
 def run(
     out: Output,
@@ -63,6 +72,7 @@ def run(
     broker_ca: Path | None,
     tenant: str,
     release_keys: tuple[Path, ...],
+    offline_after_s: float,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM. It may be killed at any time and resumes."""
     import logging
@@ -81,6 +91,7 @@ def run(
         broker=parse_broker_url(broker, broker_password_file, broker_ca),
         tenant=tenant,
         release_keys=release_keys,
+        offline_after_s=offline_after_s,
     )
 
     def ready(server: Ready) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, dataclass_transform, get_origin
 
 import msgspec
 
@@ -74,9 +74,7 @@ def convert_config(data: Any, kind: type[T], where: str) -> T:
     except msgspec.ValidationError as error:
         match = _UNKNOWN.search(str(error))
         if match is None:
-            raise ConfigError(
-                "invalid", f"{where}: {error}.", "Compare the value with the reference in docs/."
-            ) from error
+            raise ConfigError("invalid", f"{where}: {error}.", _advice(str(error), kind)) from error
         path = (match["path"] or "$").removeprefix("$").removeprefix(".")
         known = _fields_at(kind, path)
         raise ConfigError(
@@ -84,6 +82,28 @@ def convert_config(data: Any, kind: type[T], where: str) -> T:
             f"{where}: unknown key {match['field']!r} in {path or 'the file'}.",
             did_you_mean(match["field"], known),
         ) from error
+
+
+def _advice(message: str, kind: Any) -> str:
+    """What to write instead of an invalid value."""
+    missing = re.search(r"required field `([^`]*)`", message)
+    if missing:
+        return f"Add the key {missing[1]!r}."
+    choice = re.search(r"Invalid enum value '([^']*)' - at `\$\.?([^`]*)`", message)
+    if choice:
+        *parents, last = choice[2].split(".")
+        for part in re.findall(r"[A-Za-z_]\w*|\[[^\]]*\]", ".".join(parents)):
+            kind = _descend(kind, part)
+        return did_you_mean(choice[1], _choices(_descend(kind, last)))
+    return "Compare the value with the reference in docs/."
+
+
+def _choices(kind: Any) -> list[str]:
+    """The strings a literal type allows, looking through annotations and unions."""
+    arguments = getattr(kind, "__args__", ())
+    if get_origin(kind) is Literal:
+        return [str(argument) for argument in arguments]
+    return [choice for argument in arguments for choice in _choices(argument)]
 
 
 def _fields_at(kind: Any, path: str) -> list[str]:

@@ -19,7 +19,7 @@ class Conversion(Wire, kw_only=True):
     artifacts: dict[str, Artifact]
     """By digest."""
     ladders: dict[str, tuple[OperatingPoint, ...]]
-    """By profile id, best accuracy first, cheapest last."""
+    """By profile id, most faithful first, cheapest last."""
     files: dict[str, str]
     """Digest of every artifact and golden file to its path relative to the folder."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)

@@ -23,18 +23,22 @@ import msgspec
 from edge_sdk import contracts
 from edge_sdk.contracts.base import Config, Wire
 from edge_sdk.contracts.operating_point import OperatingPoint
+from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import SEGMENT_CHUNKS, Topics
+
+ALSO: frozenset[type[msgspec.Struct]] = frozenset({OperatingPoint, TelemetrySample})
+"""Parts of other contracts that are read by themselves, too."""
 
 _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 
 def documents() -> list[type[msgspec.Struct]]:
-    """Every contract that is no mere part of another one, by name; and the operating point."""
+    """Every contract that is no mere part of another one, and :data:`ALSO`; by name."""
     for module in pkgutil.iter_modules(contracts.__path__):
         importlib.import_module(f"{contracts.__name__}.{module.name}")
     known = {kind for base in (Wire, Config) for kind in base.__subclasses__() if _is_ours(kind)}
     parts = {part for kind in known for part in _structs(kind) - {kind}}
-    return sorted((known - parts) | {OperatingPoint}, key=lambda kind: kind.__name__)
+    return sorted((known - parts) | ALSO, key=lambda kind: kind.__name__)
 
 
 def render() -> dict[str, str]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import TrialPolicy
+
+Devices = Annotated[int, Meta(le=1_000_000)]
+"""A number of devices."""
 
 
 class RolloutState(StrEnum):
@@ -41,6 +47,9 @@ class MemberStatus(StrEnum):
     """Rejected or rolled back by the device; it has been given its previous release."""
     RESTORED = "restored"
     """The server gave it its previous release back."""
+    KEPT = "kept"
+    """There was nothing to go back to: it keeps the release if it has it by now; an offer that it
+    had not committed was withdrawn."""
 
 
 class ReleaseInfo(Wire, kw_only=True):
@@ -68,6 +77,7 @@ class DeviceInfo(Wire, kw_only=True):
     enrolled: bool
     """False for a device that reported without having been enrolled here."""
     online: bool = False
+    """It says so, and was heard of lately; see docs/server.md."""
     last_seen: float | None = None
     """Server's clock, seconds since the epoch."""
     agent_version: str = ""
@@ -129,9 +139,9 @@ class RolloutRequest(Wire, kw_only=True):
 
     release: str
     version: str
-    canary: int = 0
+    canary: Devices = 0
     """Devices that go first; 0 offers the release to all at once."""
-    max_failures: int = 0
+    max_failures: Devices = 0
     """One more than this ends the rollout."""
     rollback_on_failure: bool = False
     devices: tuple[str, ...] = ()
@@ -152,7 +162,8 @@ class FleetEvent(Wire, kw_only=True):
     at: float
     """Server's clock, seconds since the epoch."""
     kind: str
-    """``release``, ``rollout``, ``offer``, ``restore``, ``update``, ``device``, ``ladder``..."""
+    """``release``, ``rollout``, ``offer``, ``restore``, ``withdraw``, ``keep``, ``update``,
+    ``refusal``, ``device``, ``ladder``..."""
     text: str
     """One sentence for a person."""
     device_id: str = ""

@@ -91,6 +91,6 @@ class Manifest(Wire, kw_only=True):
     artifacts: dict[str, Artifact]
     """By digest."""
     ladders: dict[str, tuple[OperatingPoint, ...]]
-    """By profile id, best accuracy first, cheapest last."""
+    """By profile id, most faithful first, cheapest last."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the tools that built it, and digests of what went in."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from edge_sdk.contracts.base import SCHEMA, Wire
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Of things in one interval; sums of a device's lifetime then fit into 64 bits."""
+Total = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""Of bytes or of a lifetime; what a JSON number holds exactly."""
 
 
 class LadderPosition(Wire, kw_only=True):
     """Where the governor stands and why."""
 
-    index: int
+    index: Count
     """0 is the most accurate point."""
-    size: int
+    size: Count
     point: str
     reason: str
     """``startup``, ``pressure-cpu``, ``pressure-memory``, ``pressure-thermal``, ``recovered``..."""
@@ -30,21 +39,21 @@ class TelemetrySample(Wire, kw_only=True):
     version: str = ""
     pipeline: str = ""
     ladder: LadderPosition | None = None
-    frames: int = 0
-    frames_dropped: int = 0
-    queue_depth: int = 0
+    frames: Count = 0
+    frames_dropped: Count = 0
+    queue_depth: Count = 0
     fps: float = 0.0
     latency_p50_ms: float = 0.0
     latency_p95_ms: float = 0.0
     latency_p99_ms: float = 0.0
-    errors: int = 0
-    labelled: int = 0
-    correct: int = 0
-    low_confidence: int = 0
+    errors: Count = 0
+    labelled: Count = 0
+    correct: Count = 0
+    low_confidence: Count = 0
     """Decisions with a top score under 0.5."""
     load_ms: float = 0.0
     """Time to load the active point."""
-    worker_restarts: int = 0
+    worker_restarts: Count = 0
     cpu_percent: float = 0.0
     """Of the whole machine."""
     cpu_pressure: float = 0.0
@@ -59,7 +68,7 @@ class TelemetrySample(Wire, kw_only=True):
 class Decision(Wire, kw_only=True):
     """One result of a vision classification pipeline."""
 
-    frame: int
+    frame: Total
     label: str
     score: float
     """Softmax probability of the label."""

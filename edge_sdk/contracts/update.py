@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.manifest import BlobRef
+from edge_sdk.contracts.telemetry import Count, Total
 
 
 class Phase(StrEnum):
@@ -80,11 +81,11 @@ class UpdateStatus(Wire, kw_only=True):
     """One sentence for a person."""
     code: str = ""
     """Error code where the phase is a failure."""
-    bytes_received: int = 0
-    bytes_total: int = 0
-    bytes_reused: int = 0
+    bytes_received: Total = 0
+    bytes_total: Total = 0
+    bytes_reused: Total = 0
     """Already on the device, so not sent."""
-    chunk_retries: int = 0
+    chunk_retries: Count = 0
 
 
 class DeviceState(Wire, kw_only=True):
@@ -111,5 +112,5 @@ class ChunkRequest(Wire, kw_only=True):
     schema: int = SCHEMA
     device_id: str
     digest: str
-    chunks: tuple[int, ...]
+    chunks: tuple[Count, ...]
     """Indexes into the blob's chunk list; at most 64."""

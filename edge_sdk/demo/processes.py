@@ -42,7 +42,7 @@ class Processes:
                 stdout=handle,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent(),
             )
         return log
 
@@ -102,9 +102,14 @@ class Processes:
             signal.signal(signal.SIGINT, before)
 
 
-def die_with_parent() -> None:
-    """For ``preexec_fn``: the kernel sends SIGTERM to the child when the demo is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent() -> Callable[[], None]:
+    """For ``preexec_fn``: the kernel sends SIGTERM to the child when the demo is killed.
+
+    The library is looked up before the fork; between fork and exec a process with threads may do
+    little more than a system call.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_for(

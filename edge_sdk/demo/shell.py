@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,7 +28,7 @@ class Running:
 
 
 class Shell:
-    """Runs ``edge`` commands in processes of their own.
+    """Runs ``edge`` commands in processes of their own; once left, kills them and starts no more.
 
     Args:
         output: where commands are shown.
@@ -36,6 +37,8 @@ class Shell:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._processes: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +49,10 @@ class Shell:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in tuple(self._processes):
+        with self._lock:
+            self._closed = True
+            running = tuple(self._processes)
+        for process in running:
             process.kill()
             process.wait()
 
@@ -94,15 +100,18 @@ class Shell:
         self._output.line(f"  $ edge {shlex.join(arguments)}", style="dim")
 
     def _launch(self, arguments: Sequence[str], pipe: int | None) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge_sdk.cli.main", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            preexec_fn=die_with_parent,
-        )
-        self._processes.add(process)
+        with self._lock:
+            if self._closed:
+                raise _failed(arguments, "was not started, as the demo is ending")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edge_sdk.cli.main", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                preexec_fn=die_with_parent(),
+            )
+            self._processes.add(process)
         return process
 
     def _end(self, process: subprocess.Popen[str]) -> None:

@@ -81,20 +81,25 @@ class Story:
 
     def run(self) -> Proof:
         """All seven steps."""
-        with Processes(self._folder / "logs") as processes, self._shell, self._silent:
+        with (
+            Processes(self._folder / "logs") as processes,
+            ThreadPoolExecutor(1) as background,
+            # Left before the pool: what it still has to do then fails at once.
+            self._shell,
+            self._silent,
+        ):
             self._train_and_convert()
-            with ThreadPoolExecutor(1) as background:
-                later = {
-                    recipe.version: background.submit(self._prepare, recipe)
-                    for recipe in (SECOND, MISLABELLED)
-                }
-                fleet, watch = self._start_fleet(processes)
-                try:
-                    self._tell_rollouts(fleet, watch, processes, later)
-                    self._press(fleet, watch, processes)
-                finally:
-                    watch.close()
-                self.proof.timeline = watch.moments
+            later = {
+                recipe.version: background.submit(self._prepare, recipe)
+                for recipe in (SECOND, MISLABELLED)
+            }
+            fleet, watch = self._start_fleet(processes)
+            try:
+                self._tell_rollouts(fleet, watch, processes, later)
+                self._press(fleet, watch, processes)
+            finally:
+                watch.close()
+            self.proof.timeline = watch.moments
         self.proof.seconds = time.monotonic() - self._started
         return self.proof
 

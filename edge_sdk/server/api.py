@@ -37,7 +37,7 @@ _STATUS: tuple[tuple[type[EdgeError], int], ...] = (
     (StorageError, 507),
     (LinkError, 502),
 )
-_SLUG_STATUS = {"blob-missing": 409, "blob-too-large": 413, "too-large": 413}
+_SLUG_STATUS = {"bad-request": 400, "blob-missing": 409, "blob-too-large": 413, "too-large": 413}
 
 
 def status_of(error: EdgeError) -> int:

@@ -37,6 +37,8 @@ from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
 from edge_sdk.server.targets import choose_devices, previous_release
 from edge_sdk.suggest import did_you_mean
 
+OFFLINE_AFTER_SECONDS = 90.0
+"""Silence after which a device no longer counts as online: nine samples at the agent's default."""
 MAX_EVENTS_PER_CALL = 1000
 MAX_ROLLOUTS_PER_CALL = 100
 
@@ -66,6 +68,7 @@ class Fleet:
         key: the fleet's signing key.
         topics: the tenant's topics.
         now: seconds since the epoch.
+        offline_after_s: silence after which a device no longer counts as online.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class Fleet:
         key: SigningKey,
         topics: Topics,
         now: Callable[[], float],
+        *,
+        offline_after_s: float = OFFLINE_AFTER_SECONDS,
     ) -> None:
         self.depot = depot
+        self._offline_after_s = offline_after_s
         self.topics = topics
         self._engine = engine
         self._now = now
@@ -89,6 +95,11 @@ class Fleet:
     def refused_messages(self) -> int:
         """Device messages that could not be used."""
         return self._ingest.refused
+
+    @property
+    def failed_messages(self) -> int:
+        """Device messages that met a defect of the server."""
+        return self._ingest.failed
 
     def attach(self, courier: Courier) -> None:
         """Say who talks to the broker."""
@@ -141,7 +152,7 @@ class Fleet:
     def devices(self) -> list[DeviceInfo]:
         """Every known device."""
         with self._engine.connect() as connection:
-            return records.device_infos(connection)
+            return records.device_infos(connection, self._heard_since())
 
     def device(self, device_id: str) -> DeviceInfo:
         """One device.
@@ -150,10 +161,10 @@ class Fleet:
             UsageError: ``usage.unknown-device``.
         """
         with self._engine.connect() as connection:
-            found = records.device_infos(connection, devices.c.id == device_id)
+            found = records.device_infos(connection, self._heard_since(), devices.c.id == device_id)
             if found:
                 return found[0]
-            known = [device.id for device in records.device_infos(connection)]
+            known = [device.id for device in records.device_infos(connection, 0.0)]
         raise _unknown("device", device_id, known)
 
     def enroll(self, device_id: str, profile: str) -> DeviceInfo:
@@ -200,13 +211,15 @@ class Fleet:
         with self._transaction() as connection:
             self._refuse_second(connection)
             release = self._find_release(connection, request.release, request.version)
-            chosen, skipped = choose_devices(connection, request, json.loads(release["profiles"]))
+            profiles = json.loads(release["profiles"])
+            chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
             previous = {device.id: previous_release(connection, device) for device in chosen}
             rollout = plan(
                 previous,
                 canary=request.canary,
                 max_failures=request.max_failures,
                 rollback_on_failure=request.rollback_on_failure,
+                without_previous={name for name, known in previous.items() if known is None},
             )
             row = records.add_rollout(
                 connection,
@@ -252,6 +265,8 @@ class Fleet:
 
     def rollback(self, rollout_id: str) -> RolloutInfo:
         """Give every device of the newest rollout its previous release back.
+
+        A device that has none keeps what it has committed (``kept``); an open offer is withdrawn.
 
         Raises:
             UsageError: ``usage.unknown-rollout``, ``usage.rollout-ended`` or
@@ -305,6 +320,9 @@ class Fleet:
                 if row["digest"] in digests and row["id"] not in wanted
             ]
             records.mark_seeded(connection, gone, False)
+
+    def _heard_since(self) -> float:
+        return self._now() - self._offline_after_s
 
     def _end(self, rollout_id: str, event: Abort | TakeBack) -> RolloutInfo:
         with self._transaction() as connection:

@@ -29,7 +29,7 @@ class Inbox:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
         self.dropped = 0
-        """Messages lost because the database could not keep up."""
+        """Messages lost because the database could not keep up, or could not be written."""
 
     def start(self) -> None:
         """Begin writing."""
@@ -55,6 +55,7 @@ class Inbox:
             try:
                 self._apply(batch)
             except Exception:
+                self.dropped += len(batch)
                 log.exception("%d device messages could not be stored", len(batch))
 
     def _take(self) -> list[Incoming]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from edge_sdk.contracts.base import decode
+from edge_sdk.contracts.fleet import MemberStatus
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import (
@@ -23,6 +25,8 @@ from edge_sdk.server import records
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
@@ -53,6 +57,8 @@ class Ingest:
     now: Callable[[], float]
     refused: int = 0
     """Messages that were malformed, too large or not about their sender."""
+    failed: int = 0
+    """Messages that could not be stored; a defect, since what devices may say is bounded."""
     requests: list[ChunkRequest] = field(default_factory=list)
     """Chunk requests seen since the list was last taken."""
 
@@ -62,17 +68,28 @@ class Ingest:
         return taken
 
     def message(self, connection: sa.Connection, incoming: Incoming) -> Changes:
-        """Apply one message; a bad one is counted and changes nothing."""
+        """Apply one message; a bad one is counted, and is all that is lost.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: the database cannot be written, whatever the message.
+        """
         parsed = self.topics.parse_device(incoming.topic)
         if parsed is None or len(incoming.payload) > MAX_MESSAGE_BYTES or not incoming.payload:
             self.refused += bool(incoming.payload)
             return Changes()
         device_id, leaf = parsed
         try:
-            return self._dispatch(connection, device_id, leaf, incoming.payload)
+            with connection.begin_nested():
+                return self._dispatch(connection, device_id, leaf, incoming.payload)
         except ContractError:
             self.refused += 1
-            return Changes()
+        except sa.exc.OperationalError:
+            raise
+        except Exception:
+            # The boundary of a message: the others in its transaction are other devices'.
+            self.failed += 1
+            log.exception("a message on %s could not be stored", incoming.topic)
+        return Changes()
 
     def _dispatch(
         self, connection: sa.Connection, device_id: str, leaf: str, payload: bytes
@@ -149,41 +166,43 @@ class Ingest:
         if row is None:
             return Changes()
         records.save_device(connection, status.device_id, last_seen=self.now())
+        if not status.deployment:
+            self._refusal(connection, status)
+            return Changes()
         self._phase(
             connection, row, status.deployment, status.phase, status.detail, status.code, status
         )
-        if not status.deployment:
-            return self._unreadable(connection, status)
         rollout = records.rollout_row(connection, status.deployment)
         if rollout is None:
             return Changes()
-        names = ("bytes_received", "bytes_total", "bytes_reused", "chunk_retries")
-        values = {name: getattr(status, name) for name in names if getattr(status, name)}
-        records.update_member(
-            connection,
-            rollout["number"],
-            status.device_id,
-            phase=status.phase,
-            detail=status.detail,
-            code=status.code,
-            **values,
-        )
+        self._note_member(connection, rollout["number"], status)
         if status.phase not in FINAL_PHASES:
             return Changes()
         return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
 
-    def _unreadable(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
-        """The device could not accept its desired state, so it cannot name the deployment."""
-        if status.phase is not Phase.REJECTED:
-            return Changes()
-        text = f"{status.device_id} refuses its desired state: {status.detail}"
-        self._event(connection, "update", text, status.device_id, code=status.code)
-        rollout = records.active_rollout(connection)
-        if rollout is None:
-            return Changes()
-        about = {"phase": status.phase, "detail": status.detail, "code": status.code}
-        records.update_member(connection, rollout["number"], status.device_id, **about)
-        return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
+    def _note_member(self, connection: sa.Connection, number: int, status: UpdateStatus) -> None:
+        """The device's own last word; why it was left alone stays beside it."""
+        names = ("bytes_received", "bytes_total", "bytes_reused", "chunk_retries")
+        values: dict[str, Any] = {
+            name: getattr(status, name) for name in names if getattr(status, name)
+        }
+        member = records.member_row(connection, number, status.device_id)
+        if member is not None and member["status"] != MemberStatus.KEPT:
+            values["detail"] = status.detail
+        about = {"phase": status.phase, "code": status.code, **values}
+        records.update_member(connection, number, status.device_id, **about)
+
+    def _refusal(self, connection: sa.Connection, status: UpdateStatus) -> None:
+        """Something on the device's desired topic that it does not believe.
+
+        Anybody who can write there may have sent it, so it says nothing about a rollout. Repeats
+        are noted once.
+        """
+        if not (status.code or status.detail):
+            return
+        text = f"{status.device_id} refuses a desired state: {status.detail or status.code}"
+        if records.last_event(connection, "refusal", status.device_id) != text:
+            self._event(connection, "refusal", text, status.device_id, code=status.code)
 
     def _phase(
         self,

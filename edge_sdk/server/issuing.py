@@ -10,16 +10,27 @@ import sqlalchemy as sa
 from edge_sdk.bundle.signing import SigningKey, sign
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE
-from edge_sdk.contracts.fleet import RolloutState
+from edge_sdk.contracts.fleet import MemberStatus, RolloutState
 from edge_sdk.contracts.update import Desired, TrialPolicy
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.records import Row
-from edge_sdk.server.rollout import Event, Issue, Rollout, step
+from edge_sdk.server.rollout import (
+    Committed,
+    Event,
+    Failed,
+    Issue,
+    Rollout,
+    is_quiet,
+    settle,
+    step,
+)
 
 RESTORE_SUFFIX = "-restore"
 """Added to a rollout's id to name the deployment that takes it back on a device."""
+
+NOTHING_BEFORE = "nothing to go back to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class Changes:
     offered: tuple[str, ...] = ()
     """Devices whose desired state names a release that is only now being seeded."""
     restored: tuple[str, ...] = ()
-    """Devices whose desired state names a release they have run before."""
+    """Devices whose desired state names a release they have run before, or none any more."""
     ended: bool = False
     """A rollout has ended, so chunks may have become unnecessary."""
 
@@ -50,18 +61,43 @@ class Issuer:
 
     def apply(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         """Apply ``event`` to the stored rollout ``row`` and issue what follows from it."""
-        before = records.load_rollout(connection, row)
+        if isinstance(event, Committed | Failed):
+            return self._verdict(connection, row, event)
+        return self._step(connection, row, event)
+
+    def _verdict(self, connection: sa.Connection, row: Row, verdict: Committed | Failed) -> Changes:
+        """Most verdicts concern one device alone, and then no other is loaded."""
+        number = row["number"]
+        stored = records.member_row(connection, number, verdict.device_id)
+        if stored is None or stored["status"] != MemberStatus.OFFERED:
+            return Changes()
+        quiet = is_quiet(
+            verdict,
+            others_offered=records.offered_besides(connection, number, verdict.device_id),
+            failures=records.failures(connection, number),
+            max_failures=row["max_failures"],
+        )
+        if not quiet:
+            return self._step(connection, row, verdict)
+        settled, issues = settle(records.member_value(stored), verdict)
+        records.touch_rollout(connection, number, self.now())
+        records.update_member(connection, number, settled.device_id, status=settled.status)
+        for issue in issues:
+            self._issue(connection, row, issue, stored["previous_id"])
+        return Changes(restored=tuple(issue.device_id for issue in issues))
+
+    def _step(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
+        members = records.member_rows(connection, row["number"])
+        before = records.rollout_value(row, members)
         after, issues = step(before, event)
         if after == before and not issues:
             return Changes()
         records.save_rollout(connection, row["number"], before, after, self.now())
-        previous = {
-            member["device_id"]: member["previous_id"]
-            for member in records.member_rows(connection, row["number"])
-        }
+        previous = {member["device_id"]: member["previous_id"] for member in members}
         for issue in issues:
             target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
             self._issue(connection, row, issue, target)
+        self._note_kept(connection, row, before, after)
         self._note(connection, row, before, after)
         return _changes(before, after, issues)
 
@@ -71,7 +107,7 @@ class Issuer:
         """Store the device's next desired state; counters only ever grow."""
         last = records.desired_row(connection, issue.device_id)
         counter = (last["counter"] if last else 0) + 1
-        restore = issue.what == "restore"
+        restore = issue.what != "offer"
         deployment = row["id"] + (RESTORE_SUFFIX if restore else "")
         release = records.release_by(connection, releases.c.id == release_id)
         envelope = b""
@@ -105,6 +141,8 @@ class Issuer:
         name = f"{release['name']} {release['version']}" if release else "no release"
         if issue.what == "offer":
             text = f"Offered {name} to {issue.device_id} (desired state {counter})."
+        elif issue.what == "withdraw":
+            text = f"Withdrew the offer to {issue.device_id}: {NOTHING_BEFORE}."
         else:
             text = f"Pointed {issue.device_id} back at {name} (desired state {counter})."
         records.add_event(
@@ -116,6 +154,24 @@ class Issuer:
             rollout_id=row["id"],
             version=release["version"] if release else "",
         )
+
+    def _note_kept(
+        self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout
+    ) -> None:
+        """Say why devices were not given a release back."""
+        for old, new in zip(before.members, after.members, strict=True):
+            if new.status is old.status or new.status is not MemberStatus.KEPT:
+                continue
+            records.update_member(connection, row["number"], new.device_id, detail=NOTHING_BEFORE)
+            if old.status is MemberStatus.COMMITTED:
+                records.add_event(
+                    connection,
+                    self.now(),
+                    "keep",
+                    f"{new.device_id} keeps what it runs: {NOTHING_BEFORE}.",
+                    device_id=new.device_id,
+                    rollout_id=row["id"],
+                )
 
     def _note(self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout) -> None:
         if after.state is before.state:
@@ -136,7 +192,7 @@ class Issuer:
 
 def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Changes:
     running = (RolloutState.PENDING, RolloutState.CANARY, RolloutState.FULL)
-    restored = [issue.device_id for issue in issues if issue.what == "restore"]
+    restored = [issue.device_id for issue in issues if issue.what != "offer"]
     offered = [
         issue.device_id
         for issue in issues

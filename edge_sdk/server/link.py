@@ -31,6 +31,8 @@ by another client with the same id."""
 KEEPALIVE_SECONDS = 30
 WINDOW = 16
 """QoS 1 messages that may wait for the broker's acknowledgement; 1 MiB of chunks."""
+ACKNOWLEDGE_SECONDS = 30.0
+"""A broker that acknowledges nothing for this long with a full window is connected to afresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Link:
         topics: subscribed to at QoS 1 after every connection.
         on_message: called with topic and payload in paho's thread; must not block.
         on_connected: called in paho's thread after subscribing; must not block.
+        acknowledge_s: seconds without any acknowledgement before a full window is given up.
     """
 
     def __init__(
@@ -102,16 +105,20 @@ class Link:
         topics: Sequence[str],
         on_message: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
+        *,
+        acknowledge_s: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
         self._address = address
         self._client_id = client_id
         self._topics = topics
         self._deliver = on_message
         self._announce = on_connected
+        self._acknowledge_s = acknowledge_s
         self._changed = threading.Condition()
         self._client: paho.Client | None = None
         self._up = False
         self._in_flight = 0
+        self._silent = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="broker-link", daemon=True)
 
@@ -130,19 +137,34 @@ class Link:
         self._thread.join(CONNECT_SECONDS + 1)
 
     def send(self, topic: str, payload: bytes) -> bool:
-        """Publish a retained message at QoS 1, waiting while the window is full.
+        """Publish a retained message at QoS 1, waiting a bounded time while the window is full.
 
         Returns:
-            False when there is no connection; nothing has been sent then.
+            False when there is no connection, or it was given up because the broker acknowledges
+            nothing; nothing has been sent then.
+
+        Raises:
+            ValueError: the topic or the payload cannot be published.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._up or self._in_flight < WINDOW)
+            room = self._changed.wait_for(
+                lambda: not self._up or self._in_flight < WINDOW, self._acknowledge_s
+            )
             client = self._client
+            if not room:
+                self._silent = True  # the link's own thread ends the connection
+                self._down()
             if not self._up or client is None:
                 return False
             self._in_flight += 1
         # Not under our lock: paho holds one of its own while it reports acknowledgements to us.
-        return client.publish(topic, payload, qos=1, retain=True).rc == paho.MQTT_ERR_SUCCESS
+        sent = False
+        try:
+            sent = client.publish(topic, payload, qos=1, retain=True).rc == paho.MQTT_ERR_SUCCESS
+        finally:
+            if not sent:
+                self._acknowledged(client)
+        return sent
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything sent; False when it has not."""
@@ -170,6 +192,7 @@ class Link:
         """Connect and stay until the connection ends; why it ended."""
         ended = threading.Event()
         reasons: list[str] = []
+        self._silent = False
         try:
             client = self._new_client(ended, reasons)
             client.connect(self._address.host, self._address.port, KEEPALIVE_SECONDS)
@@ -182,12 +205,14 @@ class Link:
             self._lost()
             client.disconnect()
             client.loop_stop()
+        if self._silent:
+            return f"nothing was acknowledged for {self._acknowledge_s:.0f} s"
         return reasons[-1] if reasons else "no answer"
 
     def _wait(self, ended: threading.Event) -> None:
         deadline = time.monotonic() + CONNECT_SECONDS
         while not self._stopping.is_set() and not ended.wait(0.1):
-            if not self._up and time.monotonic() > deadline:
+            if self._silent or (not self._up and time.monotonic() > deadline):
                 return
 
     def _new_client(self, ended: threading.Event, reasons: list[str]) -> paho.Client:
@@ -240,6 +265,10 @@ class Link:
 
     def _lost(self) -> None:
         with self._changed:
-            self._up = False
-            self._in_flight = 0
-            self._changed.notify_all()
+            self._down()
+
+    def _down(self) -> None:
+        """The connection is of no use any more; the lock is held."""
+        self._up = False
+        self._in_flight = 0
+        self._changed.notify_all()

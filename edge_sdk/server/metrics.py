@@ -73,7 +73,9 @@ def _server_families(context: Context) -> Iterator[Metric]:
 
 
 def _device_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
-    online = GaugeMetricFamily("edge_device_online", "1 when connected.", labels=["device"])
+    online = GaugeMetricFamily(
+        "edge_device_online", "1 when connected and heard of lately.", labels=["device"]
+    )
     info = GaugeMetricFamily(
         "edge_device_info",
         "What a device runs; always 1.",

@@ -84,6 +84,7 @@ _TONES = {
     "failed": "bad",
     "aborted": "warn",
     "restored": "warn",
+    "kept": "warn",
     "rolled_back": "warn",
 }
 _pages.globals |= {

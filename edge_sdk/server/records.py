@@ -59,6 +59,17 @@ def newest_events(connection: sa.Connection, limit: int) -> list[FleetEvent]:
     return [FleetEvent(**row) for row in connection.execute(query).mappings()]
 
 
+def last_event(connection: sa.Connection, kind: str, device_id: str) -> str | None:
+    """Text of the newest event of one kind about a device."""
+    query = (
+        sa.select(events.c.text)
+        .where(events.c.device_id == device_id, events.c.kind == kind)
+        .order_by(events.c.id.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
+
+
 def release_by(connection: sa.Connection, *conditions: Any) -> Row | None:
     """The release that meets the conditions."""
     return connection.execute(sa.select(releases).where(*conditions)).mappings().first()
@@ -107,8 +118,14 @@ def save_device(connection: sa.Connection, device_id: str, **values: Any) -> Non
     connection.execute(statement)
 
 
-def device_infos(connection: sa.Connection, *conditions: Any) -> list[DeviceInfo]:
-    """Devices as the interface gives them, by id."""
+def device_infos(
+    connection: sa.Connection, heard_since: float, *conditions: Any
+) -> list[DeviceInfo]:
+    """Devices as the interface gives them, by id.
+
+    One whose last message came before ``heard_since`` is not online, whatever it said: nobody
+    publishes its last will when the broker goes down together with it.
+    """
     query = (
         sa.select(
             devices,
@@ -121,15 +138,16 @@ def device_infos(connection: sa.Connection, *conditions: Any) -> list[DeviceInfo
         .where(*conditions)
         .order_by(devices.c.id)
     )
-    return [_device_info(row) for row in connection.execute(query).mappings()]
+    return [_device_info(row, heard_since) for row in connection.execute(query).mappings()]
 
 
-def _device_info(row: Row) -> DeviceInfo:
+def _device_info(row: Row, heard_since: float) -> DeviceInfo:
     skipped = {"telemetry", "sum_version", "frames", "correct"}
     values = {name: value for name, value in row.items() if name not in skipped}
     for name in ("desired_release", "desired_version"):
         values[name] = values[name] or ""
     values["counter"] = values["counter"] or 0
+    values["online"] = row["online"] and (row["last_seen"] or 0.0) >= heard_since
     return DeviceInfo(
         accuracy=row["correct"] / row["labelled"] if row["labelled"] else None,
         telemetry=last_sample(row),
@@ -138,8 +156,11 @@ def _device_info(row: Row) -> DeviceInfo:
 
 
 def last_sample(row: Row) -> TelemetrySample | None:
-    """The latest telemetry of a device's row, which was checked when it came in."""
-    return msgspec.json.decode(row["telemetry"] or b"null", type=TelemetrySample | None)
+    """The latest telemetry of a device's row; None when an older server stored other bounds."""
+    try:
+        return msgspec.json.decode(row["telemetry"] or b"null", type=TelemetrySample | None)
+    except msgspec.DecodeError:
+        return None
 
 
 def device_count(connection: sa.Connection) -> int:
@@ -204,6 +225,14 @@ def member_rows(connection: sa.Connection, number: int) -> list[Row]:
     return list(connection.execute(query).mappings())
 
 
+def member_row(connection: sa.Connection, number: int, device_id: str) -> Row | None:
+    """One device of a rollout."""
+    query = sa.select(rollout_devices).where(
+        rollout_devices.c.rollout == number, rollout_devices.c.device_id == device_id
+    )
+    return connection.execute(query).mappings().first()
+
+
 def previous_in(connection: sa.Connection, rollout_id: str, device_id: str) -> int | None:
     """What a device ran before a rollout."""
     query = (
@@ -253,18 +282,21 @@ def add_rollout(
     return row
 
 
-def load_rollout(connection: sa.Connection, row: Row) -> Rollout:
+def rollout_value(row: Row, members: Iterable[Row]) -> Rollout:
     """A rollout as the state machine knows it."""
-    members = tuple(
-        Member(member["device_id"], member["canary"], MemberStatus(member["status"]))
-        for member in member_rows(connection, row["number"])
-    )
     return Rollout(
         RolloutState(row["state"]),
-        members,
+        tuple(map(member_value, members)),
         row["max_failures"],
         row["rollback_on_failure"],
         row["reason"],
+    )
+
+
+def member_value(row: Row) -> Member:
+    """One device of a rollout as the state machine knows it."""
+    return Member(
+        row["device_id"], row["canary"], MemberStatus(row["status"]), row["previous_id"] is not None
     )
 
 
@@ -272,14 +304,43 @@ def save_rollout(
     connection: sa.Connection, number: int, before: Rollout, after: Rollout, at: float
 ) -> None:
     """Store what a step changed."""
-    connection.execute(
-        sa.update(rollouts)
-        .where(rollouts.c.number == number)
-        .values(state=after.state, reason=after.reason, updated_at=at)
-    )
+    touch_rollout(connection, number, at, state=after.state, reason=after.reason)
     for old, new in zip(before.members, after.members, strict=True):
         if old.status is not new.status:
             update_member(connection, number, new.device_id, status=new.status)
+
+
+def touch_rollout(connection: sa.Connection, number: int, at: float, **values: Any) -> None:
+    """Change columns of a rollout."""
+    changed = sa.update(rollouts).where(rollouts.c.number == number)
+    connection.execute(changed.values(updated_at=at, **values))
+
+
+def offered_besides(connection: sa.Connection, number: int, device_id: str) -> bool:
+    """Whether a rollout's offer to another device is open."""
+    query = (
+        sa.select(rollout_devices.c.device_id)
+        .where(
+            rollout_devices.c.rollout == number,
+            rollout_devices.c.status == MemberStatus.OFFERED,
+            rollout_devices.c.device_id != device_id,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+def failures(connection: sa.Connection, number: int) -> int:
+    """Devices of a rollout that have failed."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(rollout_devices)
+        .where(
+            rollout_devices.c.rollout == number,
+            rollout_devices.c.status == MemberStatus.FAILED,
+        )
+    )
+    return connection.execute(query).scalar_one()
 
 
 def update_member(connection: sa.Connection, number: int, device_id: str, **values: Any) -> None:

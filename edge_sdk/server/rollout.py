@@ -6,20 +6,21 @@ returns what to issue. Whoever calls it stores the new state and the issued desi
 transaction, so a server killed at any moment resumes with both or neither.
 
 Invariant: a device whose member is ``waiting`` has not been touched, ``offered`` and ``committed``
-have a desired state naming the new release, ``failed`` and ``restored`` one naming the previous.
-A restarted device is therefore never offered again what it has refused.
+have a desired state naming the new release, ``failed`` and ``restored`` one naming the previous,
+or none where there is no previous one. ``kept`` names the new release if the device had committed
+it, and nothing otherwise. A restarted device is therefore never offered again what it has refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutState
 
 _RUNNING = frozenset({RolloutState.CANARY, RolloutState.FULL})
-_FINAL = frozenset({MemberStatus.COMMITTED, MemberStatus.FAILED, MemberStatus.RESTORED})
+_FINAL = frozenset(MemberStatus) - {MemberStatus.WAITING, MemberStatus.OFFERED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Member:
     device_id: str
     canary: bool = False
     status: MemberStatus = MemberStatus.WAITING
+    has_previous: bool = True
+    """Whether there is a release it can be given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +88,9 @@ class Issue:
     """Issue a desired state to one device, with the next counter."""
 
     device_id: str
-    what: Literal["offer", "restore"]
-    """``offer`` names the rollout's release, ``restore`` the device's previous one."""
+    what: Literal["offer", "restore", "withdraw"]
+    """``offer`` names the rollout's release, ``restore`` the device's previous one, ``withdraw``
+    none: the device has nothing to go back to."""
 
 
 def plan(
@@ -95,10 +99,15 @@ def plan(
     canary: int = 0,
     max_failures: int = 0,
     rollback_on_failure: bool = False,
+    without_previous: Collection[str] = (),
 ) -> Rollout:
-    """A pending rollout; the first ``canary`` devices go first, 0 means all at once."""
+    """A pending rollout; the first ``canary`` devices go first, 0 means all at once.
+
+    ``without_previous`` are those of the devices that have nothing to go back to.
+    """
     members = tuple(
-        Member(device_id, canary=index < canary) for index, device_id in enumerate(device_ids)
+        Member(device_id, canary=index < canary, has_previous=device_id not in without_previous)
+        for index, device_id in enumerate(device_ids)
     )
     return Rollout(RolloutState.PENDING, members, max_failures, rollback_on_failure)
 
@@ -108,10 +117,10 @@ def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
     match event:
         case Start() if rollout.state is RolloutState.PENDING:
             return _start(rollout)
-        case Committed(device_id) if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, device_id, MemberStatus.COMMITTED), "")
-        case Failed(device_id, reason) if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, device_id, MemberStatus.FAILED), reason)
+        case Committed() if rollout.state in _RUNNING:
+            return _advance(*_settle(rollout, event), "")
+        case Failed() if rollout.state in _RUNNING:
+            return _advance(*_settle(rollout, event), event.reason)
         case Abort() if rollout.state not in ENDED:
             ended = replace(rollout, state=RolloutState.ABORTED, reason="stopped by the operator")
             return _restore(ended, {MemberStatus.OFFERED})
@@ -123,6 +132,34 @@ def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
     return rollout, ()
 
 
+def settle(member: Member, verdict: Committed | Failed) -> tuple[Member, tuple[Issue, ...]]:
+    """An offered device after its verdict; one that failed is given its previous release at once.
+
+    Anything but the first verdict of an offered device changes nothing.
+    """
+    if member.status is not MemberStatus.OFFERED:
+        return member, ()
+    if isinstance(verdict, Committed):
+        return replace(member, status=MemberStatus.COMMITTED), ()
+    return replace(member, status=MemberStatus.FAILED), (_way_back(member),)
+
+
+def is_quiet(
+    verdict: Committed | Failed, *, others_offered: bool, failures: int, max_failures: int
+) -> bool:
+    """Whether :func:`step` would do no more than :func:`settle` the device of the verdict.
+
+    Lets a large rollout be stepped without loading all of it.
+
+    Args:
+        verdict: of a device that is offered the release.
+        others_offered: whether another device is: its wave is not over then.
+        failures: devices that failed before.
+        max_failures: the rollout's limit.
+    """
+    return others_offered and failures + isinstance(verdict, Failed) <= max_failures
+
+
 def _start(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
     staged = 0 < sum(member.canary for member in rollout.members) < len(rollout.members)
     started = replace(rollout, state=RolloutState.CANARY if staged else RolloutState.FULL)
@@ -131,17 +168,13 @@ def _start(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
     return after, (*issues, *more)
 
 
-def _settle(
-    rollout: Rollout, device_id: str, status: MemberStatus
-) -> tuple[Rollout, tuple[Issue, ...]]:
-    """Note a device's verdict; a device that failed is given its previous release at once."""
-    member = next((m for m in rollout.members if m.device_id == device_id), None)
-    if member is None or member.status is not MemberStatus.OFFERED:
+def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tuple[Issue, ...]]:
+    """The rollout with one device's verdict noted."""
+    member = next((m for m in rollout.members if m.device_id == verdict.device_id), None)
+    if member is None:
         return rollout, ()
-    settled = _with_status(rollout, {device_id}, status)
-    if status is MemberStatus.FAILED:
-        return settled, (Issue(device_id, "restore"),)
-    return settled, ()
+    settled, issues = settle(member, verdict)
+    return _with_status(rollout, {member.device_id}, settled.status), issues
 
 
 def _advance(
@@ -178,9 +211,21 @@ def _offer(rollout: Rollout, *, canaries_only: bool) -> tuple[Rollout, tuple[Iss
 
 
 def _restore(rollout: Rollout, statuses: set[MemberStatus]) -> tuple[Rollout, tuple[Issue, ...]]:
-    chosen = [member.device_id for member in rollout.members if member.status in statuses]
-    restored = _with_status(rollout, set(chosen), MemberStatus.RESTORED)
-    return restored, tuple(Issue(device_id, "restore") for device_id in chosen)
+    """Give the previous release back; who has none keeps what it has committed."""
+    chosen = [member for member in rollout.members if member.status in statuses]
+    back = {member.device_id for member in chosen if member.has_previous}
+    kept = {member.device_id for member in chosen if not member.has_previous}
+    rollout = _with_status(rollout, back, MemberStatus.RESTORED)
+    issues = tuple(
+        _way_back(member)
+        for member in chosen
+        if member.has_previous or member.status is not MemberStatus.COMMITTED
+    )
+    return _with_status(rollout, kept, MemberStatus.KEPT), issues
+
+
+def _way_back(member: Member) -> Issue:
+    return Issue(member.device_id, "restore" if member.has_previous else "withdraw")
 
 
 def _with_status(rollout: Rollout, device_ids: set[str], status: MemberStatus) -> Rollout:

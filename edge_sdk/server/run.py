@@ -27,7 +27,7 @@ from edge_sdk.server.app import Context, build_app
 from edge_sdk.server.broker import listen_error
 from edge_sdk.server.db.engine import open_database
 from edge_sdk.server.depot import Depot
-from edge_sdk.server.fleet import Fleet
+from edge_sdk.server.fleet import OFFLINE_AFTER_SECONDS, Fleet
 from edge_sdk.server.inbox import Inbox
 from edge_sdk.server.ingest import LEAVES
 from edge_sdk.server.keys import access_token, fleet_key, locked_data
@@ -52,6 +52,7 @@ class ServerSettings:
     broker: BrokerAddress
     tenant: str
     release_keys: tuple[Path, ...] = ()
+    offline_after_s: float = OFFLINE_AFTER_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
     with (
         _listening(settings.host, settings.port) as listener,
         locked_data(settings.data),
-        _open_fleet(settings.data, topics, release_keys) as (fleet, trust),
+        _open_fleet(settings, topics, release_keys) as (fleet, trust),
     ):
         parts = _assemble(fleet, settings, trust[0])
         url = _url(settings.host, listener)
@@ -126,9 +127,10 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
 
 @contextmanager
 def _open_fleet(
-    data: Path, topics: Topics, release_keys: dict[str, bytes]
+    settings: ServerSettings, topics: Topics, release_keys: dict[str, bytes]
 ) -> Iterator[tuple[Fleet, tuple[str, bytes]]]:
     """The fleet over its data folder, with the id and public half of its key."""
+    data = settings.data
     key = fleet_key(data)
     depot = Depot(data, DiskStorage(), release_keys)
     engine = open_database(data / "fleet.db")
@@ -137,7 +139,9 @@ def _open_fleet(
             published = [row["digest"] for row in records.all_releases(connection)]
         with contextlib.suppress(EdgeError):  # a damaged release must not keep the server down
             depot.sweep(published)
-        yield Fleet(engine, depot, key, topics, time.time), (key.keyid, key.public)
+        quiet_s = settings.offline_after_s
+        fleet = Fleet(engine, depot, key, topics, time.time, offline_after_s=quiet_s)
+        yield fleet, (key.keyid, key.public)
     finally:
         engine.dispose()
 
@@ -158,6 +162,7 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
         "messages_dropped": lambda: inbox.dropped,
+        "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
     return _Parts(fleet, link, inbox, outbox, counters)

@@ -18,17 +18,21 @@ _REFUSALS = (Phase.ROLLED_BACK, Phase.REJECTED)
 
 
 def choose_devices(
-    connection: sa.Connection, request: RolloutRequest, profiles: Sequence[str]
+    connection: sa.Connection,
+    request: RolloutRequest,
+    profiles: Sequence[str],
+    heard_since: float,
 ) -> tuple[list[DeviceInfo], list[str]]:
     """``(devices, skipped ids)``: those asked for, or all that the release has a ladder for.
 
-    Without a list, devices that are online come first, so that canaries can answer.
+    Without a list, devices that are online (and were heard of after ``heard_since``) come first,
+    so that canaries can answer.
 
     Raises:
         UsageError: ``usage.unknown-device``, ``usage.profile-not-in-release`` or
             ``usage.no-devices``.
     """
-    known = {device.id: device for device in records.device_infos(connection)}
+    known = {device.id: device for device in records.device_infos(connection, heard_since)}
     if request.devices:
         return _named(request.devices, known, profiles), []
     fitting = [device for device in known.values() if device.profile in profiles]
@@ -78,6 +82,8 @@ def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | Non
     running_id = running["id"] if running is not None else None
     if last is None:
         return running_id
+    if last["release_id"] is None and device.phase == Phase.COMMITTED:
+        return running_id  # it had committed before it heard that the offer was withdrawn
     if device.deployment != last["deployment"] or device.phase not in _REFUSALS:
         return cast("int | None", last["release_id"])
     if running_id != last["release_id"]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -80,3 +83,48 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningBr
     """Each kind of broker in turn; import this name into a test module or conftest to use it."""
     with running_broker(request.param, tmp_path / "broker") as running:
         yield running
+
+
+class SilentBroker:
+    """Accepts connections and subscriptions, and never acknowledges a message."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.accepted = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._listener.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        answers = {1: b"\x20\x02\x00\x00", 12: b"\xd0\x00"}  # CONNECT, PINGREQ
+        with peer, peer.makefile("rb") as stream:
+            while head := stream.read(1):
+                body = stream.read(_length(stream))
+                kind = head[0] >> 4
+                if kind == 8:  # SUBSCRIBE
+                    peer.sendall(b"\x90\x03" + body[:2] + b"\x01")
+                elif kind in answers:
+                    peer.sendall(answers[kind])
+
+
+def _length(stream: BinaryIO) -> int:
+    """MQTT's remaining length: seven bits a byte, the lowest first."""
+    value = shift = 0
+    while True:
+        byte = (stream.read(1) or b"\0")[0]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value

@@ -49,14 +49,14 @@ class FleetOnDisk:
     def __init__(self, folder: Path, storage: DiskStorage | None = None) -> None:
         self.topics = Topics("edge")
         self.clock = 1000.0
-        self._engine = open_database(folder / "fleet.db")
+        self.engine = open_database(folder / "fleet.db")
         self.depot = Depot(folder, storage or DiskStorage())
-        self.fleet = Fleet(self._engine, self.depot, FLEET_KEY, self.topics, self._now)
+        self.fleet = Fleet(self.engine, self.depot, FLEET_KEY, self.topics, self._now)
         self.courier = RecordingCourier()
         self.fleet.attach(self.courier)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
     def _now(self) -> float:
         self.clock += 0.001

@@ -26,4 +26,4 @@ class KillingStorage(DiskStorage):
 
 if __name__ == "__main__":
     storage = KillingStorage(int(sys.argv[2]))
-    raise SystemExit(run_agent(Path(sys.argv[1]), verbose=False, say=print, storage=storage))
+    raise SystemExit(run_agent(Path(sys.argv[1]), verbose=False, announce=print, storage=storage))

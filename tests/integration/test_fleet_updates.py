@@ -59,7 +59,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(house: FleetHouse, number: int)
         return sample is not None and sample.worker_restarts == 1 and sample.labelled > 0
 
     wait_until(restarted_and_working, 60.0, "frames from a new worker")
-    assert house.device("d1").version == "1"
+    house.wait_for_version("d1", "1")
 
 
 def test_an_operator_takes_a_good_release_back(house: FleetHouse) -> None:

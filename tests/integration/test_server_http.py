@@ -167,8 +167,16 @@ def test_errors_come_back_as_they_were_raised(client: FleetClient) -> None:
         ("PUT", "/devices/a", b"y" * 300_000, 413, "contract.too-large"),
         ("PUT", "/blobs/nonsense", b"", 400, "contract.bad-blob-ref"),
         ("PUT", "/blobs/" + "0" * 64, b"data", 422, "trust.blob-damaged"),
-        ("GET", "/events?after=x", b"", 409, "usage.bad-request"),
-        ("GET", "/events?after=" + "9" * 30, b"", 409, "usage.bad-request"),
+        ("GET", "/events?after=x", b"", 400, "usage.bad-request"),
+        ("GET", "/events?after=-1", b"", 400, "usage.bad-request"),
+        ("GET", "/events?after=" + "9" * 30, b"", 400, "usage.bad-request"),
+        (
+            "POST",
+            "/rollouts",
+            b'{"release":"a","version":"1","canary":%d}' % 2**63,
+            400,
+            "contract.malformed",
+        ),
         ("GET", "/nothing", b"", 404, "usage.no-such-page"),
         ("DELETE", "/devices", b"", 405, "usage.bad-request"),
     ],
@@ -202,7 +210,7 @@ def test_a_rollout_waits_for_devices_without_a_broker(client: FleetClient, tmp_p
     assert client.device("cam-1").desired_version == ""
     texts = [event.text for event in client.events(0, 1000)]
     assert "Offered digits 3 to cam-1 (desired state 1)." in texts
-    assert "Pointed cam-1 back at no release (desired state 2)." in texts
+    assert "Withdrew the offer to cam-1: nothing to go back to." in texts
 
 
 def test_the_clients_own_troubles(server: RunningServer) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_sdk.server.link import BrokerAddress, Link
-from tests.fakes.brokers import RunningBroker, broker, running_broker
+from edge_sdk.server.link import WINDOW, BrokerAddress, Link
+from tests.fakes.brokers import RunningBroker, SilentBroker, broker, running_broker
 from tests.fakes.processes import free_port
 
 __all__ = ["broker"]
@@ -110,6 +110,50 @@ def test_a_sender_is_not_stuck_when_the_broker_dies(broker: RunningBroker, links
     broker.kill()
     assert done.wait(60)
     broker.start()
+
+
+def flooded(link: Link, count: int) -> list[bool]:
+    """What became of ``count`` messages, sent by a thread that must come to an end."""
+    outcomes: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: outcomes.extend(link.send("t/a", b"x") for _ in range(count)), daemon=True
+    )
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    return outcomes
+
+
+def test_a_broker_that_stops_acknowledging_is_connected_to_afresh(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    silent, ears = SilentBroker(), Ears()
+    address = BrokerAddress("127.0.0.1", silent.port)
+    link = Link(address, "server", ["t/+"], ears.message, ears.connected, acknowledge_s=0.5)
+    link.start()
+    try:
+        for turn in (1, 2):
+            eventually(lambda turn=turn: ears.connections >= turn and link.connected)  # type: ignore[misc]
+            outcomes = flooded(link, WINDOW + 1)
+            assert outcomes == [True] * WINDOW + [False]
+        eventually(lambda: silent.accepted >= 3)
+    finally:
+        link.stop()
+        silent.stop()
+    assert "nothing was acknowledged" in caplog.text
+
+
+def test_what_cannot_be_published_does_not_fill_the_window(
+    broker: RunningBroker, links: Maker
+) -> None:
+    link, ears = links(broker.port, "server")
+    eventually(lambda: link.connected)
+    for _ in range(WINDOW):
+        with pytest.raises(ValueError, match="wildcard"):
+            link.send("t/#", b"x")
+    assert link.drain(20)
+    assert link.send("t/a", b"kept")
+    eventually(lambda: ears.messages == [("t/a", b"kept")])
 
 
 def test_a_rival_with_the_same_id_does_not_end_either(broker: RunningBroker, links: Maker) -> None:

@@ -108,7 +108,7 @@ def test_a_finished_install_is_not_repeated_until_a_requirement_changes(checkout
     shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None,
     reason="mosquitto is not installed, so .ci/run would install it",
 )
-@pytest.mark.parametrize(("failing", "code"), [("lint", 7), ("test", 9), ("none", 0)])
+@pytest.mark.parametrize(("failing", "code"), [("lint", 7), ("test", 9), ("demo", 3), ("none", 0)])
 def test_ci_ends_with_the_exit_code_of_the_step_that_failed(
     failing: str, code: int, tmp_path: Path
 ) -> None:
@@ -126,7 +126,7 @@ def test_ci_ends_with_the_exit_code_of_the_step_that_failed(
         env={**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}"},
     )
     assert done.returncode == code, done.stderr
-    steps = ["install", "lint", "test"]
+    steps = ["install", "lint", "test", "demo"]
     expected = steps[: steps.index(failing) + 1] if failing in steps else steps
     assert re.findall(r"(?m)^ran (\w+)", done.stdout) == expected
 

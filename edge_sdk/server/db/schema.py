@@ -100,6 +100,8 @@ rollout_devices = Table(
     Column("bytes_total", Integer, nullable=False, default=0),
     Column("bytes_reused", Integer, nullable=False, default=0),
     Column("chunk_retries", Integer, nullable=False, default=0),
+    # A verdict asks for open offers and failures of its rollout; neither may read all devices.
+    Index("ix_rollout_devices_rollout", "rollout", "status"),
 )
 
 desired = Table(

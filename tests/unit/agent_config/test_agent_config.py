@@ -128,6 +128,8 @@ def test_without_a_home_the_state_folder_must_be_named() -> None:
         (SMALLEST + "\n\nx = [1,", "config.malformed", "line 7"),
         ("[pipeline.source]\nkind='camera'", "config.invalid", "device_id"),
         (SMALLEST.replace("camera", "lidar"), "config.invalid", "lidar"),
+        (SMALLEST.replace("camera", "vidoe"), "config.invalid", "'video'"),
+        ("[pipeline.source]\nkind='camera'", "config.invalid", "Add the key"),
         (SMALLEST + "fps = -1", "config.invalid", "fps"),
         (SMALLEST + "[broker]\nport = 70000", "config.invalid", "port"),
         (SMALLEST.replace("pi-7", "a/b"), "config.bad-name", "a/b"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 
 from agent.sense import PressureSample, Sensors
 from agent.sense.device import DeviceSensors
-from agent.sense.processes import ProcessMeter
 from agent.sense.sensors import RESCAN_READS
 from agent.update.ports import UpdateSensors
 
@@ -182,39 +179,6 @@ def test_the_real_machine_gives_a_sample() -> None:
     sample = sensors.read()
     assert sensors.latest is sample
     assert sample.memory_total_mib is None or sample.memory_total_mib > 0
-
-
-# -- processes ----------------------------------------------------------------------------------
-
-
-def test_measures_a_real_process_and_forgets_it_when_it_ends() -> None:
-    meter = ProcessMeter()
-    with subprocess.Popen(
-        [sys.executable, "-c", "import sys; print(flush=True)\nwhile 1: pass"],
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            first = meter.read([process.pid, os.getpid()])
-            assert first[process.pid].rss_mib > 1.0
-            assert first[process.pid].cpu_percent == 0.0
-            process.stdout.close()
-            spun = 0.0
-            for _ in range(1000):
-                spun = meter.read([process.pid])[process.pid].cpu_percent
-                if spun:
-                    break
-            assert spun > 0.0
-        finally:
-            process.kill()
-    assert meter.read([process.pid]) == {}
-
-
-@given(st.lists(st.integers(-(2**70), 2**70), max_size=5))
-def test_ids_that_are_no_process_are_left_out(pids: list[int]) -> None:
-    usage = ProcessMeter().read(pids)
-    assert set(usage) <= set(pids)
 
 
 # -- preflight ----------------------------------------------------------------------------------

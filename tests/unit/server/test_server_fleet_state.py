@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import ChunkRequest, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
-from edge_sdk.server import ingest
+from edge_sdk.server import ingest, records
+from edge_sdk.server.fleet import OFFLINE_AFTER_SECONDS
+from edge_sdk.server.ingest import Incoming
 from tests.fakes.fleet_db import FleetOnDisk
 from tests.fakes.storage import FaultyStorage, PowerCut
 from tests.fakes.updating import tiny_release
@@ -165,14 +169,130 @@ def test_verdicts_about_something_else_do_not_count(here: FleetOnDisk) -> None:
     assert here.fleet.rollout(rollout_id).state is RolloutState.FULL
 
 
-def test_a_device_that_cannot_read_its_desired_state_fails_the_rollout(here: FleetOnDisk) -> None:
+@pytest.mark.parametrize("phase", [Phase.REJECTED, Phase.IDLE, Phase.DOWNLOADING])
+def test_garbage_that_a_device_refuses_says_nothing_about_the_rollout(
+    here: FleetOnDisk, phase: Phase
+) -> None:
     here.publish("1")
     here.state("a")
     rollout_id = roll(here, "1")
-    here.status("a", Phase.REJECTED, deployment="", detail="bad key", code="trust.bad-signature")
+    here.status("a", Phase.DOWNLOADING)
+    for _ in range(3):
+        here.status("a", phase, deployment="", detail="bad key", code="trust.bad-signature")
     info = here.fleet.rollout(rollout_id)
-    assert info.state is RolloutState.FAILED
-    assert (info.members[0].code, info.members[0].detail) == ("trust.bad-signature", "bad key")
+    assert (info.state, info.members[0].status) == (RolloutState.FULL, MemberStatus.OFFERED)
+    assert (info.members[0].phase, here.fleet.device("a").phase) == ("downloading", "downloading")
+    refusals = [event for event in here.fleet.events(0, 1000) if event.kind == "refusal"]
+    assert [event.text for event in refusals] == ["a refuses a desired state: bad key"]
+    assert [event.code for event in refusals] == ["trust.bad-signature"]
+    here.commit("a")
+    assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
+
+
+HUGE = 2**63
+POISON = {
+    "tel": b'{"device_id":"a","at":1,"interval_s":1,"frames":%d}' % HUGE,
+    "ota": b'{"device_id":"a","deployment":"%s","release":"digits","version":"1",'
+    b'"phase":"downloading","at":1,"bytes_total":' + b"%d}" % HUGE,
+    "req": b'{"device_id":"a","digest":"0","chunks":[%d]}' % HUGE,
+}
+
+
+@pytest.mark.parametrize("leaf", sorted(POISON))
+def test_one_poisonous_message_is_all_that_is_lost(here: FleetOnDisk, leaf: str) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1").encode()
+    topics = here.topics
+    poison = POISON[leaf].replace(b"%s", rollout_id)
+    sample = encode(TelemetrySample(device_id="b", at=1.0, interval_s=1.0, labelled=4, correct=3))
+    good = Incoming(topics.telemetry("b"), sample)
+    bad = Incoming(topics.state("a").removesuffix("state") + leaf, poison)
+    here.fleet.ingest([good, bad, good])
+    assert here.fleet.device("b").labelled == 8
+    assert here.fleet.refused_messages == 1
+    assert here.fleet.failed_messages == 0
+
+
+def test_a_message_that_meets_a_defect_is_lost_alone(
+    here: FleetOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sums near the end of 64 bits stand for whatever the contracts do not foresee."""
+    sample = TelemetrySample(device_id="a", at=1.0, interval_s=1.0, labelled=1)
+    here.hear("tel", sample)
+    with here.engine.begin() as connection:
+        records.save_device(connection, "a", labelled=2**63 - 1)
+    other = TelemetrySample(device_id="b", at=1.0, interval_s=1.0, labelled=1)
+    topics = here.topics
+    batch = [("b", other), ("a", sample), ("b", other)]
+    here.fleet.ingest([Incoming(topics.telemetry(name), encode(said)) for name, said in batch])
+    assert here.fleet.device("b").labelled == 2
+    assert here.fleet.failed_messages == 1
+    assert topics.telemetry("a") in caplog.text
+
+
+def test_telemetry_that_an_older_server_took_does_not_hide_the_device(here: FleetOnDisk) -> None:
+    here.state("a")
+    with here.engine.begin() as connection:
+        records.save_device(connection, "a", telemetry=POISON["tel"])
+    assert here.fleet.device("a").telemetry is None
+
+
+def test_a_rollback_without_a_previous_release_is_told_as_it_is(here: FleetOnDisk) -> None:
+    release = here.publish("1")
+    for device in ("done", "loading"):
+        here.state(device)
+    rollout_id = roll(here, "1")
+    here.commit("done")
+    here.status("loading", Phase.DOWNLOADING)
+    info = here.fleet.rollback("latest")
+    assert info.state is RolloutState.ROLLED_BACK
+    assert {(m.device_id, m.status, m.detail) for m in info.members} == {
+        (device, MemberStatus.KEPT, "nothing to go back to") for device in ("done", "loading")
+    }
+    assert here.fleet.desired_message("loading") == (here.topics.desired("loading"), b"")
+    assert here.courier.restored == ["loading"]
+    kept = here.desired("done")
+    assert kept is not None and (kept.version, kept.counter) == ("1", 1)
+    assert release.digest in here.fleet.chunk_plan()[0]
+    kinds = {(e.kind, e.device_id) for e in here.fleet.events(0, 1000)}
+    assert {("keep", "done"), ("withdraw", "loading")} <= kinds
+    # A word that was on its way may say that it has committed; the reason stays beside it.
+    here.status("loading", Phase.COMMITTED, deployment=rollout_id)
+    member = here.fleet.rollout(rollout_id).members[1]
+    assert (member.status, member.phase) == (MemberStatus.KEPT, "committed")
+    assert member.detail == "nothing to go back to"
+
+
+def test_what_was_committed_before_a_withdrawal_came_is_the_next_previous_release(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a")
+    first = roll(here, "1")
+    here.fleet.rollback("latest")
+    here.state("a", version="1", phase=Phase.COMMITTED, deployment=first)
+    info = here.fleet.rollout(roll(here, "2"))
+    assert info.members[0].previous_version == "1"
+
+
+def test_a_verdict_reads_no_other_device(here: FleetOnDisk) -> None:
+    """A fleet of N devices would otherwise cost N times N rows a rollout."""
+    here.publish("1")
+    names = [f"d{number}" for number in range(40)]
+    for name in names:
+        here.fleet.enroll(name, "rpi4")
+    roll(here, "1", max_failures=40)
+    statements: list[str] = []
+    sa.event.listen(
+        here.engine, "before_cursor_execute", lambda *about: statements.append(about[2])
+    )
+    for name in names[:-1]:
+        here.status(name, Phase.REJECTED if name == "d3" else Phase.COMMITTED)
+    assert not [text for text in statements if "ORDER BY rollout_devices.position" in text]
+    here.status(names[-1], Phase.COMMITTED)
+    assert here.fleet.rollout("latest").state is RolloutState.DONE
 
 
 def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
@@ -270,6 +390,23 @@ def test_an_offline_twin_does_not_undo_what_is_known(here: FleetOnDisk) -> None:
     here.state("a", online=False, version="1", phase=Phase.IDLE)
     device = here.fleet.device("a")
     assert (device.online, device.version, device.phase) == (False, "2", "committed")
+
+
+def test_a_device_that_falls_silent_is_not_online_for_ever(here: FleetOnDisk) -> None:
+    """Its last will is lost when the broker goes down together with it."""
+    here.publish("1")
+    here.state("a")
+    here.clock += OFFLINE_AFTER_SECONDS
+    here.state("b")
+    assert [device.online for device in here.fleet.devices()] == [False, True]
+    assert not here.fleet.device("a").online
+    info = here.fleet.rollout(roll(here, "1", canary=1))
+    assert [member.device_id for member in info.members] == ["b", "a"]
+    here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
+    assert here.fleet.device("a").online
+    here.state("a", online=False)
+    here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
+    assert not here.fleet.device("a").online
 
 
 def test_strangers_cannot_fill_the_database(
@@ -412,6 +549,9 @@ class FleetMachine(RuleBasedStateMachine):
                 assert version == rollouts[0].version
             elif member.status in (MemberStatus.FAILED, MemberStatus.RESTORED):
                 assert version == member.previous_version
+            elif member.status is MemberStatus.KEPT:
+                assert version in ("", rollouts[0].version)
+                assert not member.previous_version
 
     @invariant()
     def whatever_may_be_wanted_is_on_the_broker(self) -> None:

@@ -16,7 +16,9 @@ from edge_sdk.server.rollout import (
     Rollout,
     Start,
     TakeBack,
+    is_quiet,
     plan,
+    settle,
     step,
 )
 
@@ -107,6 +109,17 @@ def test_taking_back_a_finished_rollout_restores_everybody() -> None:
     assert run(rollout, TakeBack()) == (rollout, [])
 
 
+def test_who_has_nothing_to_go_back_to_keeps_what_it_committed() -> None:
+    fresh = plan("abc", without_previous={"a", "b"})
+    rollout, issued = run(fresh, Start(), Committed("a"), TakeBack())
+    assert statuses(rollout) == {"a": "kept", "b": "kept", "c": "restored"}
+    assert issued[3:] == [Issue("b", "withdraw"), *restores("c")]
+    assert run(rollout, TakeBack(), Committed("b")) == (rollout, [])
+    rollout, issued = run(fresh, Start(), Failed("a"))
+    assert statuses(rollout) == {"a": "failed", "b": "kept", "c": "restored"}
+    assert issued[3:] == [Issue("a", "withdraw"), Issue("b", "withdraw"), *restores("c")]
+
+
 @pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack()])
 def test_nothing_happens_before_the_start(event: Event) -> None:
     assert run(plan("ab"), event) == (plan("ab"), [])
@@ -130,13 +143,18 @@ any_event = st.one_of(
     st.builds(TakeBack),
 )
 rollouts = st.builds(
-    lambda count, canary, failures, back: plan(
-        DEVICES[:count], canary=canary, max_failures=failures, rollback_on_failure=back
+    lambda count, canary, failures, back, fresh: plan(
+        DEVICES[:count],
+        canary=canary,
+        max_failures=failures,
+        rollback_on_failure=back,
+        without_previous=fresh,
     ),
     st.integers(0, 4),
     st.integers(0, 5),
     st.integers(0, 4),
     st.booleans(),
+    st.sets(st.sampled_from(DEVICES)),
 )
 
 
@@ -151,17 +169,48 @@ def test_what_is_issued_matches_the_statuses(rollout: Rollout, events: list[Even
         assert {issue.device_id for issue in issues} <= members
         last.update((issue.device_id, issue.what) for issue in issues)
         if before.state in ENDED:
-            assert all(issue.what == "restore" for issue in issues)
+            assert all(issue.what != "offer" for issue in issues)
             assert rollout.state is before.state or rollout.state is RolloutState.ROLLED_BACK
     for member in rollout.members:
-        expected = {
-            MemberStatus.WAITING: None,
-            MemberStatus.OFFERED: "offer",
-            MemberStatus.COMMITTED: "offer",
-            MemberStatus.FAILED: "restore",
-            MemberStatus.RESTORED: "restore",
-        }[member.status]
-        assert last.get(member.device_id) == expected
+        back = "restore" if member.has_previous else "withdraw"
+        expected: dict[MemberStatus, set[str | None]] = {
+            MemberStatus.WAITING: {None},
+            MemberStatus.OFFERED: {"offer"},
+            MemberStatus.COMMITTED: {"offer"},
+            MemberStatus.FAILED: {back},
+            MemberStatus.RESTORED: {"restore"},
+            MemberStatus.KEPT: {"offer", "withdraw"},  # by whether it had committed
+        }
+        assert last.get(member.device_id) in expected[member.status]
+        assert (member.status is MemberStatus.KEPT) <= (not member.has_previous)
+        assert (member.status is MemberStatus.RESTORED) <= member.has_previous
+
+
+@given(rollouts, st.lists(any_event, max_size=10), st.data())
+def test_a_quiet_verdict_concerns_one_device_alone(
+    rollout: Rollout, events: list[Event], data: st.DataObject
+) -> None:
+    """What lets the server settle one device without loading the others equals the machine."""
+    rollout, _ = run(rollout, Start(), *events)
+    offered = [m for m in rollout.members if m.status is MemberStatus.OFFERED]
+    for member in offered:
+        verdict = data.draw(st.sampled_from((Committed, Failed)))(member.device_id)
+        quiet = is_quiet(
+            verdict,
+            others_offered=len(offered) > 1,
+            failures=rollout.failures,
+            max_failures=rollout.max_failures,
+        )
+        after, issues = step(rollout, verdict)
+        settled, own = settle(member, verdict)
+        others = [m for m in after.members if m.device_id != member.device_id]
+        unmoved = after.state is rollout.state and others == [
+            m for m in rollout.members if m.device_id != member.device_id
+        ]
+        assert settled in after.members
+        assert quiet == unmoved
+        if quiet:
+            assert issues == own
 
 
 @given(rollouts, st.lists(any_event, max_size=30))

@@ -17,6 +17,7 @@ from agent.worker.protocol import (
     Failed,
     Finished,
     GoldenDone,
+    Results,
     SetPoint,
     Start,
     Stats,
@@ -207,6 +208,56 @@ def test_the_end_of_a_stream_is_no_crash(house: House) -> None:
     assert "on_service_unhealthy" not in house.listener.names()
 
 
+def test_the_committed_release_comes_back_even_when_its_first_start_after_a_trial_dies(
+    house: House,
+) -> None:
+    house.serve(ONE, "t1")
+    house.service.start_trial(TWO, "t2")
+    house.workshop.last.load()
+    house.service.tick()
+    house.pass_time(4.0, steps=2)
+    assert house.service.serving == TWO
+    house.service.serve(ONE, "t3")
+    house.workshop.last.die("killed by SIGKILL")
+    house.pass_time(2.0, steps=4)
+    assert house.workshop.last.spec.manifest == "one.json"
+    assert house.workshop.last.alive
+    house.workshop.last.load()
+    house.service.tick()
+    house.pass_time(4.0, steps=2)
+    assert house.service.serving == ONE
+    assert not house.service.on_trial
+
+
+def test_a_trial_that_was_called_off_and_dies_leaves_no_gap(house: House) -> None:
+    house.workshop.out_of_memory = True
+    house.service.start_trial(TWO, "t2")
+    house.workshop.out_of_memory = False
+    house.service.start_trial(TWO, "t2")
+    house.workshop.last.load()
+    house.service.tick()
+    house.workshop.out_of_memory = True
+    house.service.serve(ONE, "t3")
+    house.workshop.last.die("killed by SIGSEGV")
+    house.pass_time(1.0, steps=3)
+    house.workshop.out_of_memory = False
+    house.pass_time(40.0, steps=3)
+    assert [worker.spec.manifest for worker in house.workshop.living] == ["one.json"]
+
+
+def test_a_leaving_workers_last_words_are_heard_under_its_own_release(house: House) -> None:
+    house.serve(ONE, "t1")
+    old = house.workshop.last
+    house.service.start_trial(TWO, "t2")
+    house.workshop.last.load()
+    house.service.tick()
+    old.events += [Stats(frames=3), Results(point=0, decisions=())]
+    old.die("exit code 0")
+    house.service.tick()
+    assert ("on_stats", "t1", Stats(frames=3)) in house.listener.told
+    assert ("on_results", ONE, Results(point=0, decisions=())) in house.listener.told
+
+
 def test_golden_verdicts(house: House) -> None:
     house.serve(ONE, "t1")
     house.service.start_golden(TWO, "g1")
@@ -321,6 +372,14 @@ class ServiceMachine(RuleBasedStateMachine):
     def processes_are_bounded(self) -> None:
         assert len(self.house.workshop.living) <= 3
 
+    @invariant()
+    def the_committed_release_is_never_forgotten(self) -> None:
+        if self.committed is None or self.on_trial:
+            return
+        self.house.service.tick()
+        service = self.house.service
+        assert service.serving or service.is_starting, "nothing serves and nothing will"
+
     def teardown(self) -> None:
         if self.committed is None or self.on_trial:
             return
@@ -333,7 +392,8 @@ class ServiceMachine(RuleBasedStateMachine):
                     worker.load()
                 else:
                     worker.events.append(Stats(frames=1))
-        assert self.house.service.serving is not None
+        assert self.house.service.serving == self.committed
+        assert not self.house.service.on_trial
 
 
 TestServiceMachine = ServiceMachine.TestCase

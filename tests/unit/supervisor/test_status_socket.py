@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from pathlib import Path
@@ -14,10 +15,11 @@ from edge_sdk.errors import ConfigError, LinkError
 
 def test_a_reader_gets_the_document(tmp_path: Path) -> None:
     status = StatusSocket(tmp_path)
-    document = b'{"version": "2"}' * 5000
+    expected = {"version": "2" * 100_000}
+    document = json.dumps(expected).encode()
     answering = threading.Thread(target=lambda: _answer_one(status, document))
     answering.start()
-    assert read_status(tmp_path) == document
+    assert read_status(tmp_path) == expected
     answering.join(5)
     status.close()
     assert list(tmp_path.iterdir()) == []
@@ -49,4 +51,17 @@ def test_a_path_the_kernel_cannot_take_names_the_setting(tmp_path: Path) -> None
 def test_nobody_waiting_is_no_error(tmp_path: Path) -> None:
     status = StatusSocket(tmp_path)
     status.answer(b"{}")
+    status.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"version"', b"[]"])
+def test_an_agent_that_dies_while_it_answers_is_a_clear_error(
+    tmp_path: Path, answer: bytes
+) -> None:
+    status = StatusSocket(tmp_path)
+    answering = threading.Thread(target=lambda: _answer_one(status, answer))
+    answering.start()
+    with pytest.raises(LinkError, match="middle of its answer"):
+        read_status(tmp_path)
+    answering.join(5)
     status.close()
