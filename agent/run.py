@@ -137,7 +137,7 @@ def build(
         clock=clock,
         link=link,
         sense=sensors.read,
-        processrss_mib=rss_mib,
+        process_rss_mib=rss_mib,
         notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),
     )

@@ -166,7 +166,7 @@ class Acquisition:
             self._refuse(error)
             return
         self._fitting = fitting
-        self._emit(ManifestVerified(record_of(fitting, desired)))
+        self._emit(ManifestVerified(record_of(fitting, desired.manifest.digest)))
 
     def _tick_preflight(self) -> None:
         if not self._waiting or self._fitting is None or not self._preflight.due():

@@ -26,6 +26,11 @@ class DesiredReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class DesiredWithdrawn:
+    """The desired topic was emptied; unsigned, so it may only stop what is under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestVerified:
     """The desired release's manifest is here, signed, and fits this device."""
 
@@ -119,6 +124,7 @@ class Refused:
 Event: TypeAlias = (
     Booted
     | DesiredReceived
+    | DesiredWithdrawn
     | ManifestVerified
     | PreflightPassed
     | SpaceShort
@@ -187,6 +193,14 @@ class CollectGarbage:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Report a message that was not believed; it says nothing about any deployment."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Report where a deployment stands."""
 
@@ -208,4 +222,5 @@ Effect: TypeAlias = (
     | Abandon
     | CollectGarbage
     | Tell
+    | Notice
 )

@@ -12,6 +12,7 @@ Rules that hold whatever the order of events (the property tests check them):
 * A start of a candidate is counted in the state before it happens.
 * A release that failed its golden test, its trial or in service is never started again.
 * An outdated desired state (lower counter) changes nothing.
+* A withdrawn one, which nobody signs, stops what is under way and touches nothing committed.
 
 A newer desired state supersedes a running update at once. During a trial the committed release is
 put back first, because a candidate that has not proven itself must not serve while something else
@@ -37,6 +38,7 @@ from agent.update.events import (
     CollectGarbage,
     Commit,
     DesiredReceived,
+    DesiredWithdrawn,
     Downloaded,
     Effect,
     Event,
@@ -45,6 +47,7 @@ from agent.update.events import (
     GoldenFailed,
     GoldenPassed,
     ManifestVerified,
+    Notice,
     PreflightPassed,
     Refused,
     RunGolden,
@@ -83,6 +86,8 @@ def step(state: UpdateState, event: Event) -> Step:
             return _booted(state, event.intact)
         case DesiredReceived():
             return _desired(state, event.desired)
+        case DesiredWithdrawn():
+            return _refused(state, outcomes.withdrawn())
         case ServiceMeasured():
             return _measured(state, event.service), ()
         case ServiceUnhealthy():
@@ -120,10 +125,10 @@ def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
 
 def _space_short(state: UpdateState, event: SpaceShort) -> Step:
     """Give up the fallback before giving up the update."""
-    if state.fallback is None:
+    if state.fallback is None and not state.salvaged:
         return _refused(state, outcomes.disk_full(event.detail))
     slots = {name: record for name, record in state.slots.items() if name != state.spare}
-    return replace(state, slots=slots), (CollectGarbage(), CheckPreflight())
+    return replace(state, slots=slots, salvaged=False), (CollectGarbage(), CheckPreflight())
 
 
 def _downloaded(state: UpdateState, _: Downloaded) -> Step:
@@ -234,12 +239,14 @@ def _start_again(state: UpdateState) -> tuple[UpdateState, tuple[Effect, ...]]:
 
 
 def _desired(state: UpdateState, desired: Desired) -> Step:
-    if state.desired is not None and state.desired.deployment == desired.deployment:
+    known = state.desired is not None and state.desired.deployment == desired.deployment
+    resumes = known and state.code == outcomes.withdrawn().code
+    if known and not resumes:
         return state, _tell(state)
     stale = desired.counter < state.counter
-    if stale or (desired.counter == state.counter and state.desired is not None):
+    if stale or (desired.counter == state.counter and state.desired is not None and not resumes):
         why = outcomes.replayed(desired.counter, state.counter)
-        return state, (Tell(desired, Phase.REJECTED, why.code, why.cause),)
+        return state, (Notice(why.code, why.cause),)
     state, abandoned = _supersede(state, desired)
     state = replace(
         state,
@@ -316,7 +323,7 @@ def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Eff
         return state, ()
     record = replace(state.candidate, service=service)
     slots = {**state.slots, state.spare: record}
-    state = replace(state, slots=slots, active=state.spare, candidate=None)
+    state = replace(state, slots=slots, active=state.spare, candidate=None, salvaged=False)
     state, effects = _end(state, Phase.COMMITTED, detail)
     return state, (how, *effects)
 

@@ -87,6 +87,15 @@ def battery_low(detail: str) -> StorageError:
     return StorageError("battery-low", detail, "Charge the device and create the rollout again.")
 
 
+def withdrawn() -> LinkError:
+    """The desired state disappeared while its update was under way."""
+    return LinkError(
+        "withdrawn",
+        "The desired state was withdrawn before the update had ended.",
+        "Nothing if the rollout was ended; else create it again.",
+    )
+
+
 def stalled(detail: str) -> LinkError:
     """Nothing came for too long."""
     return LinkError(

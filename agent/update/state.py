@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.update import Desired, Phase
@@ -62,6 +63,9 @@ class UpdateState(Wire, kw_only=True):
     """
 
     schema: int = SCHEMA
+    device_id: str = ""
+    """Whose state this is; empty in files of earlier versions."""
+    tenant: str = ""
     slots: dict[SlotName, ReleaseRecord] = msgspec.field(default_factory=dict)
     active: SlotName | None = None
     phase: Phase = Phase.IDLE
@@ -79,6 +83,26 @@ class UpdateState(Wire, kw_only=True):
     code: str = ""
     """Error code of the last ended deployment; empty when it ended well."""
     detail: str = ""
+    salvaged: bool = False
+    """The state was lost and put together from the files; nothing is deleted until the next
+    commit."""
+
+    def belonging_to(self, device_id: str, tenant: str) -> UpdateState:
+        """This state as that device's own.
+
+        Under another name than it was written by only the releases stay: counters, deployments
+        and verdicts are a matter between one device and its fleet.
+        """
+        known = (self.device_id, self.tenant) if self.device_id else (device_id, tenant)
+        if known == (device_id, tenant):
+            return replace(self, device_id=device_id, tenant=tenant)
+        return UpdateState(
+            device_id=device_id,
+            tenant=tenant,
+            slots=self.slots,
+            active=self.active,
+            salvaged=self.salvaged,
+        )
 
     @property
     def serving(self) -> ReleaseRecord | None:

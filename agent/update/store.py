@@ -4,6 +4,9 @@
 
     STATE_DIR/
       state.json              the state; replacing it is the only commit point
+      state.json.1            the state before it, read when the newer one is damaged
+      state.damaged-<n>.json  unreadable states, kept for inspection; the oldest are deleted
+      desired.json            the signed desired state accepted last
       blobs/<digest>          complete, verified blobs, signed envelopes among them
       parts/<digest>          blobs that are still arriving, chunks at their place
       manifests/<digest>.json verified manifests, named by their envelope, for the worker to read
@@ -15,7 +18,10 @@ than the transfer, and a power cut costs at most a second transfer of what had n
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +33,13 @@ from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.durable import Storage
 from edge_sdk.errors import ContractError, EdgeError, StorageError, TrustError
+
+log = logging.getLogger(__name__)
+
+MAX_DAMAGED = 5
+"""Unreadable state files kept for inspection."""
+
+_DAMAGED = re.compile(r"state\.damaged-(\d{1,9})\.json")
 
 
 class PieceStorage(Storage, Protocol):
@@ -45,45 +58,89 @@ class DeviceStore:
     def __init__(self, state_dir: Path, storage: PieceStorage) -> None:
         self._storage = storage
         self._state_path = state_dir / "state.json"
+        self._previous_path = state_dir / "state.json.1"
+        self._desired_path = state_dir / "desired.json"
+        self._good: bytes | None = None
+        """The state file's last content known to be good."""
         self._parts = state_dir / "parts"
         self._manifests = state_dir / "manifests"
         self.blobs = BlobStore(state_dir / "blobs", storage)
 
-    def load_state(self) -> UpdateState:
-        """The persistent state; a fresh one when there is none.
+    def load_state(self) -> UpdateState | None:
+        """The newest readable state; a fresh one when there has never been any; None when lost.
+
+        Damaged files are set aside on the way.
 
         Raises:
-            ContractError: ``contract.malformed`` or ``contract.too-new``.
-            StorageError: ``storage.unreadable``.
+            ContractError: ``contract.too-new``: a newer agent wrote it.
+            StorageError: ``storage.unreadable``: this user may not read it.
         """
-        try:
-            data = self._state_path.read_bytes()
-        except FileNotFoundError:
-            return UpdateState()
-        except OSError as error:
-            raise StorageError(
-                "unreadable",
-                f"Cannot read {self._state_path}: {error.strerror or error}.",
-                "Check the file's permissions and the health of the disk.",
-            ) from error
-        state = decode(data, UpdateState, str(self._state_path))
-        if state.active is not None and state.active not in state.slots:
-            raise ContractError(
-                "malformed",
-                f"{self._state_path} names slot {state.active!r} active, which is empty.",
-                "Move the file away; the device then installs its desired release anew.",
-            )
-        return state
+        for path in (self._state_path, self._previous_path):
+            try:
+                data = _read(path)
+                if data is not None:
+                    state = _decode_state(data, path)
+                    self._good = data
+                    return state
+            except ContractError as error:
+                if error.slug == "too-new":
+                    raise
+                log.error("%s It was kept as %s.", error.cause, self._set_aside(path))
+        touched = self._damaged() or _files(self._manifests)
+        return None if touched else UpdateState()
+
+    @property
+    def state_is_current(self) -> bool:
+        """Whether the newest state file is there, rather than only the one before it."""
+        return self._state_path.is_file() or self._good is None
 
     def save_state(self, state: UpdateState) -> None:
-        """Replace the persistent state atomically."""
-        self._storage.write(self._state_path, encode(state))
+        """Replace the persistent state atomically, keeping the one before it.
 
-    def set_state_aside(self) -> Path:
+        The copy is made from memory, not from the disk, whose content may have rotted since; it is
+        written first, so that at least one of both files is whole whenever the power goes.
+
+        Raises:
+            StorageError: the state file is unchanged.
+        """
+        data = encode(state)
+        if self._good is not None:
+            self._storage.write(self._previous_path, self._good)
+        self._storage.write(self._state_path, data)
+        self._good = data
+
+    def save_desired(self, payload: bytes) -> None:
+        """Keep a signed desired state, from which the counter can be had when the state is lost."""
+        if self.read_desired() != payload:
+            self._storage.write(self._desired_path, payload)
+
+    def read_desired(self) -> bytes:
+        """The signed desired state accepted last, unverified; empty when there is none."""
+        try:
+            return self._desired_path.read_bytes()
+        except OSError:
+            return b""
+
+    def stored_manifests(self) -> list[str]:
+        """Digests of the envelopes whose manifests lie here."""
+        return [path.stem for path in _files(self._manifests) if is_digest(path.stem)]
+
+    def _set_aside(self, path: Path) -> Path:
         """Keep an unreadable state file for inspection, out of the way."""
-        aside = self._state_path.with_suffix(".damaged.json")
-        self._storage.finish(self._state_path, aside)
+        numbers = self._damaged()
+        aside = path.with_name(f"state.damaged-{max(numbers, default=0) + 1}.json")
+        try:
+            self._storage.finish(path, aside)
+            for number in numbers[: max(0, len(numbers) + 1 - MAX_DAMAGED)]:
+                self._storage.remove(path.with_name(f"state.damaged-{number}.json"))
+        except StorageError as error:
+            log.warning("Damaged states could not be set aside: %s", error)
         return aside
+
+    def _damaged(self) -> list[int]:
+        """Numbers of the damaged states set aside, oldest first."""
+        names = (_DAMAGED.fullmatch(path.name) for path in _files(self._state_path.parent))
+        return sorted(int(match[1]) for match in names if match)
 
     def manifest_path(self, digest: str) -> Path:
         """Where the verified manifest in envelope ``digest`` lies for the worker."""
@@ -202,6 +259,33 @@ class DeviceStore:
         for path in _files(self.blobs.folder):
             if not is_digest(path.name):
                 self._storage.remove(path)
+
+
+def _read(path: Path) -> bytes | None:
+    """A state file's bytes, none of them when its sector is gone; None when it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return b""
+        raise StorageError(
+            "unreadable",
+            f"Cannot read {path}: {error.strerror or error}.",
+            "Check the file's permissions and the health of the disk.",
+        ) from error
+
+
+def _decode_state(data: bytes, path: Path) -> UpdateState:
+    state = decode(data, UpdateState, str(path))
+    if state.active is not None and state.active not in state.slots:
+        raise ContractError(
+            "malformed",
+            f"{path} names slot {state.active!r} active, which is empty.",
+            "Nothing: the state before it is used, or the release is recovered from its files.",
+        )
+    return state
 
 
 def _files(folder: Path) -> list[Path]:

@@ -132,15 +132,15 @@ def needed_refs(manifest: Manifest, points: Sequence[OperatingPoint]) -> tuple[B
     return tuple(manifest.blobs[digest] for digest in digests)
 
 
-def record_of(fitting: Fitting, desired: Desired) -> ReleaseRecord:
-    """The release as the state file keeps it."""
+def record_of(fitting: Fitting, digest: str) -> ReleaseRecord:
+    """The release in the envelope ``digest``, as the state file keeps it."""
     manifest = fitting.manifest
     return ReleaseRecord(
-        digest=desired.manifest.digest,
+        digest=digest,
         payload_digest=hashlib.sha256(fitting.payload).hexdigest(),
         release=manifest.release,
         version=manifest.version,
         sequence=manifest.sequence,
         accuracy=fitting.points[0].accuracy,
-        blobs=(desired.manifest.digest, *(ref.digest for ref in fitting.refs)),
+        blobs=(digest, *(ref.digest for ref in fitting.refs)),
     )

@@ -12,6 +12,8 @@ import logging
 from collections import deque
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.acquire import Acquisition
@@ -29,6 +31,7 @@ from agent.update.ports import (
 )
 from agent.update.preflight import Preflight
 from agent.update.proving import Proving
+from agent.update.salvage import salvage
 from agent.update.state import ReleaseRecord, UpdateState
 from agent.update.store import DeviceStore, PieceStorage
 from agent.update.trust import Device, accept_desired
@@ -36,7 +39,7 @@ from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Phase, UpdateStatus
 from edge_sdk.durable import DiskStorage
-from edge_sdk.errors import ContractError, EdgeError, StorageError
+from edge_sdk.errors import EdgeError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +49,12 @@ RETREATS = (
     ev.GoldenFailed,
     ev.ServiceUnhealthy,
     ev.ServiceMeasured,
+    ev.DesiredWithdrawn,
 )
 """Events whose consequences are safe before they are on disk: all lead back to what serves."""
+
+NOTICE_INTERVAL_S = 60.0
+"""Messages that are not believed are told about this often per error code."""
 
 
 class Updater:
@@ -83,7 +90,7 @@ class Updater:
         limits: UpdateLimits | None = None,
     ) -> None:
         limits = limits or UpdateLimits()
-        self._device, self._trust = device, trust
+        self._device, self._trust, self._tenant = device, trust, topics.tenant
         self._clock, self._report = clock, report
         self._store = DeviceStore(state_dir, storage or DiskStorage())
         self._download = Downloader(link, topics, device.device_id, clock, limits)
@@ -104,6 +111,9 @@ class Updater:
         self._events: deque[ev.Event] = deque()
         self._dispatching = False
         self._status: UpdateStatus | None = None
+        self._connected = False
+        self._noticed: dict[str, float] = {}
+        self._logged: tuple[str, ...] = ()
 
     @property
     def state(self) -> UpdateState:
@@ -137,25 +147,35 @@ class Updater:
 
     def on_connected(self) -> None:
         """The broker accepted us: ask for everything wanted again, and repeat the last status."""
+        self._connected = True
         self._download.on_connected()
         if self._status is not None:
             self._report(self._status)
 
     def on_disconnected(self) -> None:
         """The broker is gone."""
+        self._connected = False
         self._download.on_disconnected()
 
     def on_desired(self, payload: bytes) -> None:
-        """A message on this device's desired topic; an empty one means no wish."""
+        """A message on this device's desired topic; an empty one withdraws the wish."""
         if not payload:
+            self._dispatch(ev.DesiredWithdrawn())
             return
         try:
             desired = accept_desired(payload, self._trust, self._device.device_id)
         except EdgeError as error:
-            log.warning("Desired state refused: %s", error)
-            self._report(self._make_status(None, Phase.REJECTED, error.code, error.cause))
+            self._notice(error.code, error.cause)
             return
         self._dispatch(ev.DesiredReceived(desired))
+        if self._state.desired == desired:
+            self._keep_desired(payload)
+
+    def _keep_desired(self, payload: bytes) -> None:
+        try:
+            self._store.save_desired(payload)
+        except StorageError as error:
+            log.warning("The desired state could not be kept: %s", error)
 
     def on_chunk(self, topic: str, payload: bytes) -> None:
         """A message on a chunk topic."""
@@ -190,14 +210,17 @@ class Updater:
         self._proving.tick()
 
     def _load(self) -> UpdateState:
-        try:
-            return self._store.load_state()
-        except ContractError as error:
-            if error.slug == "too-new":
-                raise
-            aside = self._store.set_state_aside()
-            log.error("%s The state was moved to %s; starting afresh.", error, aside)
-            return UpdateState()
+        """The state on disk as this device's own; put together from the files when it is lost."""
+        found = self._store.load_state()
+        state = found or salvage(self._store, self._trust, self._device)
+        own = state.belonging_to(self._device.device_id, self._tenant)
+        if found is None:
+            log.error("The update state is lost; serving %s.", _name(own.serving))
+        elif found.device_id and own.device_id != found.device_id:
+            log.warning("The state was written by %s; its history is dropped.", found.device_id)
+        if not self._store.state_is_current or found is None:
+            self._unsaved = not self._save(own)
+        return own
 
     def _dispatch(self, event: ev.Event) -> None:
         """Step the machine, persist, act; events that the actions cause follow in order."""
@@ -265,6 +288,8 @@ class Updater:
         match effect:
             case ev.Tell():
                 self._tell(effect)
+            case ev.Notice():
+                self._notice(effect.code, effect.detail)
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
@@ -290,7 +315,7 @@ class Updater:
 
     def _collect_garbage(self) -> None:
         """Delete what is not referred to; while a manifest is awaited, everything might be."""
-        if self._state.phase is Phase.OFFERED:
+        if self._state.phase is Phase.OFFERED or self._state.salvaged:
             return
         keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING)
         try:
@@ -300,17 +325,42 @@ class Updater:
 
     def _tell(self, tell: ev.Tell) -> None:
         status = self._make_status(tell, tell.phase, tell.code, tell.detail)
-        if self._state.desired is not None and tell.desired == self._state.desired:
-            self._status = status
-        log.info("%s %s: %s %s", status.release, status.version, tell.phase, tell.detail)
+        if self._state.desired is None or tell.desired != self._state.desired:
+            self._log(status)
+            self._report(status)
+        elif self._status is None or not _same(status, self._status):
+            self._remember(status)
+
+    def _notice(self, code: str, detail: str) -> None:
+        """Tell about a message that was not believed: anybody may have sent it, and often."""
+        now = self._clock.monotonic()
+        if now - self._noticed.get(code, -NOTICE_INTERVAL_S) < NOTICE_INTERVAL_S:
+            return
+        self._noticed[code] = now
+        log.warning("desired state refused: %s: %s", code, detail)
+        self._report(self._make_status(None, Phase.REJECTED, code, detail))
+
+    def _remember(self, status: UpdateStatus) -> None:
+        self._status = status
+        self._log(status)
         self._report(status)
 
+    def _log(self, status: UpdateStatus) -> None:
+        """Once per step; progress within it would fill the log."""
+        step = (status.deployment, status.phase, status.code, status.detail)
+        if step != self._logged:
+            self._logged = step
+            log.info("update %s: %s %s", status.version, status.phase, status.detail)
+
     def _report_progress(self, detail: str) -> None:
+        """How far it is; while offline this is of no use to anybody."""
         wish = self._state.desired
-        if wish is not None:
-            phase = self._state.phase
-            self._status = self._make_status(ev.Tell(wish, phase), phase, "", detail)
-            self._report(self._status)
+        if wish is None or not self._connected:
+            return
+        phase = self._state.phase
+        status = self._make_status(ev.Tell(wish, phase), phase, "", detail)
+        if self._status is None or not _same(status, self._status):
+            self._remember(status)
 
     def _make_status(
         self, tell: ev.Tell | None, phase: Phase, code: str, detail: str
@@ -340,3 +390,12 @@ class Updater:
             manifest_path=self._store.manifest_path(record.digest),
             blobs=self._store.blobs.folder,
         )
+
+
+def _same(one: UpdateStatus, other: UpdateStatus) -> bool:
+    """Whether two statuses say the same, whenever they say it."""
+    return replace(one, at=0.0) == replace(other, at=0.0)
+
+
+def _name(record: ReleaseRecord | None) -> str:
+    return "nothing" if record is None else f"{record.release} {record.version}, found on the disk"

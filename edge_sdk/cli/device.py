@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from edge_sdk.contracts.fleet import DeviceInfo, FleetTrust
     from edge_sdk.contracts.telemetry import TelemetrySample
 
+OWN_FOLDERS = (
+    "",
+    "# Beside this file, so that several agents can run on one host. Without these two lines the",
+    "# agent uses what systemd gives its unit (/var/lib/edge-agent, /run/edge-agent).",
+    'state_dir = "state"',
+    'runtime_dir = "run"',
+)
+
 
 @click.group(name="device")
 def command() -> None:
@@ -97,6 +105,12 @@ def show(out: Output, device_id: str, server: str, token: str, data: Path | None
 @click.option("--video", default="", help="Encoded video file the pipeline reads.")
 @click.option("--labels", default="", help="JSON labels of the video's frames.")
 @click.option("--camera", default="0", show_default=True, help="Camera, when there is no --video.")
+@click.option(
+    "--system",
+    is_flag=True,
+    help="For a device of its own: the agent uses the folders of its systemd unit instead of ones "
+    "beside agent.toml.",
+)
 @click.option("--force", is_flag=True, help="Replace files of an earlier enrollment.")
 @fleet_options
 @with_output
@@ -111,6 +125,7 @@ def enroll(
     video: str,
     labels: str,
     camera: str,
+    system: bool,
     force: bool,
     server: str,
     token: str,
@@ -131,7 +146,8 @@ def enroll(
         client.enroll(device_id, profile_id)
     root = trust_root(keys, [fleet.public_key])
     save_trust(root, folder / "trust.json", DiskStorage())
-    config = agent_config(device_id, profile_id, fleet, broker, _source(video, labels, camera))
+    source = _source(video, labels, camera)
+    config = agent_config(device_id, profile_id, fleet, broker, source, system=system)
     DiskStorage().write(folder / "agent.toml", config.encode())
     out.line(f"Enrolled {device_id} as {profile_id}.")
     out.line(f"Copy {folder / 'agent.toml'} and trust.json to the device.")
@@ -140,9 +156,19 @@ def enroll(
 
 
 def agent_config(
-    device_id: str, profile: str, fleet: FleetTrust, broker: str, source: dict[str, object]
+    device_id: str,
+    profile: str,
+    fleet: FleetTrust,
+    broker: str,
+    source: dict[str, object],
+    *,
+    system: bool,
 ) -> str:
-    """The text of an ``agent.toml``; JSON strings are TOML strings."""
+    """The text of an ``agent.toml``; JSON strings are TOML strings.
+
+    Unless ``system`` leaves them to systemd, the agent's folders are its own: several agents of
+    one host must not share a state.
+    """
     from edge_sdk.server.link import parse_broker_url
 
     address = parse_broker_url(broker or fleet.broker)
@@ -151,6 +177,7 @@ def agent_config(
         f"tenant = {json.dumps(fleet.tenant)}",
         f"profile = {json.dumps(profile)}",
         'trust = "trust.json"',
+        *([] if system else OWN_FOLDERS),
         "",
         "[broker]",
         f"host = {json.dumps(address.host)}",

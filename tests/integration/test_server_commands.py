@@ -79,6 +79,7 @@ def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
     )
     config = load_config(out / "agent.toml", {"HOME": str(folder)}, root=False)
     assert (config.device_id, config.profile, config.tenant) == ("cam-1", "rpi4", "edge")
+    assert (config.state_dir, config.runtime_dir) == (str(out / "state"), str(out / "run"))
     assert config.pipeline.source.path == str(Path("digits.avi").absolute())
     trust = load_trust(out / "trust.json")
     for version in ("1", "2"):
@@ -104,6 +105,8 @@ def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
         device.verdict = lambda _: Phase.COMMITTED
         edge("rollout", "create", "digits", "2", "--canary", "1", "--timeout", "60")
         assert edge.json("rollout", "rollback")["state"] == "rolled_back"
+        text = edge("rollout", "status")
+        assert "restored" in text and "Warning" not in text
     finally:
         device.stop()
 
@@ -118,6 +121,18 @@ def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
     assert "aborted" in edge("rollout", "abort")
     assert "full" in edge("rollout", "create", "digits", "5", "--no-wait")
     edge("rollout", "abort")
+
+
+def test_a_rollback_warns_where_there_is_nothing_to_go_back_to(
+    edge: Shell, folder: Path, public: Path
+) -> None:
+    out = ("--out", str(folder / "cam-new"), "--release-key", str(public))
+    edge("device", "enroll", "cam-new", "--profile", "rpi4", *out)
+    edge("release", "publish", str(write_release(tiny_release("6"), folder / "v6")))
+    edge("rollout", "create", "digits", "6", "--device", "cam-new", "--no-wait")
+    text = edge("rollout", "rollback")
+    assert "kept" in text and "restored" not in text
+    assert "Warning: nothing to go back to on cam-new" in text
 
 
 def test_enrolling_refuses_what_cannot_work(edge: Shell, folder: Path, public: Path) -> None:
@@ -148,7 +163,9 @@ def test_enrolling_twice_replaces_only_when_told(edge: Shell, folder: Path, publ
     assert written["broker"] == {"host": "10.0.0.9", "port": 1883, "username": "fleet"}
     assert written["pipeline"]["source"] == {"kind": "camera", "device": 2}
     assert edge.json(*args, code=7)["code"] == "storage.file-exists"
-    edge(*args, "--force")
+    edge(*args, "--force", "--system")
+    written = tomllib.loads((folder / "cam-2" / "agent.toml").read_text())
+    assert not {"state_dir", "runtime_dir"} & written.keys()
 
 
 def test_the_server_is_found_by_option_environment_or_folder(

@@ -163,13 +163,31 @@ class Machine(RuleBasedStateMachine):
         before = self.state
         effects = self.fire(ev.DesiredReceived(desired(number, self.issued - back, "old")))
         assert self.state == before
-        assert [type(effect) for effect in effects] == [ev.Tell]
+        assert [type(effect) for effect in effects] == [ev.Notice]
+
+    @rule()
+    def withdraw(self) -> None:
+        before = self.state
+        effects = self.fire(ev.DesiredWithdrawn())
+        assert (self.state.slots, self.state.active) == (before.slots, before.active)
+        assert (self.state.bad, self.state.counter) == (before.bad, before.counter)
+        if before.phase not in RUNNING:
+            assert (self.state, effects) == (before, ())
+            return
+        assert self.state.phase in FINAL_PHASES
+        assert any(isinstance(e, ev.Serve) for e in effects) == (before.phase is Phase.TRIAL)
 
     @rule()
     def repeat(self) -> None:
-        if self.state.desired is not None:
-            before = self.state
-            effects = self.fire(ev.DesiredReceived(self.state.desired))
+        before = self.state
+        if before.desired is None:
+            return
+        effects = self.fire(ev.DesiredReceived(before.desired))
+        if before.code == "link.withdrawn":
+            assert self.state.code != before.code
+            for key in [key for key in self.starts if key[0] == before.desired.deployment]:
+                del self.starts[key]
+        else:
             assert self.state == before
             assert [type(effect) for effect in effects] == [ev.Tell]
 

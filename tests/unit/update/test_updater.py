@@ -455,15 +455,6 @@ def test_a_damaged_active_release_falls_back_and_is_fetched_again(rig: Rig) -> N
     assert rig.version == "2"
 
 
-def test_an_unreadable_state_file_is_set_aside(rig: Rig) -> None:
-    install(rig, desired_bytes(V1, 1))
-    (rig.folder / "state.json").write_text('{"schema": 1, "slots": ')
-    rig.boot()
-    assert (rig.folder / "state.damaged.json").is_file()
-    assert rig.settle().phase is Phase.COMMITTED
-    assert rig.version == "1"
-
-
 def test_a_state_file_of_a_newer_agent_is_left_alone(rig: Rig) -> None:
     install(rig, desired_bytes(V1, 1))
     newer = '{"schema": 99, "counter": 7}'
