@@ -267,7 +267,7 @@ def build_one(ref: str, kind: str, folder: Path) -> list[dict[str, object]]:
         (["rpi44"], {}, "profile.unknown"),
         ([], {}, "usage.no-profile"),
         (["rpi4"], {"schemes": ("int8",)}, "conversion.bad-scheme"),
-        (["rpi4"], {"schemes": ("static_wi8_ai16",)}, "conversion.scheme-unsupported"),
+        (["rpi4"], {"schemes": ("static_wi4_ai8",)}, "conversion.scheme-unsupported"),
         (["rpi4"], {"resolutions": ((48, 48),)}, "usage.unknown-resolution"),
         (["rpi4"], {"runtime": "lite"}, "usage.unknown-runtime"),
         (
