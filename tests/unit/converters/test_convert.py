@@ -240,7 +240,7 @@ def test_control_flow_on_values_is_traced_to_its_line(write_task, tmp_path: Path
     """
     with pytest.raises(ConversionError) as caught:
         build_one(write_task(code), "onnx", tmp_path)
-    assert caught.value.code == "conversion.export-failed"
+    assert caught.value.code == "conversion.data-dependent"
     assert re.search(r"model\.py:\d+", caught.value.cause)
 
 
