@@ -6,9 +6,10 @@ program knows: each node carries the stack of modules and the source line that c
 
 from __future__ import annotations
 
+import inspect
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,23 +24,36 @@ _OPERATOR = (
     re.compile(r"Lowering not found: (?:\w+)\.(?P<op>\w+)"),
     re.compile(r"failed to legalize operation '(?P<op>[\w.]+)'"),
 )
+_DATA_DEPENDENT = re.compile(r"data-dependent|Abstract tracer value|concrete value is expected")
+_COMPLEX = re.compile(r"complex<f\d+>|torch\.complex\d+|ComplexFloat")
+_CLASH = re.compile(r"Initializer '(?P<name>[^']+)' is already registered")
+_ALIASES = {"sort": ("topk", "argsort")}
+"""PyTorch's names of what a format calls otherwise."""
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _LIBRARY = ("site-packages", "dist-packages", "<frozen", "<string>")
 
 T = TypeVar("T")
+Example = torch.Tensor | tuple[torch.Tensor, ...]
+"""One sample: a tensor, or one per input."""
 
 
-def exporting(what: str, module: nn.Module, example: torch.Tensor, export: Callable[[], T]) -> T:
+def as_inputs(example: Example) -> tuple[torch.Tensor, ...]:
+    """One tensor per input of the module."""
+    return example if isinstance(example, tuple) else (example,)
+
+
+def exporting(what: str, module: nn.Module, example: Example, export: Callable[[], T]) -> T:
     """Run an exporter, and explain its failure in terms of the user's module.
 
     Args:
         what: the format, e.g. ``ONNX``.
         module: the user's module, for tracing where an operator comes from.
-        example: one input of the module.
+        example: one sample.
         export: the exporter's call.
 
     Raises:
-        ConversionError: ``conversion.unsupported-op`` naming operator, layer and line, or
+        ConversionError: ``conversion.unsupported-op`` naming operator, layer and line;
+            ``conversion.data-dependent``, ``conversion.complex-tensor``,
             ``conversion.export-failed``.
     """
     try:
@@ -53,12 +67,72 @@ def exporting(what: str, module: nn.Module, example: torch.Tensor, export: Calla
                 f"{what} has no {operator}, which {layer_of(operator, module, example)} uses.",
                 "Express that layer by other operators, or move it out of the module.",
             ) from error
-        raise ConversionError(
+        raise _explained(what, module, error, text) from error
+
+
+def _explained(what: str, module: nn.Module, error: Exception, text: str) -> ConversionError:
+    """The error for a module that does not get as far as an operator without translation."""
+    at = _at(module, error, text)
+    detail = _plain(first_line(_root(error)))
+    if _DATA_DEPENDENT.search(text):
+        return ConversionError(
+            "data-dependent",
+            f"The module cannot be exported to {what}{at}: its control flow or shapes depend on "
+            f"values. {detail}",
+            "Compute both branches and choose with torch.where, or decide outside the module.",
+        )
+    if _COMPLEX.search(text):
+        return ConversionError(
+            "complex-tensor",
+            f"The module cannot be exported to {what}{at}: {what} has no complex numbers.",
+            "Carry real and imaginary part apart; write a Fourier transform as a product with a "
+            "fixed DFT matrix (cosines and sines), which is exact and fast.",
+        )
+    clash = _CLASH.search(text)
+    if clash:
+        return ConversionError(
             "export-failed",
-            f"The module cannot be exported to {what}{_at(error, text)}: "
-            f"{_plain(first_line(_root(error)))}",
-            "Control flow must not depend on values; shapes must follow from the input's shape.",
-        ) from error
+            f"The module cannot be exported to {what}: the exporter makes a constant called "
+            f"{clash['name']!r} of its own.",
+            f"Rename the parameter or buffer {clash['name']!r}.",
+        )
+    return ConversionError(
+        "export-failed",
+        f"The module cannot be exported to {what}{at}: {detail}",
+        "Control flow must not depend on values; shapes must follow from the input's shape.",
+    )
+
+
+def refuse_operators(
+    what: str, module: nn.Module, example: Example, operators: Iterable[str]
+) -> None:
+    """Refuse operators that are in the file but that no runtime loads.
+
+    Args:
+        what: the format.
+        module: the user's module.
+        example: one sample.
+        operators: names as the file has them; ``STABLEHLO_SORT`` and its like are refused.
+
+    Raises:
+        ConversionError: ``conversion.unsupported-op``.
+    """
+    for operator in operators:
+        if operator.startswith("STABLEHLO_"):
+            name = operator.removeprefix("STABLEHLO_").lower()
+            found = next(
+                (
+                    place
+                    for alias in (*_ALIASES.get(name, ()), name)
+                    if (place := layer_of(alias, module, example)) != "the module"
+                ),
+                "the module",
+            )
+            raise ConversionError(
+                "unsupported-op",
+                f"{what} runtimes have no {name}, which {found} uses.",
+                "Express that layer by other operators, or move it out of the module.",
+            )
 
 
 def unsupported_operator(text: str) -> str | None:
@@ -70,10 +144,10 @@ def unsupported_operator(text: str) -> str | None:
     return None
 
 
-def layer_of(operator: str, module: nn.Module, example: torch.Tensor) -> str:
+def layer_of(operator: str, module: nn.Module, example: Example) -> str:
     """Name, class and source line of the layer that creates ``operator``."""
     try:
-        program = torch.export.export(module, (example,)).run_decompositions()
+        program = torch.export.export(module, as_inputs(example)).run_decompositions()
     except Exception:  # noqa: BLE001 - the explanation must not fail harder than the export
         return "the module"
     wanted = operator.lower().lstrip("_")
@@ -105,16 +179,39 @@ def _root(error: BaseException) -> BaseException:
     return link
 
 
-def _at(error: BaseException, text: str) -> str:
-    """`` at file:line`` of the user's code, where it can be found."""
+def _at(module: nn.Module, error: BaseException, text: str) -> str:
+    """`` at layer 'NAME' (Class, file:line)`` of the user's code, where it can be found."""
     frames = traceback.extract_tb(_root(error).__traceback__)
     lines = [f'File "{frame.filename}", line {frame.lineno}' for frame in frames]
-    place = _user_line(text) or _user_line("\n".join(lines))
-    return f" ({place.removeprefix(', ')})" if place else ""
+    place = _user_place(text) or _user_place("\n".join(lines))
+    if place is None:
+        return ""
+    file, line = place
+    for name, layer in reversed(list(module.named_modules())):
+        if _holds(layer, file, line):
+            kind = type(layer).__name__
+            return f" at layer {name or 'forward'!r} ({kind}, {Path(file).name}:{line})"
+    return f" at {Path(file).name}:{line}"
+
+
+def _holds(layer: nn.Module, file: str, line: int) -> bool:
+    """Whether a source line is part of the layer's class."""
+    kind = type(layer)
+    try:
+        source, start = inspect.getsourcelines(kind)
+        return inspect.getsourcefile(kind) == file and start <= line < start + len(source)
+    except (OSError, TypeError):
+        return False
 
 
 def _user_line(stack: str) -> str:
     """``, file.py:12`` of the deepest frame that is not a library's."""
+    place = _user_place(stack)
+    return f", {Path(place[0]).name}:{place[1]}" if place else ""
+
+
+def _user_place(stack: str) -> tuple[str, int] | None:
+    """File and line of the deepest frame that is not a library's."""
     own = Path(__file__).parent
     found = [
         match
@@ -124,7 +221,7 @@ def _user_line(stack: str) -> str:
         and "/torch/" not in match["file"]
         and "/lib/python" not in match["file"]
     ]
-    return f", {Path(found[-1]['file']).name}:{found[-1]['line']}" if found else ""
+    return (found[-1]["file"], int(found[-1]["line"])) if found else None
 
 
 def _plain(text: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from converters.memory import MemoryBudget
 from edge_sdk import errors
 from edge_sdk.errors import ConversionError, EdgeError
 
@@ -55,6 +56,7 @@ class _Running:
     result: Any = None
     error: EdgeError | None = None
     steps: list[str] = field(default_factory=list)
+    peak_mib: float = 0.0
 
 
 def run_jobs(
@@ -63,8 +65,11 @@ def run_jobs(
     parallel: int,
     on_step: Callable[[str, str], None] = lambda job, text: None,
     on_done: Callable[[str, Any], None] = lambda job, result: None,
+    memory: MemoryBudget | None = None,
 ) -> list[Any]:
     """Run jobs, at most ``parallel`` at a time; their results in the order of ``jobs``.
+
+    Fewer run at a time where memory would not suffice for more, see :mod:`converters.memory`.
 
     The first error ends every other child. No child outlives this call, whatever ends it.
 
@@ -72,6 +77,7 @@ def run_jobs(
         EdgeError: as the child raised it, or ``conversion.native-crash``,
             ``conversion.child-timeout``, ``conversion.child-failed``.
     """
+    memory = memory or MemoryBudget()
     waiting = list(enumerate(jobs))
     results: dict[int, Any] = {}
     running: dict[int, _Running] = {}
@@ -79,6 +85,9 @@ def run_jobs(
     try:
         while waiting or running:
             while waiting and len(running) < max(1, parallel):
+                pids = [(child.job.module, child.process.pid) for child in running.values()]
+                if not memory.may_start(waiting[0][1].module, pids):
+                    break
                 index, job = waiting.pop(0)
                 running[index] = _start(job)
                 selector.register(running[index].pipe, selectors.EVENT_READ, index)
@@ -88,6 +97,7 @@ def run_jobs(
                     continue
                 selector.unregister(child.pipe)
                 results[key.data] = _finish(child)
+                memory.learn(child.job.module, child.peak_mib)
                 del running[key.data]
                 on_done(child.job.name, results[key.data])
             _check_deadlines(running.values())
@@ -113,9 +123,19 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
             pipe.write(json.dumps(event) + "\n")
 
         try:
-            send({"result": work(request, lambda text: send({"step": text}))})
+            result = work(request, lambda text: send({"step": text}))
+            send({"result": result, "peak_mib": _peak_mib()})
         except EdgeError as error:
             send({"error": {"family": error.family, "slug": error.slug} | error.as_dict()})
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of this process; 0 where there is no /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def _end_with_parent(parent: int) -> None:
@@ -169,6 +189,7 @@ def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
             child.error = _rebuilt(event["error"])
         else:
             child.result = event
+            child.peak_mib = float(event.get("peak_mib", 0.0))
     return bool(data) and len(child.pending) <= MAX_LINE_BYTES
 
 

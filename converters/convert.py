@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from converters.children import Job, run_jobs
-from converters.costs import LayerSize, layer_sizes, total_macs
-from converters.data import Samples, calibration_set, evaluation_set
-from converters.gate import DEFAULT_MAX_DROP, check_gate
+from converters.blame_layers import check_gate_and_blame
+from converters.cache import Cache
+from converters.costs import total_macs
+from converters.fold import with_folding
+from converters.fusion import Fusion, steps_in
+from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
+from converters.metadata import annotate
 from converters.publish import CONVERSION_NAME, Publisher
-from converters.results import FORMAT_OF, RUNTIME_OF, Measured
-from converters.schemes import DEFAULT, in_order, supported_scheme
-from converters.task import Floats, score_of
-from converters.usercode import user_code
-from converters.verify import Reference, verify_all
+from converters.rescue import Policy, When
+from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitivity, warnings_about
+from converters.schemes import DEFAULT, builds, canonical, in_order, supported_scheme
+from converters.settings import DEFAULTS, Settings
+from converters.stream import check_task_streams
+from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
@@ -35,10 +36,9 @@ from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.durable import DiskStorage
-from edge_sdk.errors import TaskError, UsageError
+from edge_sdk.errors import UsageError
 from edge_sdk.suggest import did_you_mean
 
-Format = Literal["tflite", "onnx"]
 Step = Callable[[str], None]
 
 
@@ -54,9 +54,18 @@ class Options:
     runtime: str | None = None
     """Overrides every profile's preferred runtime."""
     weights: Path | None = None
+    qat: Path | None = None
+    """Checkpoint of :mod:`converters.qat` that ``static_wi8_ai8`` is written from."""
+    settings: Settings = DEFAULTS
+    """Calibration method and granularity."""
+    repair: When = "auto"
+    mixed: bool = True
+    """Keep layers in float32 where an integer artifact would miss the gate."""
     max_drop: float = DEFAULT_MAX_DROP
     min_accuracy: float = 0.0
     force: bool = False
+    fold_preprocess: bool = False
+    """Let the file take pixels: normalisation becomes part of the graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,13 @@ class Outcome:
     macs: dict[str, int]
     """Multiply-accumulates of one inference by resolution."""
     profiles: dict[str, DeviceProfile]
+    passes: tuple[int, int] = (0, 0)
+    """How many passes came from the cache, and how many ran."""
+    repairs: tuple[Repair, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fusion: Fusion | None = None
+    """What exporting folded and fused, at the full resolution."""
 
 
 def convert(
@@ -80,6 +96,7 @@ def convert(
     out: Path,
     *,
     options: Options | None = None,
+    cache: Cache | None = None,
     progress: Step = lambda text: None,
 ) -> Outcome:
     """Convert a task for one or more device profiles.
@@ -89,6 +106,7 @@ def convert(
         profiles: ids or paths of device profiles.
         out: folder to create, or an earlier conversion to replace.
         options: what to build; everything the profiles want by default.
+        cache: of earlier passes; everything runs without one.
         progress: told each step as it begins.
 
     Returns:
@@ -100,15 +118,25 @@ def convert(
             then, and an earlier folder at ``out`` is untouched.
     """
     options = options or Options()
-    loaded_profiles = _load_profiles(profiles)
+    loaded_profiles = load_profiles(profiles)
     progress("load the task")
     task = load_task(task_ref)
+    if options.fold_preprocess:
+        task = with_folding(task)
     plan = _plan(task, loaded_profiles, options)
     publisher = Publisher(out.absolute(), force=options.force)
     with publisher.building() as building, tempfile.TemporaryDirectory() as scratch:
-        outcome = _Run(task, plan, options, building, Path(scratch), progress).run(out)
+        bench = Workbench(
+            task,
+            Sources(options.weights, options.qat, _settings(task, options.settings)),
+            building=building,
+            scratch=Path(scratch),
+            cache=cache,
+            progress=progress,
+        )
+        outcome = _Run(task, plan, options, bench, building).run(out, progress)
         progress("write the report")
-        _write(outcome, building)
+        write_outcome(outcome, building)
     return outcome
 
 
@@ -126,45 +154,39 @@ class _Run:
     """One conversion: prepare the data, build, verify, gate, size."""
 
     def __init__(
-        self,
-        task: LoadedTask,
-        plan: _Plan,
-        options: Options,
-        building: Path,
-        scratch: Path,
-        progress: Step,
+        self, task: LoadedTask, plan: _Plan, options: Options, bench: Workbench, building: Path
     ) -> None:
         self._task = task
         self._plan = plan
         self._options = options
+        self._bench = bench
         self._building = building
-        self._scratch = scratch
-        self._progress = progress
 
-    def run(self, out: Path) -> Outcome:
-        self._progress("check the data")
-        evaluation = self._evaluation()
-        self._save_calibration()
-        self._progress("run PyTorch for reference")
-        reference = self._reference(evaluation)
-        built = self._build()
-        measured = verify_all(
-            self._task,
-            built,
-            reference,
-            folder=self._building,
-            scratch=self._scratch,
-            threads=self._plan.threads,
-            progress=self._progress,
+    def run(self, out: Path, progress: Step) -> Outcome:
+        progress("check the data")
+        evaluation = self._bench.evaluation(self._plan.resolutions)
+        self._bench.calibrate(self._plan.resolutions)
+        progress("run PyTorch for reference")
+        reference = self._bench.reference(evaluation)
+        built = self._bench.build(self._wanted())
+        self._annotate(built)
+        measured = self._bench.verify(built, reference, self._plan.threads)
+        full = reference.accuracy[size_name(*self._task.resolutions[0])]
+        rescued = self._bench.rescue(
+            measured, reference, self._plan.threads, self._policy(), self._annotate
         )
-        full = reference.accuracy[_size(*self._task.resolutions[0])]
-        check_gate(
+        measured = rescued.measured
+        check_gate_and_blame(
             measured,
+            {size: samples.inputs for size, samples in reference.samples.items()},
+            sensitivities=rescued.sensitivities,
             max_drop=self._options.max_drop,
             min_accuracy=self._options.min_accuracy,
             reference_accuracy=full,
         )
-        sizes = self._layer_sizes(measured)
+        if self._options.qat is None:  # a trained int8 module has another reference
+            check_task_streams(self._task, self._options.weights, reference, measured)
+        sizes = self._bench.layers(sorted({item.size for item in measured}))
         ladders = {
             name: build_ladder(profile, measured, sizes, runtime=self._options.runtime)
             for name, profile in self._plan.profiles.items()
@@ -177,95 +199,33 @@ class _Run:
             reference=reference.accuracy,
             macs={size: total_macs(layers) for size, layers in sizes.items()},
             profiles=self._plan.profiles,
+            passes=self._bench.passes,
+            repairs=rescued.repairs,
+            sensitivities=rescued.sensitivities,
+            warnings=warnings_about(measured),
+            fusion=Fusion(
+                self._bench.steps,
+                {i.format: steps_in(i.path) for i in reversed(measured) if i.scheme == "fp32"},
+            ),
         )
 
-    def _evaluation(self) -> dict[str, Samples]:
-        """Held-out samples by resolution; the full one always, for reference."""
-        wanted = dict.fromkeys((self._task.resolutions[0], *self._plan.resolutions))
-        found = {_size(h, w): evaluation_set(self._task, h, w) for h, w in wanted}
-        first = next(iter(found.values()))
-        for size, samples in found.items():
-            if not np.array_equal(samples.labels, first.labels):
-                raise TaskError(
-                    "bad-batch",
-                    f"{self._task.path.name}: evaluation at {size} has other labels than at the "
-                    "full resolution.",
-                    "Yield the same samples in the same order at every resolution.",
-                )
-        return found
+    def _annotate(self, built: list[dict[str, Any]]) -> None:
+        annotate(self._task, built, provenance(self._task, self._options.weights))
 
-    def _save_calibration(self) -> None:
-        arrays: dict[str, Any] = {
-            _size(h, w): calibration_set(self._task, h, w) for h, w in self._plan.resolutions
-        }
-        np.savez(self._scratch / "calibration.npz", **arrays)
-
-    def _reference(self, evaluation: dict[str, Samples]) -> Reference:
-        from converters.module import build_module, check_example, reference_outputs
-
-        module = build_module(self._task, self._options.weights)
-        outputs: dict[str, Floats] = {}
-        accuracy: dict[str, float] = {}
-        for (height, width), samples in zip(
-            dict.fromkeys((self._task.resolutions[0], *self._plan.resolutions)),
-            evaluation.values(),
-            strict=True,
-        ):
-            check_example(self._task, module, height, width)
-            size = _size(height, width)
-            outputs[size] = reference_outputs(self._task, module, samples.inputs)
-            with user_code(self._task.path, "score()"):
-                accuracy[size] = score_of(self._task.task, outputs[size], samples.labels)
-        full = _size(*self._task.resolutions[0])
-        return Reference(evaluation, outputs, accuracy, full)
-
-    def _build(self) -> list[dict[str, Any]]:
-        """Both formats at once, each in a process of its own."""
-        artifacts = self._building / "artifacts"
-        artifacts.mkdir()
-        cores = os.cpu_count() or 1
-        jobs = [
-            self._build_job(kind, artifacts, names) for kind, names in self._plan.schemes.items()
-        ]
-        if "onnx" not in self._plan.schemes:  # the latency model reads the float ONNX graph
-            jobs.append(self._build_job("onnx", self._scratch, ("fp32",)))
-        results = run_jobs(
-            jobs,
-            parallel=min(len(jobs), cores),
-            on_step=lambda job, text: self._progress(f"{job}: {text}"),
-        )
-        return [
-            item | {"format": kind}
-            for kind, items in zip(self._plan.schemes, results, strict=False)
-            for item in items
-        ]
-
-    def _build_job(self, kind: Format, folder: Path, schemes: tuple[str, ...]) -> Job:
-        weights = self._options.weights
-        return Job(
-            name={"tflite": "TFLite", "onnx": "ONNX"}[kind],
-            module="converters.build_worker",
-            request={
-                "task": self._task.ref,
-                "name": self._task.name,
-                "weights": str(weights.absolute()) if weights else None,
-                "format": kind,
-                "resolutions": self._plan.resolutions,
-                "schemes": schemes,
-                "folder": str(folder),
-                "calibration": str(self._scratch / "calibration.npz"),
-                "threads": 1,
-            },
-            folder=self._scratch,
-            threads=1,
+    def _policy(self) -> Policy:
+        options = self._options
+        return Policy(
+            max_drop=options.max_drop,
+            repair=options.repair,
+            mixed=options.mixed,
+            trained=options.qat is not None,
         )
 
-    def _layer_sizes(self, measured: Sequence[Measured]) -> dict[str, list[LayerSize]]:
-        """Layer sizes by resolution, from the float ONNX files."""
-        folder = self._building / "artifacts" if "onnx" in self._plan.schemes else self._scratch
+    def _wanted(self) -> Wanted:
+        sizes = [size_name(h, w) for h, w in self._plan.resolutions]
         return {
-            size: layer_sizes(folder / f"{self._task.name}-{size}-fp32.onnx")
-            for size in {item.size for item in measured}
+            kind: [(size, scheme) for size in sizes for scheme in names]
+            for kind, names in self._plan.schemes.items()
         }
 
     def _conversion(
@@ -282,12 +242,13 @@ class _Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             task=TaskInfo(
                 name=self._task.name,
-                kind="classification",
+                kind=self._task.kind,
                 labels=self._task.labels,
                 preprocess=self._task.preprocess,
                 reference_accuracy=accuracy,
+                output_tolerance=self._task.tolerance if self._task.kind == "generic" else 0.0,
             ),
-            artifacts={item.digest: _artifact(item) for item in measured},
+            artifacts={item.digest: artifact_of(item) for item in measured},
             ladders={name: ladder.points for name, ladder in ladders.items()},
             files=files,
             provenance=provenance(self._task, self._options.weights),
@@ -312,7 +273,13 @@ def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
     return found
 
 
-def _load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
+def load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
+    """The profiles by id.
+
+    Raises:
+        UsageError: ``usage.no-profile``.
+        ProfileError: as :func:`device_profiles.loader.load_profile`.
+    """
     if not names:
         raise UsageError(
             "no-profile", "No device profile was named.", "Add --profile; see: edge profile list"
@@ -322,15 +289,16 @@ def _load_profiles(names: Sequence[str]) -> dict[str, DeviceProfile]:
 
 
 def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options) -> _Plan:
-    for scheme in options.schemes:
-        supported_scheme(scheme)
-    known = {_size(h, w): (h, w) for h, w in task.resolutions}
+    asked = {canonical(name) for name in options.schemes or task.schemes}
+    for scheme in sorted(asked):
+        supported_scheme(scheme, options.formats[0] if len(options.formats) == 1 else "")
+    known = {size_name(h, w): (h, w) for h, w in task.resolutions}
     for height, width in options.resolutions:
-        if _size(height, width) not in known:
+        if size_name(height, width) not in known:
             raise UsageError(
                 "unknown-resolution",
-                f"{task.name} has no resolution {_size(height, width)}.",
-                did_you_mean(_size(height, width), known),
+                f"{task.name} has no resolution {size_name(height, width)}.",
+                did_you_mean(size_name(height, width), known),
             )
     if options.runtime is not None and options.runtime not in FORMAT_OF:
         raise UsageError(
@@ -348,7 +316,8 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
     for kind in options.formats:
         users = [name for name, found in supports.items() if found.name == RUNTIME_OF[kind]]
         wanted = {scheme for name in users for scheme in supports[name].schemes} | set(DEFAULT)
-        schemes[kind] = tuple(in_order(set(options.schemes) or set(task.schemes) or wanted))
+        names = in_order(asked or wanted)
+        schemes[kind] = tuple(name for name in names if builds(name, kind))
         counts = {host_threads(profiles[name].default_threads) for name in users}
         threads[kind] = sorted({1} | counts)
     return _Plan(
@@ -359,7 +328,14 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
     )
 
 
-def _artifact(item: Measured) -> Artifact:
+def _settings(task: LoadedTask, settings: Settings) -> Settings:
+    """With the streaming states that the task declares (``states``: pairs input, output)."""
+    states = tuple((int(a), int(b)) for a, b in getattr(task.task, "states", ()))
+    return replace(settings, states=settings.states or states)
+
+
+def artifact_of(item: Measured) -> Artifact:
+    """What a manifest says of a verified artifact."""
     return Artifact(
         digest=item.digest,
         format=item.format,
@@ -374,12 +350,9 @@ def _artifact(item: Measured) -> Artifact:
     )
 
 
-def _write(outcome: Outcome, building: Path) -> None:
+def write_outcome(outcome: Outcome, building: Path) -> None:
+    """Write the report and, last, ``conversion.json``."""
     from converters.report import write_report
 
     write_report(outcome, building / "report.html")
     DiskStorage().write(building / CONVERSION_NAME, encode(outcome.conversion))
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height}x{width}"

@@ -30,7 +30,7 @@ _FREE = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant", "
 class LayerSize:
     """A fused layer before an element size is chosen."""
 
-    kind: Literal["dense", "depthwise", "memory"]
+    kind: Literal["dense", "pointwise", "depthwise", "memory"]
     macs: int
     weights: int
     """Elements of weights and biases."""
@@ -109,13 +109,15 @@ class _Walk:
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             if node.op_type == "ConvTranspose":
                 macs = math.prod(self._shapes.get(node.input[0], (1,))) * math.prod(weight[1:])
-                kind: Literal["dense", "depthwise"] = "dense"
+                kind: Literal["dense", "pointwise", "depthwise"] = "dense"
             else:
                 macs = output * math.prod(weight[1:])
-                kind = "depthwise" if groups > 1 and weight[1] == 1 else "dense"
+                single = groups == 1 and math.prod(weight[2:]) == 1
+                kind = "pointwise" if single else "dense"
+                kind = "depthwise" if groups > 1 and weight[1] == 1 else kind
             return LayerSize(kind, macs, weights, self._traffic(node))
         inner = self._shapes.get(node.input[0], (1,))[-1]
-        return LayerSize("dense", output * inner, weights, self._traffic(node))
+        return LayerSize("pointwise", output * inner, weights, self._traffic(node))
 
     def _traffic(self, node: onnx.NodeProto) -> int:
         names = [*node.output, *(name for name in node.input if name not in self._constants)]

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from converters.batches import as_array, bad_batch, batches, joined
+from converters.generic import collect
 from converters.loading import LoadedTask
 from converters.task import Floats, Integers
-from converters.usercode import user_code
-from edge_sdk.errors import TaskError
+
+__all__ = [
+    "MAX_CALIBRATION",
+    "MAX_EVALUATION",
+    "Samples",
+    "bad_batch",
+    "calibration_set",
+    "check_inputs",
+    "check_labels",
+    "evaluation_set",
+]
 
 MAX_CALIBRATION = 512
 """Samples used for calibration; ranges settle long before."""
 MAX_EVALUATION = 20_000
-MAX_BYTES = 2 * 1024**3
-"""Of one collected set; beyond this the host would swap instead of converting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +33,29 @@ class Samples:
     """Held-out samples at one resolution."""
 
     inputs: Floats
-    """(N, C, H, W) float32."""
+    """(N, C, H, W) float32; packed (see :mod:`converters.packing`) for a ``generic`` task."""
     labels: Integers
-    """(N,) class indexes."""
+    """(N,) class indexes; zeros for a ``generic`` task."""
 
 
 def calibration_set(task: LoadedTask, height: int, width: int) -> Floats:
     """Up to :data:`MAX_CALIBRATION` samples, (N, C, H, W) float32, finite, at least one.
 
+    Those of a ``generic`` task are packed, see :mod:`converters.packing`.
+
     Raises:
         TaskError: ``task.bad-batch``, ``task.no-data``, ``task.user-code-failed``.
     """
+    if task.kind == "generic":
+        return collect(task, "calibration", height, width, most=MAX_CALIBRATION, cut=True)
     what = f"calibration({height}, {width})"
     parts: list[Floats] = []
-    for index, batch in _batches(task, what, lambda: task.task.calibration(height, width)):
+    for index, batch in batches(task, what, lambda: task.task.calibration(height, width)):
         parts.append(check_inputs(task, batch, height, width, f"batch {index} of {what}"))
         if sum(map(len, parts)) >= MAX_CALIBRATION:
             break
-    return _joined(parts, what, task)[:MAX_CALIBRATION]
+    found: Floats = joined(parts, what, task)
+    return found[:MAX_CALIBRATION]
 
 
 def evaluation_set(task: LoadedTask, height: int, width: int) -> Samples:
@@ -51,10 +64,13 @@ def evaluation_set(task: LoadedTask, height: int, width: int) -> Samples:
     Raises:
         TaskError: ``task.bad-batch``, ``task.no-data``, ``task.user-code-failed``.
     """
+    if task.kind == "generic":
+        packed = collect(task, "evaluation", height, width, most=MAX_EVALUATION, cut=False)
+        return Samples(packed, np.zeros(len(packed), np.int64))
     what = f"evaluation({height}, {width})"
     parts: list[Floats] = []
     labels: list[Integers] = []
-    for index, pair in _batches(task, what, lambda: task.task.evaluation(height, width)):
+    for index, pair in batches(task, what, lambda: task.task.evaluation(height, width)):
         where = f"batch {index} of {what}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise bad_batch(task, where, "an (inputs, labels) pair", type(pair).__name__)
@@ -62,7 +78,7 @@ def evaluation_set(task: LoadedTask, height: int, width: int) -> Samples:
         labels.append(check_labels(task, pair[1], len(parts[-1]), where))
         if sum(map(len, parts)) > MAX_EVALUATION:
             raise bad_batch(task, what, f"at most {MAX_EVALUATION} samples", "more")
-    return Samples(_joined(parts, what, task), np.concatenate(labels))
+    return Samples(joined(parts, what, task), np.concatenate(labels))
 
 
 def check_inputs(task: LoadedTask, batch: Any, height: int, width: int, where: str) -> Floats:
@@ -71,7 +87,7 @@ def check_inputs(task: LoadedTask, batch: Any, height: int, width: int, where: s
     Raises:
         TaskError: ``task.bad-batch`` naming what was expected and what was found.
     """
-    array = _as_array(batch)
+    array = as_array(batch)
     if array is None:
         raise bad_batch(task, where, "a torch tensor or numpy array", type(batch).__name__)
     expected = f"(N, {task.channels}, {height}, {width}) float32"
@@ -92,7 +108,7 @@ def check_labels(task: LoadedTask, labels: Any, count: int, where: str) -> Integ
     Raises:
         TaskError: ``task.bad-batch``.
     """
-    found = _as_array(labels)
+    found = as_array(labels)
     array = np.asarray(labels) if found is None else found
     expected = f"{count} whole-number class indexes"
     if array.shape != (count,) or array.dtype.kind not in "iu":
@@ -105,54 +121,3 @@ def check_labels(task: LoadedTask, labels: Any, count: int, where: str) -> Integ
             f"{array.min()} to {array.max()}",
         )
     return array.astype(np.int64)
-
-
-def bad_batch(task: LoadedTask, where: str, expected: str, found: str) -> TaskError:
-    """The error for data of the wrong kind."""
-    return TaskError(
-        "bad-batch",
-        f"{task.path.name}: {where} should be {expected}, but is {found}.",
-        "Return what the protocol in converters/task.py describes; the resolution asked for is "
-        "in the method's arguments.",
-    )
-
-
-def _batches(task: LoadedTask, what: str, make: Any) -> Iterator[tuple[int, Any]]:
-    """Numbered batches; every step into the user's generator is guarded, ours are not."""
-    with user_code(task.path, what):
-        found = make()
-    if not isinstance(found, Iterable):
-        raise bad_batch(task, what, "an iterable of batches", type(found).__name__)
-    iterator = iter(found)
-    index = 0
-    while True:
-        with user_code(task.path, what):
-            batch = next(iterator, _END)
-        if batch is _END:
-            return
-        yield index, batch
-        index += 1
-
-
-_END = object()
-
-
-def _as_array(value: Any) -> Any:
-    """A numpy view of a tensor or array, else None."""
-    if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
-        return value.detach().cpu().numpy()
-    return None
-
-
-def _joined(parts: list[Floats], what: str, task: LoadedTask) -> Floats:
-    if not parts:
-        raise TaskError(
-            "no-data",
-            f"{task.path.name}: {what} yields no batch.",
-            "Yield at least one batch; around a hundred samples calibrate well.",
-        )
-    if sum(part.nbytes for part in parts) > MAX_BYTES:
-        raise bad_batch(task, what, f"at most {MAX_BYTES >> 30} GiB of samples", "more")
-    return np.concatenate(parts)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from converters.results import Measured
+from converters.results import Measured, Sensitivity
+from converters.schemes import parse_scheme
 from edge_sdk.errors import GateError
 
 DEFAULT_MAX_DROP = 0.01
+STEPS = ("fp32", "fp16", "int8")
+"""Precisions in the order they are gated: a step that fails is the one to look at, whatever the
+steps after it lose on top."""
 
 
 def check_gate(
     measured: Sequence[Measured],
     *,
+    sensitivities: Sequence[Sensitivity] = (),
     max_drop: float = DEFAULT_MAX_DROP,
     min_accuracy: float = 0.0,
     reference_accuracy: float = 1.0,
@@ -32,12 +37,36 @@ def check_gate(
             f"--min-accuracy asks for {min_accuracy:.4f}.",
             "Train longer, or give weights that fit this task.",
         )
-    worst = max(measured, key=lambda item: item.scheme_drop, default=None)
-    if worst is not None and round(worst.scheme_drop, 9) > max_drop:
-        raise GateError(
-            "accuracy-drop",
-            f"{worst.path.name} scores {worst.accuracy:.4f}, {worst.scheme_drop * 100:.2f} points "
-            f"below PyTorch at {worst.size}; the gate allows {max_drop * 100:.2f}.",
-            "Calibrate with samples like those the device sees, leave the scheme out "
-            "(--schemes), or accept more with --max-drop.",
+    for step in STEPS:
+        worst = max(
+            (item for item in measured if step_of(item.scheme) == step),
+            key=lambda item: item.scheme_drop,
+            default=None,
         )
+        if worst is not None and round(worst.scheme_drop, 9) > max_drop:
+            raise GateError(
+                "accuracy-drop",
+                f"{worst.path.name} scores {worst.accuracy:.4f}, {worst.scheme_drop * 100:.2f} "
+                f"points below PyTorch at {worst.size}; the gate allows {max_drop * 100:.2f}. "
+                f"The step to {step} fails{_layers(worst, sensitivities)}.",
+                "Calibrate with samples like those the device sees (--calibration), leave the "
+                "scheme out (--schemes), train for it (edge model qat), or accept more with "
+                "--max-drop.",
+            )
+
+
+def step_of(scheme: str) -> str:
+    """Which step of the way from float32 to int8 a scheme belongs to."""
+    kind = parse_scheme(scheme)
+    if kind.integer_weights:
+        return "int8"
+    return "fp32" if kind.weight_bits == 32 else "fp16"
+
+
+def _layers(item: Measured, sensitivities: Sequence[Sensitivity]) -> str:
+    """The layers that hurt most, where they were scored."""
+    for found in sensitivities:
+        if (found.format, found.size, found.scheme) == (item.format, item.size, item.scheme):
+            shown = [f"{score.name} ({score.sqnr_db:.1f} dB)" for score in found.layers[:3]]
+            return f"; the worst layers alone: {', '.join(shown)}" if shown else ""
+    return ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,31 +40,42 @@ def choose_samples(labels: Integers, count: int = SAMPLES) -> list[int]:
     return order[:count]
 
 
-def golden_bytes(inputs: Floats, outputs: Floats) -> bytes:
+def golden_bytes(inputs: Floats | Sequence[Floats], outputs: Floats | Sequence[Floats]) -> bytes:
     """The ``.npz`` of :class:`~edge_sdk.contracts.manifest.Artifact.golden`, reproducibly.
 
     Args:
-        inputs: (N, C, H, W) float32 as the user's module takes them.
-        outputs: (N, ...) float32, dequantized.
+        inputs: (N, C, H, W) float32 as the user's module takes them; a sequence in the order of
+            the file's inputs where there are several.
+        outputs: (N, ...) float32, dequantized, in the file's layout; likewise.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, input=inputs.astype(np.float32), output=outputs.astype(np.float32))
+    arrays: dict[str, Any] = _named("input", inputs) | _named("output", outputs)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
+def _named(stem: str, arrays: Floats | Sequence[Floats]) -> dict[str, Floats]:
+    """``stem`` for one array, ``stem_0``, ``stem_1``... for several."""
+    several = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
+    names = [stem] if len(several) == 1 else [f"{stem}_{i}" for i in range(len(several))]
+    return {name: array.astype(np.float32) for name, array in zip(names, several, strict=True)}
+
+
 def tolerances(
-    kind: ModelFormat, scheme: Scheme, output: TensorSpec, outputs: Floats
+    kind: ModelFormat, scheme: Scheme, specs: Sequence[TensorSpec], outputs: Floats
 ) -> dict[str, float]:
     """Largest accepted output difference per runtime that can read the artifact's format.
 
     Args:
         kind: format of the artifact.
         scheme: of the artifact.
-        output: its declared output.
+        specs: its declared outputs; with several, the coarsest one's step counts.
         outputs: its answers on the evaluation set, for the scale of a float output.
     """
-    if output.scale is not None:
-        return {runtime: steps * output.scale for runtime, steps in _STEPS[kind].items()}
+    scales = [spec.scale for spec in specs if spec.scale is not None]
+    if scales:
+        return {runtime: steps * max(scales) for runtime, steps in _STEPS[kind].items()}
     largest = max(1.0, float(np.abs(outputs).max(initial=0.0)))
-    share = _DYNAMIC_SHARE if scheme.mode == "dynamic" else _FLOAT_SHARE
+    stepped = scheme.mode == "dynamic" or scheme.mixed
+    share = _DYNAMIC_SHARE if stepped else _FLOAT_SHARE
     return dict.fromkeys(_STEPS[kind], share * largest)

@@ -110,8 +110,13 @@ def build_ladder(
 
 
 def usable_schemes(support: RuntimeSupport, measured: Sequence[Measured]) -> set[str]:
-    """Schemes of the profile that were built."""
-    return set(support.schemes) & {item.scheme for item in measured}
+    """Schemes of the profile that were built; a mixed one counts as what it is mixed from."""
+    built = {item.scheme for item in measured}
+    return {name for name in built if name in support.schemes or _base(name) in support.schemes}
+
+
+def _base(name: str) -> str:
+    return str(parse_scheme(name).base)
 
 
 def candidate(profile: DeviceProfile, item: Measured, sizes: list[LayerSize]) -> Candidate:

@@ -6,10 +6,10 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from converters.schemes import supported_scheme
-from converters.task import REQUIRED, Preprocess
+from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
 from converters.usercode import user_code
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, EdgeError, TaskError
@@ -17,6 +17,14 @@ from edge_sdk.suggest import did_you_mean
 
 MAX_LABELS = 100_000
 MAX_SIDE_PX = 8192
+DEFAULT_TOLERANCE = 0.1
+FULL_WIDTH = 1.0
+
+MARK = "#pixels"
+"""At the end of a reference: the task with its normalisation folded in (:mod:`converters.fold`)."""
+
+Kind = Literal["classification", "generic"]
+_NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,16 @@ class LoadedTask:
     resolutions: tuple[tuple[int, int], ...]
     schemes: tuple[str, ...]
     """The task's own choice; empty when it leaves it to the profiles."""
+    kind: Kind = "classification"
+    tolerance: float = DEFAULT_TOLERANCE
+    """See :attr:`converters.task.GenericTask.tolerance`."""
+
+    width: float = FULL_WIDTH
+    """Share of the full network's channels that the module is built with."""
+    widths: tuple[float, ...] = (FULL_WIDTH,)
+    """What the task can build, the full width first."""
+    folded: Preprocess | None = None
+    """Normalisation that the module is to do itself, see :mod:`converters.fold`."""
 
     @property
     def channels(self) -> int:
@@ -40,36 +58,48 @@ class LoadedTask:
         return 1 if self.preprocess.color == "gray" else 3
 
 
-def load_task(ref: str) -> LoadedTask:
+def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
     """Load a user's model file.
 
     Args:
         ref: ``path.py:Class``.
+        width: one of the task's widths, which its module is to be built with.
 
     Raises:
         TaskError: one of the slugs on docs/errors/task.md.
     """
-    path, class_name = _split(ref)
+    path, class_name = _split(ref.removesuffix(MARK))
     kind = _class_in(_import(path), class_name, path)
     with user_code(path, f"{class_name}()"):
         task = kind()
-    missing = [name for name in REQUIRED if not hasattr(task, name)]
+    what = _kind(task, path)
+    required = REQUIRED_GENERIC if what == "generic" else REQUIRED
+    missing = [name for name in required if not hasattr(task, name)]
     if missing:
         raise TaskError(
             "member-missing",
             f"{class_name} in {path} lacks {', '.join(missing)}.",
             _member_hint(missing[0], task),
         )
-    return LoadedTask(
+    loaded = LoadedTask(
         ref=f"{path}:{class_name}",
         path=path,
         task=task,
         name=_name(task, path),
-        labels=_labels(task, path),
-        preprocess=_preprocess(task, path),
+        labels=_labels(task, path) if what == "classification" else (),
+        preprocess=_preprocess(task, path) if hasattr(task, "preprocess") else _NO_IMAGE,
         resolutions=_resolutions(task, path),
         schemes=_schemes(task, path),
+        kind=what,
+        tolerance=_tolerance(task, path),
+        width=width,
+        widths=_widths(task, path),
     )
+    if not ref.endswith(MARK):
+        return loaded
+    from converters.fold import with_folding  # which needs LoadedTask
+
+    return with_folding(loaded)
 
 
 def _split(ref: str) -> tuple[Path, str]:
@@ -208,7 +238,7 @@ def _preprocess(task: Any, path: Path) -> Preprocess:
 
 
 def _resolutions(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
-    found = task.resolutions
+    found = getattr(task, "resolutions", ((1, 1),))
     good = isinstance(found, list | tuple) and found and all(map(_is_size, found))
     if not good or len(set(map(tuple, found))) != len(found):
         raise _invalid(
@@ -225,6 +255,45 @@ def _is_size(value: object) -> bool:
         and len(value) == 2
         and all(isinstance(side, int) and 1 <= side <= MAX_SIDE_PX for side in value)
     )
+
+
+def _kind(task: Any, path: Path) -> Kind:
+    found = getattr(task, "kind", "classification")
+    if found == "classification":
+        return "classification"
+    if found == "generic":
+        return "generic"
+    raise _invalid(
+        path,
+        f"kind is {_short(found)}.",
+        'Write kind = "generic", or leave it out for classification.',
+    )
+
+
+def _widths(task: Any, path: Path) -> tuple[float, ...]:
+    found = getattr(task, "widths", (FULL_WIDTH,))
+    good = isinstance(found, list | tuple) and all(
+        isinstance(width, int | float) and not isinstance(width, bool) and 0 < width <= 1
+        for width in found
+    )
+    if not good or not found or float(found[0]) != FULL_WIDTH or len(set(found)) != len(found):
+        raise _invalid(
+            path,
+            f"widths must be different shares of the full width, got {_short(found)}.",
+            "For example widths = (1.0, 0.75, 0.5), the full one first.",
+        )
+    return tuple(map(float, found))
+
+
+def _tolerance(task: Any, path: Path) -> float:
+    found = getattr(task, "tolerance", DEFAULT_TOLERANCE)
+    if not isinstance(found, int | float) or isinstance(found, bool) or not 0 < found <= 1:
+        raise _invalid(
+            path,
+            f"tolerance must be a share over 0 and up to 1, got {_short(found)}.",
+            "For example tolerance = 0.1: an error of a tenth of the output's size.",
+        )
+    return float(found)
 
 
 def _schemes(task: Any, path: Path) -> tuple[str, ...]:

@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from converters.data import check_inputs
+from converters.fold import fold
+from converters.generic import example_arrays
+from converters.limits import check_size
 from converters.loading import LoadedTask
+from converters.packing import pack, unpack
+from converters.purity import flat_outputs, run_twice
 from converters.task import Floats
 from converters.usercode import first_line, user_code
 from edge_sdk.durable import DiskStorage
@@ -29,29 +34,43 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
     Raises:
         TaskError: ``task.not-a-module``, ``task.bad-weights``, ``task.batchnorm-training``,
             ``task.user-code-failed``.
+        ConversionError: ``conversion.too-large``.
     """
     with user_code(task.path, "build()"):
-        module = task.task.build()
+        module = task.task.build() if task.width == 1.0 else task.task.build(width=task.width)
     if not isinstance(module, nn.Module):
         raise TaskError(
             "not-a-module",
             f"{task.path}: build() returned {type(module).__name__}, not a torch.nn.Module.",
             "Return the module itself.",
         )
+    check_size(module)
+    _refuse_meta(task, module)
     if weights is not None:
-        load_weights(module, weights)
+        load_weights(module, weights, narrow=task.width != 1.0)
     module.eval()
     _refuse_training_layers(task, module)
-    return contiguous(module.float().cpu())
+    module = contiguous(module.float().cpu())
+    if task.folded is None:
+        return module
+    height, width = task.resolutions[0]
+    with user_code(task.path, f"example_input({height}, {width})"):
+        example = task.task.example_input(height, width)
+    inputs = example if isinstance(example, tuple) else (example,)
+    return contiguous(fold(module, task.folded, inputs))
 
 
 def contiguous(module: nn.Module) -> nn.Module:
-    """Clone every parameter and buffer into contiguous memory, in place."""
+    """Clone every parameter, buffer and tensor attribute into contiguous memory, in place."""
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             if not tensor.is_contiguous():
                 tensor.set_(tensor.clone(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
             tensor.requires_grad_(False)
+        for layer in module.modules():
+            for name, value in vars(layer).items():
+                if isinstance(value, torch.Tensor) and not value.is_contiguous():
+                    setattr(layer, name, value.clone(memory_format=torch.contiguous_format))
     return module
 
 
@@ -65,8 +84,7 @@ def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) 
         example = task.task.example_input(height, width)
     checked = check_inputs(task, example, height, width, f"example_input({height}, {width})")
     one = torch.from_numpy(checked[:1].copy())
-    with user_code(task.path, f"The module's forward at {height}x{width}"), torch.inference_mode():
-        output = module(one)
+    output = run_twice(task, module, (one,), f"{height}x{width}")
     expected = (1, len(task.labels))
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != expected:
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -85,12 +103,66 @@ def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) 
     return one
 
 
-def reference_outputs(task: LoadedTask, module: nn.Module, inputs: Floats) -> Floats:
+def check_examples(
+    task: LoadedTask, module: nn.Module, height: int, width: int
+) -> tuple[torch.Tensor, ...]:
+    """The example of a task of either kind, one tensor per input, proven to run.
+
+    Raises:
+        TaskError: as :func:`check_example`.
+    """
+    if task.kind == "classification":
+        return (check_example(task, module, height, width),)
+    arrays = example_arrays(task, height, width)
+    inputs = tuple(torch.from_numpy(array.copy()) for array in arrays)
+    check_answer(task, run_twice(task, module, inputs, f"{height}x{width}"))
+    return inputs
+
+
+def check_answer(task: LoadedTask, answer: Any) -> list[torch.Tensor]:
+    """The outputs of a ``generic`` module for one sample.
+
+    Raises:
+        TaskError: ``task.bad-output``.
+    """
+    outputs = flat_outputs(answer)
+    if not outputs:
+        raise _bad_output(task, f"{type(answer).__name__}", "a tensor or a tuple of tensors")
+    for index, output in enumerate(outputs):
+        what = f"output {index}, {output.dtype} {tuple(output.shape)}".replace("torch.", "")
+        if output.dtype != torch.float32:
+            raise _bad_output(task, what, "float32 (leave argmax and the like to the application)")
+        if output.ndim < 2 or len(output) != 1:
+            raise _bad_output(task, what, "the sample axis first, (1, ...)")
+        if not torch.isfinite(output).all():
+            raise _bad_output(task, f"NaN or infinity in {what}", "finite numbers")
+    return outputs
+
+
+def _bad_output(task: LoadedTask, found: str, expected: str) -> TaskError:
+    return TaskError(
+        "bad-output",
+        f"{task.path.name}: the module returns {found} for one sample; expected {expected}.",
+        "Return what converters/task.py:GenericTask describes.",
+    )
+
+
+def reference_outputs(
+    task: LoadedTask,
+    module: nn.Module,
+    inputs: Floats,
+    example: tuple[torch.Tensor, ...] | None = None,
+) -> Floats:
     """What PyTorch answers, float32 (N, classes), in batches.
+
+    Samples and answers of a ``generic`` task are packed (see :mod:`converters.packing`) and run
+    one by one, as the device does.
 
     Raises:
         TaskError: ``task.user-code-failed``.
     """
+    if task.kind == "generic" and example is not None:
+        return _generic_outputs(task, module, inputs, example)
     parts = []
     with user_code(task.path, "The module's forward"), torch.inference_mode():
         for start in range(0, len(inputs), _BATCH):
@@ -99,10 +171,32 @@ def reference_outputs(task: LoadedTask, module: nn.Module, inputs: Floats) -> Fl
     return np.concatenate(parts)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def _generic_outputs(
+    task: LoadedTask, module: nn.Module, inputs: Floats, example: tuple[torch.Tensor, ...]
+) -> Floats:
+    arrays = unpack(inputs, [tuple(part.shape) for part in example])
+    parts: list[Floats] = []
+    with user_code(task.path, "The module's forward"), torch.inference_mode():
+        for row in range(len(inputs)):
+            sample = (
+                torch.from_numpy(array[row : row + 1]).to(like.dtype)
+                for array, like in zip(arrays, example, strict=True)
+            )
+            answer = module(*sample)
+            parts.append(pack([part.numpy() for part in check_answer(task, answer)]))
+    return np.concatenate(parts)
+
+
+def load_weights(module: nn.Module, path: Path, *, narrow: bool = False) -> None:
     """Load a state dict written by :func:`save_weights` (or ``torch.save`` of one).
 
     Only tensors are unpickled (``weights_only``): a weights file cannot run code.
+
+    Args:
+        module: changed in place.
+        path: of the file.
+        narrow: the module may have fewer channels than the file; it gets the first ones, as
+            slimmable networks are trained (Yu et al., "Slimmable Neural Networks", ICLR 2019).
 
     Raises:
         TaskError: ``task.weights-missing`` or ``task.bad-weights``.
@@ -119,6 +213,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise _bad_weights(path, f"is not a PyTorch weights file: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise _bad_weights(path, f"holds {type(state).__name__}, not a state dict.")
+    if narrow:
+        state = _prefixes(state, module)
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -129,6 +225,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
         not torch.isfinite(t).all() for t in module.state_dict().values() if t.is_floating_point()
     ):
         raise _bad_weights(path, "holds NaN or infinity.")
+
+
+def _prefixes(state: dict[str, Any], module: nn.Module) -> dict[str, Any]:
+    """Every tensor cut to the module's own shape where it is larger."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {
+        name: value[tuple(slice(0, side) for side in shapes[name])].clone()
+        if isinstance(value, torch.Tensor) and name in shapes and value.ndim == len(shapes[name])
+        else value
+        for name, value in state.items()
+    }
 
 
 def save_weights(module: nn.Module, path: Path) -> int:
@@ -150,6 +257,16 @@ def _bad_weights(path: Path, what: str) -> TaskError:
         f"{path} {what}",
         "Give the file that training this very module wrote.",
     )
+
+
+def _refuse_meta(task: LoadedTask, module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise TaskError(
+                "bad-weights",
+                f"{task.path.name}: {name!r} lies on the meta device and has no values.",
+                "Let build() return a module with real weights.",
+            )
 
 
 def _refuse_training_layers(task: LoadedTask, module: nn.Module) -> None:

@@ -8,7 +8,9 @@ import onnx
 import torch
 from torch import nn
 
-from converters.blame import exporting
+from converters.blame import Example, as_inputs, exporting
+from converters.norms import fold_norms
+from converters.purity import flat_outputs
 
 OPSET = 18
 """Old enough for the runtimes on the boards, new enough for per-channel QDQ."""
@@ -16,33 +18,46 @@ INPUT = "input"
 OUTPUT = "output"
 
 
-def export_onnx(module: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write ``module`` as a self-contained ONNX file with one input and one output.
+def names(stem: str, count: int) -> list[str]:
+    """``input`` for one, ``input_0``, ``input_1``... for several."""
+    return [stem] if count == 1 else [f"{stem}_{index}" for index in range(count)]
+
+
+def export_onnx(module: nn.Module, example: Example, path: Path) -> None:
+    """Write ``module`` as a self-contained ONNX file.
+
+    Inputs and outputs are called ``input`` and ``output``, or ``input_0``, ``output_0``... in the
+    order of the module's where there are several.
 
     Args:
         module: in evaluation mode, parameters contiguous.
-        example: (1, C, H, W) float32; its shape becomes the file's.
+        example: one sample, a tensor (1, ...) or one per input; the shapes become the file's.
         path: written whole; the caller owns the folder.
 
     Raises:
         ConversionError: ``conversion.unsupported-op``, ``conversion.export-failed``.
     """
 
+    inputs = as_inputs(example)
+    module = fold_norms(module, inputs)
+    with torch.inference_mode():
+        outputs = len(flat_outputs(module(*inputs)))
+
     def export() -> onnx.ModelProto:
         program = torch.onnx.export(
             module,
-            (example,),
+            inputs,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            input_names=names(INPUT, len(inputs)),
+            output_names=names(OUTPUT, outputs),
             verbose=False,
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
         return program.model_proto
 
-    model = exporting("ONNX", module, example, export)
+    model = exporting("ONNX", module, inputs, export)
     model.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:

@@ -8,7 +8,7 @@ Arrays are laid out (N, C, H, W) float32, already normalised as :attr:`Task.prep
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,16 @@ from edge_sdk.contracts.manifest import Preprocess
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["OPTIONAL", "REQUIRED", "Preprocess", "Task", "TrainableTask", "top1"]
+__all__ = [
+    "OPTIONAL",
+    "REQUIRED",
+    "REQUIRED_GENERIC",
+    "GenericTask",
+    "Preprocess",
+    "Task",
+    "TrainableTask",
+    "top1",
+]
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -57,6 +66,45 @@ class Task(Protocol):
         """
 
 
+class GenericTask(Protocol):
+    """A task that is no classification: any number of inputs and outputs, no labels.
+
+    Arrays have the sample axis first, recurrent states included; images are (N, C, H, W). Inputs
+    are float32 or whole numbers (token ids) up to 2**24, outputs float32. Shapes are fixed, but
+    for what ``resolutions`` varies.
+
+    Without labels, accuracy is the share of held-out samples whose every output is close to
+    PyTorch's (see :attr:`tolerance`).
+    """
+
+    kind: Literal["generic"]
+    name: str
+    resolutions: Sequence[tuple[int, int]]
+    """Optional, ((1, 1),) by default: (height, width) in pixels, the full resolution first; for a
+    sequence (1, length)."""
+    preprocess: Preprocess
+    """Optional: how a device turns a camera frame into the first input, if that is an image."""
+    tolerance: float
+    """Optional, 0.1 by default (20 dB): a sample counts as right when, for each output, the root
+    mean square of its error is at most this share of that of the output over all samples."""
+
+    def build(self) -> torch.nn.Module:
+        """The module; its forward takes the inputs in order and returns a tensor or a tuple."""
+
+    def example_input(self, height: int, width: int) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """One sample: an input (1, ...), or a tuple with one tensor per input."""
+
+    def calibration(
+        self, height: int, width: int
+    ) -> Iterable[torch.Tensor | tuple[torch.Tensor, ...]]:
+        """Batches (N, ...) like the example, which cover what the device will see."""
+
+    def evaluation(
+        self, height: int, width: int
+    ) -> Iterable[torch.Tensor | tuple[torch.Tensor, ...]]:
+        """Held-out batches (N, ...) like the example, without labels."""
+
+
 class TrainableTask(Task, Protocol):
     """A task that ``edge model train`` can train."""
 
@@ -87,9 +135,26 @@ REQUIRED = (
 )
 """Members without which nothing can be converted."""
 
-OPTIONAL = ("schemes", "score", "training", "loss", "epochs", "learning_rate")
-"""``schemes``: names from :mod:`converters.schemes`; ``score(outputs, labels) -> float`` in place
-of top-1 accuracy, higher is better, 0..1; the rest is for ``edge model train``."""
+REQUIRED_GENERIC = ("name", "build", "example_input", "calibration", "evaluation")
+"""The same for a task with ``kind = "generic"``."""
+
+OPTIONAL = (
+    "kind",
+    "tolerance",
+    "schemes",
+    "score",
+    "training",
+    "loss",
+    "epochs",
+    "learning_rate",
+    "widths",
+)
+"""``kind``: ``classification`` where absent; ``schemes``: names from :mod:`converters.schemes`;
+``score(outputs, labels) -> float`` in place of top-1 accuracy, higher is better, 0..1;
+``tolerance``: see :class:`GenericTask`;
+``widths``: shares of the full network's channels, the full 1.0 first, each of which
+``build(width=share)`` returns the module for, while ``build()`` returns the full one;
+the rest is for ``edge model train``."""
 
 
 def top1(outputs: Floats, labels: Integers) -> float:

@@ -69,11 +69,9 @@ def train(
     Raises:
         TaskError: ``task.not-trainable``, ``task.bad-loss``, ``task.user-code-failed``.
     """
-    count = _epochs(task, epochs)
+    count = checked_epochs(task, epochs)
     torch.manual_seed(seed)
-    # Half the cores: OpenMP's threads spin while they wait for each other, and on a machine that
-    # does something else as well that made training four times slower.
-    torch.set_num_threads(max(1, min((os.cpu_count() or 2) // 2, 8)))
+    calm_threads()
     module = build_module(task, None).requires_grad_(True)
     rate = float(getattr(task.task, "learning_rate", DEFAULT_LEARNING_RATE))
     optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
@@ -81,20 +79,34 @@ def train(
     history: list[Epoch] = []
     for number in range(1, count + 1):
         started = time.monotonic()
-        _set_rate(optimizer, rate * _cosine(number - 1, count))
+        set_rate(optimizer, rate * cosine(number - 1, count))
         loss = _epoch(task, module, optimizer, seed * MAX_EPOCHS + number)
         module.eval()
-        accuracy = _accuracy(task, module, held_out)
+        accuracy = accuracy_on(task, module, held_out)
         history.append(Epoch(number, count, loss, accuracy, time.monotonic() - started))
         report(history[-1])
     scores = {
-        f"{height}x{width}": _accuracy(task, module, evaluation_set(task, height, width))
+        f"{height}x{width}": accuracy_on(task, module, evaluation_set(task, height, width))
         for height, width in task.resolutions
     }
     return Trained(module, scores, tuple(history))
 
 
-def _epochs(task: LoadedTask, epochs: int | None) -> int:
+def calm_threads() -> None:
+    """Train on half the cores.
+
+    OpenMP's threads spin while they wait for each other, and on a machine that does something else
+    as well that made training four times slower.
+    """
+    torch.set_num_threads(max(1, min((os.cpu_count() or 2) // 2, 8)))
+
+
+def checked_epochs(task: LoadedTask, epochs: int | None) -> int:
+    """How many epochs to train: ``epochs``, or the task's own number.
+
+    Raises:
+        TaskError: ``task.not-trainable``.
+    """
     missing = [name for name in ("training", "loss") if not hasattr(task.task, name)]
     if missing:
         raise TaskError(
@@ -114,12 +126,12 @@ def _epoch(task: LoadedTask, module: nn.Module, optimizer: Any, seed: int) -> fl
     """One pass over the training data; the mean loss."""
     module.train()
     total, steps = 0.0, 0
-    for step in _steps(task, seed):
+    for step in training_steps(task, seed):
         optimizer.zero_grad()
         for inputs, targets in step:
             with user_code(task.path, "loss()"):
                 loss = task.task.loss(module(inputs), targets)
-            value = _finite(task, loss)
+            value = finite_loss(task, loss)
             loss.backward()
             total += value / len(step)
         nn.utils.clip_grad_norm_(module.parameters(), 5.0)
@@ -132,7 +144,7 @@ def _epoch(task: LoadedTask, module: nn.Module, optimizer: Any, seed: int) -> fl
     return total / steps
 
 
-def _steps(task: LoadedTask, seed: int) -> Iterator[tuple[Any, ...]]:
+def training_steps(task: LoadedTask, seed: int) -> Iterator[tuple[Any, ...]]:
     """The same batch at every resolution, batch by batch."""
     with user_code(task.path, "training()"):
         sources = [iter(task.task.training(h, w, seed)) for h, w in task.resolutions]
@@ -144,7 +156,12 @@ def _steps(task: LoadedTask, seed: int) -> Iterator[tuple[Any, ...]]:
         yield step
 
 
-def _finite(task: LoadedTask, loss: Any) -> float:
+def finite_loss(task: LoadedTask, loss: Any) -> float:
+    """The value of a loss.
+
+    Raises:
+        TaskError: ``task.bad-loss`` when it is not one finite number.
+    """
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         raise TaskError(
             "bad-loss", f"{task.path.name}: loss() must return a scalar tensor.", "Return its mean."
@@ -159,17 +176,20 @@ def _finite(task: LoadedTask, loss: Any) -> float:
     return value
 
 
-def _accuracy(task: LoadedTask, module: nn.Module, samples: Any) -> float:
+def accuracy_on(task: LoadedTask, module: nn.Module, samples: Any) -> float:
+    """The task's score of ``module`` in evaluation mode on held-out samples."""
     module.eval()
     outputs = reference_outputs(task, module, samples.inputs)
     with user_code(task.path, "score()"):
         return score_of(task.task, outputs, samples.labels)
 
 
-def _cosine(step: int, steps: int) -> float:
+def cosine(step: int, steps: int) -> float:
+    """Share of the learning rate at ``step``: 1 at the start, 0.02 at the end."""
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _set_rate(optimizer: Any, rate: float) -> None:
+def set_rate(optimizer: Any, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -15,18 +15,25 @@ import numpy as np
 from converters.children import Job, run_jobs
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
-from converters.inspect import inspect_model
 from converters.loading import LoadedTask
-from converters.measure import compare, is_wrong
+from converters.measure import accuracy_of, compare, compare_generic, is_wrong, sqnr_db
+from converters.packing import widths_of
 from converters.results import RUNTIME_OF, Latency, Measured
 from converters.schemes import parse_scheme
-from converters.task import Floats, score_of
-from converters.usercode import user_code
+from converters.task import Floats
+from converters.wiring import file_outputs, in_file_order, module_shapes
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
 
 TIMED_S = 0.15
 """Time spent on measuring latency, per artifact and thread count."""
+
+
+class Run(Protocol):
+    """Runs jobs of :mod:`converters.verify_worker`; their answers in the same order."""
+
+    def __call__(self, jobs: Sequence[Job], *, parallel: int) -> list[dict[str, Any]]:
+        """At most ``parallel`` at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,8 @@ def verify_all(
     folder: Path,
     scratch: Path,
     threads: dict[str, list[int]],
-    progress: Callable[[str], None],
+    run: Run | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> list[Measured]:
     """Run every artifact on every held-out sample.
 
@@ -63,7 +71,9 @@ def verify_all(
         folder: the conversion being built; golden vectors go to ``golden/`` in it.
         scratch: for samples and outputs.
         threads: thread counts to time, by format.
-        progress: told each artifact when it is done.
+        run: runs the jobs of :mod:`converters.verify_worker`, perhaps through a cache;
+            :func:`run_jobs` when None.
+        progress: told each artifact when it is done, where ``run`` is None.
 
     Raises:
         ConversionError: ``conversion.wrong-output``, ``conversion.native-crash`` and the others
@@ -73,11 +83,13 @@ def verify_all(
     for size, samples in reference.samples.items():
         np.save(scratch / f"{size}.npy", samples.inputs)
     jobs = [_job(item, scratch, threads[item["format"]]) for item in built]
-    answers = run_jobs(
-        jobs,
-        parallel=max(1, (os.cpu_count() or 1) // 2),
-        on_done=lambda job, result: progress(f"verified {job}"),
-    )
+    parallel = max(1, (os.cpu_count() or 1) // 2)
+    if run is not None:
+        answers = run(jobs, parallel=parallel)
+    else:
+        answers = run_jobs(
+            jobs, parallel=parallel, on_done=lambda job, result: progress(f"verified {job}")
+        )
     return [
         _measured(task, item, answer, reference, folder, scratch)
         for item, answer in zip(built, answers, strict=True)
@@ -95,6 +107,7 @@ def _job(item: dict[str, Any], scratch: Path, threads: list[int]) -> Job:
             "runtime": RUNTIME_OF[item["format"]],
             "threads": threads,
             "seconds": TIMED_S,
+            "exported": item.get("exported", True),
             "samples": str(scratch / f"{item['height']}x{item['width']}.npy"),
             "outputs": str(scratch / f"{path.name}.outputs.npy"),
         },
@@ -116,21 +129,27 @@ def _measured(
     samples = reference.samples[size]
     outputs = np.load(scratch / f"{path.name}.outputs.npy")
     _check_shape(outputs, reference.outputs[size], path)
-    comparison = compare(outputs, reference.outputs[size], reference.outputs[reference.full])
-    if is_wrong(item["scheme"], comparison, reference.outputs[size]):
+    inputs, results = _specs(answer["inputs"]), _specs(answer["outputs"])
+    widths = widths_of(module_shapes(results))
+    wanted = reference.outputs[size]
+    if task.kind == "generic":
+        comparison = compare_generic(outputs, wanted, widths, task.tolerance)
+    else:
+        comparison = compare(outputs, wanted, reference.outputs[reference.full])
+    if is_wrong(item["scheme"], comparison, wanted):
         raise ConversionError(
             "wrong-output",
             f"{path.name} differs from PyTorch by up to {comparison.max_output_error:.3g}, more "
             "than rounding explains: the exporter translated something wrongly.",
             "Look for constants made by transpose or slicing, and clone them contiguous.",
         )
-    with user_code(task.path, "score()"):
-        accuracy = score_of(task.task, outputs, samples.labels)
+    accuracy = accuracy_of(task, outputs, wanted, samples.labels, widths)
     chosen = choose_samples(samples.labels)
-    golden = golden_bytes(samples.inputs[chosen], outputs[chosen])
+    golden = golden_bytes(
+        in_file_order(samples.inputs[chosen], inputs), file_outputs(outputs[chosen], results)
+    )
     golden_path = folder / "golden" / f"{path.name}.npz"
     golden_path.write_bytes(golden)
-    facts = inspect_model(path)
     data = path.read_bytes()
     return Measured(
         path=path,
@@ -140,8 +159,8 @@ def _measured(
         scheme=item["scheme"],
         height_px=item["height"],
         width_px=item["width"],
-        inputs=_specs(answer["inputs"]),
-        outputs=_specs(answer["outputs"]),
+        inputs=inputs,
+        outputs=results,
         accuracy=accuracy,
         accuracy_drop=reference.accuracy[reference.full] - accuracy,
         scheme_drop=reference.accuracy[size] - accuracy,
@@ -152,9 +171,9 @@ def _measured(
         memory_mib=answer["memory_mib"],
         golden=golden_path,
         golden_digest=hashlib.sha256(golden).hexdigest(),
-        tolerance=tolerances(
-            item["format"], parse_scheme(item["scheme"]), facts.outputs[0], outputs
-        ),
+        tolerance=tolerances(item["format"], parse_scheme(item["scheme"]), results, outputs),
+        sqnr_db=sqnr_db(outputs, wanted, widths),
+        partitions=answer.get("partitions", 0),
     )
 
 

@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 
 from converters.children import child_main
+from converters.partitions import delegate_partitions
+from converters.wiring import answer, as_exported, feeds
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
-from edge_sdk.runtime.engine import Array, Engine, dequantize, quantize, to_layout
+from edge_sdk.runtime.engine import Array, Engine, quantize
 from edge_sdk.runtime.negotiate import open_engine
 
 WARM_UP = 10
@@ -28,8 +30,9 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
     Args:
         request: ``path``, ``format``, ``runtime``, ``threads`` (list; the first runs the
             samples), ``seconds`` (to spend on timing, per thread count), ``samples`` (an
-            ``.npy`` of (N, C, H, W) float32, or None for noise), ``outputs`` (where to write the
-            dequantized outputs, ``.npy``).
+            ``.npy`` of (N, C, H, W) float32 or packed samples, or None for noise), ``outputs``
+            (where to write the dequantized outputs, packed, ``.npy``), ``exported`` (whether the
+            file is an export of ours, whose images in TFLite are channels last).
         step: unused; a single artifact is quick.
 
     Returns:
@@ -40,14 +43,16 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
     started = time.perf_counter()
     engine = _open(request, request["threads"][0])
     load_ms = (time.perf_counter() - started) * 1e3
-    stored = _stored(request, engine)
+    specs = [_true_specs(request, found) for found in (engine.inputs, engine.outputs)]
+    stored = _stored(request, specs[0])
     if request.get("outputs"):
-        np.save(request["outputs"], _run_all(engine, stored, request["path"]))
+        np.save(request["outputs"], _run_all(engine, stored, specs[1], request["path"]))
     latency = {str(request["threads"][0]): _timed(engine, stored, request["seconds"])}
     memory = max(0.0, _peak_mib() - before)
     facts = {
-        "inputs": [msgspec.to_builtins(spec) for spec in engine.inputs],
-        "outputs": [msgspec.to_builtins(spec) for spec in engine.outputs],
+        "inputs": [msgspec.to_builtins(spec) for spec in specs[0]],
+        "outputs": [msgspec.to_builtins(spec) for spec in specs[1]],
+        "partitions": delegate_partitions(Path(request["path"])) if _delegates(engine) else 0,
         "runtime": engine.runtime,
         "unit": engine.unit,
     }
@@ -59,6 +64,10 @@ def verify(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, An
     return facts | {"latency": latency, "memory_mib": memory, "load_ms": load_ms}
 
 
+def _delegates(engine: Engine) -> bool:
+    return engine.runtime == "litert" and getattr(engine, "kernels", "") == "xnnpack"
+
+
 def _open(request: dict[str, Any], threads: int) -> Engine:
     runtimes = [request["runtime"]] if request["runtime"] else None
     return open_engine(
@@ -66,32 +75,38 @@ def _open(request: dict[str, Any], threads: int) -> Engine:
     )
 
 
-def _stored(request: dict[str, Any], engine: Engine) -> Sequence[Array]:
-    """Samples as the engine's input stores them; noise where the request brings none."""
-    spec = engine.inputs[0]
-    if len(engine.inputs) != 1 or not all(size > 0 for size in spec.shape):
+def _true_specs(request: dict[str, Any], specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Specs with the layout the exporter gave them, where the engine could only guess."""
+    if not request.get("exported"):
+        return list(specs)
+    return [as_exported(spec, request["format"]) for spec in specs]
+
+
+def _stored(request: dict[str, Any], specs: Sequence[TensorSpec]) -> Sequence[Sequence[Array]]:
+    """Samples as the engine's inputs store them; noise where the request brings none."""
+    if any(size <= 0 for spec in specs for size in spec.shape):
         raise ConversionError(
-            "not-one-input",
-            f"{Path(request['path']).name} has {len(engine.inputs)} inputs or an open shape.",
-            "Only models with one input of fixed shape are supported.",
+            "open-shape",
+            f"{Path(request['path']).name} has an input of open shape.",
+            "Only models with inputs of fixed shape can be measured.",
         )
     if not request.get("samples"):
-        return [_noise(spec)]
-    samples = np.load(request["samples"])
-    return [quantize(to_layout(sample[None], spec), spec) for sample in samples]
+        return [[_noise(spec) for spec in specs]]
+    return feeds(np.load(request["samples"]), specs)
 
 
 def _noise(spec: TensorSpec) -> Array:
+    if spec.scale is None and not spec.dtype.startswith("float"):
+        return np.zeros(spec.shape, spec.dtype)  # an index or a flag: zero is always valid
     real = np.random.default_rng(0).normal(size=spec.shape).astype(np.float32)
     return quantize(real, spec)
 
 
-def _run_all(engine: Engine, stored: Sequence[Array], path: str) -> Array:
-    spec = engine.outputs[0]
-    # A float output is a view of the runtime's memory: copied before the next run.
-    joined = np.concatenate(
-        [np.array(dequantize(engine.run([array])[0], spec)) for array in stored]
-    )
+def _run_all(
+    engine: Engine, stored: Sequence[Sequence[Array]], specs: Sequence[TensorSpec], path: str
+) -> Array:
+    # Outputs may be views of the runtime's memory: `answer` copies them before the next run.
+    joined = np.concatenate([answer(engine.run(arrays), specs) for arrays in stored])
     if not np.isfinite(joined).all():
         raise ConversionError(
             "wrong-output",
@@ -101,15 +116,15 @@ def _run_all(engine: Engine, stored: Sequence[Array], path: str) -> Array:
     return joined
 
 
-def _timed(engine: Engine, stored: Sequence[Array], seconds: float) -> dict[str, float]:
+def _timed(engine: Engine, stored: Sequence[Sequence[Array]], seconds: float) -> dict[str, float]:
     """Median and 95th percentile of single inferences, input changing from one to the next."""
     for index in range(WARM_UP):
-        engine.run([stored[index % len(stored)]])
+        engine.run(stored[index % len(stored)])
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < MIN_RUNS or (time.perf_counter() < end and len(times) < MAX_RUNS):
         started = time.perf_counter_ns()
-        engine.run([stored[len(times) % len(stored)]])
+        engine.run(stored[len(times) % len(stored)])
         times.append((time.perf_counter_ns() - started) / 1e6)
     return {
         "median_ms": float(np.median(times)),

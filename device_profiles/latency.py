@@ -17,16 +17,26 @@ from edge_sdk.contracts.profile import CostRow, DeviceProfile
 
 _GIGA = 1e9
 
+LayerKind = Literal["dense", "pointwise", "depthwise", "memory", "winograd", "ragged", "scalar"]
+"""``pointwise``: 1x1 convolutions and matrix products. ``winograd``: 3x3 with stride 1 on a runtime
+that has such kernels. ``ragged``: output channels that do not fill a vector. ``scalar``: softmax,
+permutation and the like. The last three only occur in fits of ncnn's timings."""
+
+COARSE_PERCENT = 20.0
+"""A row with a larger leave-one-out error is coarse: its band says so and is widened."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
     """One fused layer (a convolution with its bias and activation, a pooling, an addition...)."""
 
-    kind: Literal["dense", "depthwise", "memory"]
+    kind: LayerKind
     macs: int
     """Multiply-accumulates; 0 for ``memory``."""
     bytes: int
     """Weights, inputs and outputs at the precision's own element size."""
+    moved: int = 0
+    """Inputs and outputs alone, where a fit needs them; 0 when it does not."""
 
 
 def predict(
@@ -91,15 +101,38 @@ def precision_of(scheme: str) -> Literal["fp32", "fp16", "int8"]:
 
 def layer_ms(row: CostRow, layer: LayerCost) -> float:
     """Milliseconds of one layer."""
-    rate = row.depthwise_gmac_s if layer.kind == "depthwise" else row.dense_gmac_s
+    rate = row.dense_gmac_s
+    if layer.kind == "depthwise":
+        rate = row.depthwise_gmac_s
+    elif layer.kind == "pointwise":
+        rate = row.pointwise_gmac_s or rate
     compute_s = layer.macs / (rate * _GIGA)
     traffic_s = layer.bytes / (row.bandwidth_gb_s * _GIGA)
     return max(compute_s, traffic_s) * 1e3 + row.overhead_us / 1e3
 
 
 def error_of(row: CostRow, runtime: str) -> float:
-    """Relative half-width of the band, e.g. 0.2."""
-    return (row.error_percent + row.transfer_percent.get(runtime, 0.0)) / 100
+    """Relative half-width of the band, e.g. 0.2.
+
+    A coarse row's band is as wide as the worst network of its fit, not as the average one.
+    """
+    own = row.worst_percent or row.error_percent if is_coarse(row) else row.error_percent
+    return (max(own, row.error_percent) + row.transfer_percent.get(runtime, 0.0)) / 100
+
+
+def is_coarse(row: CostRow) -> bool:
+    """Whether a row misses the error that a calibrated one may have."""
+    return row.error_percent > COARSE_PERCENT
+
+
+def profile_mape_percent(profile: DeviceProfile) -> float | None:
+    """Leave-one-out error over all rows, each network counting once; None when uncalibrated.
+
+    Rows derived from another one (fp32 from fp16) repeat its error and count once.
+    """
+    rows = {(r.runtime, r.threads, r.models, r.error_percent): r for r in profile.cost}.values()
+    models = sum(row.models for row in rows)
+    return sum(row.error_percent * row.models for row in rows) / models if models else None
 
 
 def uncalibrated(profile: DeviceProfile, *, runtime: str, scheme: str, threads: int) -> str:
@@ -115,6 +148,8 @@ def uncalibrated(profile: DeviceProfile, *, runtime: str, scheme: str, threads: 
 def _basis(row: CostRow, runtime: str, threads: int) -> str:
     fitted = f"{row.runtime} {row.precision}, {row.threads} threads, {row.models} models"
     parts = [f"{fitted}, leave-one-out error {row.error_percent:.0f} %"]
+    if is_coarse(row):
+        parts.append("coarse, widened to its worst network")
     if row.threads != threads:
         parts.append(f"no row for {threads} threads")
     if row.device:

@@ -34,6 +34,8 @@ ARM_PARTS = {
     0xD80: "cortex-a520",
     0xD81: "cortex-a720",
     0xD82: "cortex-x4",
+    0xD85: "cortex-x925",
+    0xD87: "cortex-a725",
 }
 """Arm's part numbers (implementer 0x41), from the cores' technical reference manuals."""
 

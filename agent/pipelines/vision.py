@@ -76,20 +76,26 @@ class VisionPipeline:
         self.engine.close()
 
 
-def check_specs(engine: Engine, artifact: Artifact) -> None:
+def check_specs(engine: Engine, artifact: Artifact, *, single: bool = True) -> None:
     """Hold a loaded model to what the release says about it.
+
+    Args:
+        engine: the loaded model.
+        artifact: what the release says.
+        single: whether it must have exactly one input and one output.
 
     Raises:
         ContractError: ``contract.model-input`` or ``contract.model-output``.
     """
-    if not _one_alike(engine.inputs, artifact.inputs):
+    if not _alike(engine.inputs, artifact.inputs, single):
         raise ContractError("model-input", *_mismatch(engine.inputs, artifact.inputs, artifact))
-    if not _one_alike(engine.outputs, artifact.outputs):
+    if not _alike(engine.outputs, artifact.outputs, single):
         raise ContractError("model-output", *_mismatch(engine.outputs, artifact.outputs, artifact))
 
 
-def _one_alike(real: Sequence[TensorSpec], said: Sequence[TensorSpec]) -> bool:
-    return len(said) == 1 and [_form(spec) for spec in real] == [_form(spec) for spec in said]
+def _alike(real: Sequence[TensorSpec], said: Sequence[TensorSpec], single: bool) -> bool:
+    fits = len(said) == 1 or (said and not single)
+    return bool(fits) and [_form(spec) for spec in real] == [_form(spec) for spec in said]
 
 
 def _mismatch(

@@ -25,10 +25,10 @@ MAX_VECTOR_BYTES = 512 * 1024 * 1024
 class Vectors:
     """Inputs and the outputs that belong to them."""
 
-    input: Array
-    """(N, C, H, W) float32."""
-    output: Array
-    """(N, ...) float32."""
+    inputs: tuple[Array, ...]
+    """One (N, ...) float32 array per input of the artifact, in its order and the user's layout."""
+    outputs: tuple[Array, ...]
+    """One (N, ...) float32 array per output, in the artifact's order and layout."""
 
 
 def golden_test(points: Points, progress: Callable[[int, int], None]) -> GoldenDone:
@@ -65,7 +65,7 @@ def golden_test(points: Points, progress: Callable[[int, int], None]) -> GoldenD
 def _test_point(points: Points, index: int) -> tuple[GoldenDone, str]:
     point, artifact, engine = points.open(index)
     try:
-        check_specs(engine, artifact)
+        check_specs(engine, artifact, single=False)
         vectors = read_vectors(points.blob(artifact.golden), artifact)
         try:
             error = largest_error(engine, artifact, vectors)
@@ -98,15 +98,19 @@ def largest_error(engine: Engine, artifact: Artifact, vectors: Vectors) -> float
     Raises:
         RuntimeUnavailableError: an inference failed.
     """
-    spec, out = artifact.inputs[0], artifact.outputs[0]
     largest = 0.0
-    for sample, expected in zip(vectors.input, vectors.output, strict=True):
-        stored = to_layout(quantize(sample[np.newaxis], spec), spec)
-        (result,) = engine.run((stored,))
-        got = dequantize(result, out)[0]
-        if got.shape != expected.shape or not np.isfinite(got).all():
-            return math.inf
-        largest = max(largest, float(np.abs(got - expected).max(initial=0.0)))
+    for row in range(len(vectors.inputs[0])):
+        results = engine.run(
+            [
+                to_layout(quantize(array[row : row + 1], spec), spec)
+                for array, spec in zip(vectors.inputs, artifact.inputs, strict=True)
+            ]
+        )
+        for result, spec, expected in zip(results, artifact.outputs, vectors.outputs, strict=True):
+            got = dequantize(result, spec)[0]
+            if got.shape != expected[row].shape or not np.isfinite(got).all():
+                return math.inf
+            largest = max(largest, float(np.abs(got - expected[row]).max(initial=0.0)))
     return largest
 
 
@@ -114,29 +118,45 @@ def read_vectors(data: bytes, artifact: Artifact) -> Vectors:
     """Golden vectors, checked against the artifact they belong to.
 
     Args:
-        data: a verified ``.npz`` with ``input`` and ``output``.
+        data: a verified ``.npz`` as :attr:`Artifact.golden` describes it.
         artifact: what they were recorded from.
 
     Raises:
         ContractError: ``contract.bad-golden``.
     """
+    names = _names("input", len(artifact.inputs)), _names("output", len(artifact.outputs))
     try:
-        arrays = read_arrays(io.BytesIO(data), ["input", "output"], MAX_VECTOR_BYTES)
+        arrays = read_arrays(io.BytesIO(data), [*names[0], *names[1]], MAX_VECTOR_BYTES)
     except ArchiveError as error:
         raise _bad(artifact, str(error)) from error
-    vectors = Vectors(arrays["input"], arrays["output"])
-    shapes = vectors.input.shape, vectors.output.shape
-    kinds = vectors.input.dtype, vectors.output.dtype
-    if set(kinds) != {np.dtype(np.float32)} or min(map(len, shapes)) < 2:
-        raise _bad(artifact, f"they are {kinds[0]} {shapes[0]} and {kinds[1]} {shapes[1]}")
-    if not shapes[0][0] or shapes[0][0] != shapes[1][0]:
-        raise _bad(artifact, f"{shapes[0][0]} inputs and {shapes[1][0]} outputs prove nothing")
-    single = to_layout(vectors.input[:1], artifact.inputs[0]).shape
-    if single != artifact.inputs[0].shape or shapes[1][1:] != artifact.outputs[0].shape[1:]:
-        raise _bad(artifact, f"inputs {shapes[0]} and outputs {shapes[1]} are not the model's")
-    if not (np.isfinite(vectors.input).all() and np.isfinite(vectors.output).all()):
-        raise _bad(artifact, "they hold values that are not finite")
+    count = len(np.atleast_1d(arrays[names[0][0]]))
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.ndim < 2:
+            raise _bad(artifact, f"{name} is {array.dtype} {array.shape}")
+        if not len(array) or len(array) != count:
+            raise _bad(artifact, f"{count} inputs and {len(array)} of {name} prove nothing")
+    vectors = Vectors(
+        tuple(arrays[name] for name in names[0]), tuple(arrays[name] for name in names[1])
+    )
+    _check_shapes(vectors, artifact)
     return vectors
+
+
+def _names(stem: str, count: int) -> list[str]:
+    return [stem] if count == 1 else [f"{stem}_{index}" for index in range(count)]
+
+
+def _check_shapes(vectors: Vectors, artifact: Artifact) -> None:
+    for array, spec in zip(vectors.inputs, artifact.inputs, strict=True):
+        if to_layout(array[:1], spec).shape != spec.shape:
+            raise _bad(artifact, "their shapes are not the model's")
+        if not np.isfinite(array).all():
+            raise _bad(artifact, "they hold values that are not finite")
+    for array, spec in zip(vectors.outputs, artifact.outputs, strict=True):
+        if array.shape[1:] != spec.shape[1:]:
+            raise _bad(artifact, "their shapes are not the model's")
+        if not np.isfinite(array).all():
+            raise _bad(artifact, "they hold values that are not finite")
 
 
 def _bad(artifact: Artifact, what: str) -> ContractError:

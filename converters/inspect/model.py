@@ -27,6 +27,8 @@ class Layer:
     weight_elements: int
     activation_dtype: str
     """Element type of what flows in, after looking through a dequantization beside it."""
+    expanded: bool = False
+    """Whether the weights are turned into floats before the operator multiplies by them."""
 
 
 @dataclass(frozen=True, slots=True)

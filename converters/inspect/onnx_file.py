@@ -21,6 +21,9 @@ _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "MatMulIn
     "QLinearConv",
     "QLinearMatMul",
     "QGemm",
+    "GRU",
+    "LSTM",
+    "RNN",
 }
 _TRANSPARENT = {"Cast", "DequantizeLinear", "Transpose", "Reshape", "Identity", "Flatten"}
 _WEIGHT_INPUT = {"QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3}
@@ -100,7 +103,20 @@ class _Reader:
             weight_dtype=_dtype(tensor.data_type),
             weight_elements=int(np.prod(tensor.dims, dtype=np.int64)),
             activation_dtype=self._activation(node),
+            expanded=self._expanded(node),
         )
+
+    def _expanded(self, node: onnx.NodeProto) -> bool:
+        """Whether a dequantization or cast stands before the weights (of a float operator)."""
+        name = node.input[_WEIGHT_INPUT.get(node.op_type, 1)]
+        for _ in range(8):
+            maker = self._made_by.get(name)
+            if maker is None:
+                return False
+            if maker.op_type in ("DequantizeLinear", "Cast"):
+                return True
+            name = maker.input[0]
+        return False
 
     def _constant(self, name: str) -> onnx.TensorProto | None:
         """The constant behind a name, looking through casts and dequantizations."""

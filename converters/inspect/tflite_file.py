@@ -101,6 +101,8 @@ class _Reader:
             weight_dtype=self._dtype(weight),
             weight_elements=_elements(tensor),
             activation_dtype=self._dtype(inputs[_ACTIVATION.get(op, 0)]),
+            expanded=weight != inputs[_WEIGHTED[op]]
+            and self._dtype(inputs[_WEIGHTED[op]]) != self._dtype(weight),
         )
 
     def _constant(self, index: int) -> int | None:

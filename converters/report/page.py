@@ -6,6 +6,9 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.measure import MAX_SQNR_DB
+from converters.report.data import report_data, write_data
+from converters.report.extras import fusions, repairs, sensitivities
 from converters.report.plot import ladder_plot
 from device_profiles.latency import uncalibrated
 from edge_sdk.contracts.operating_point import OperatingPoint
@@ -18,12 +21,15 @@ if TYPE_CHECKING:
 
 
 def write_report(outcome: Outcome, path: Path) -> None:
-    """Render a conversion as HTML, images embedded."""
+    """Render a conversion as HTML, images embedded; ``report.json`` beside it has the figures."""
     import jinja2
 
     template = (Path(__file__).parent / "report.html.j2").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    path.write_text(environment.from_string(template).render(_context(outcome)))
+    data = report_data(outcome)
+    context = _context(outcome) | {"lint": data["lint"]}
+    path.write_text(environment.from_string(template).render(context))
+    write_data(data, path.with_suffix(".json"))
 
 
 def _context(outcome: Outcome) -> dict[str, Any]:
@@ -37,9 +43,16 @@ def _context(outcome: Outcome) -> dict[str, Any]:
         "headline": _headline(outcome),
         "artifacts": [_artifact_row(item, baseline) for item in outcome.measured],
         "profiles": [
-            _profile(outcome.profiles[name], ladder) for name, ladder in outcome.ladders.items()
+            _profile(outcome.profiles[name], ladder, outcome)
+            for name, ladder in outcome.ladders.items()
         ],
         "provenance": conversion.provenance,
+        "score": "agreement" if conversion.task.kind == "generic" else "accuracy",
+        "origin": "the imported file" if "imported-from" in conversion.provenance else "PyTorch",
+        "warnings": list(getattr(outcome, "warnings", ())),
+        "sensitivities": sensitivities(outcome),
+        "repairs": repairs(outcome),
+        "fusions": fusions(outcome),
     }
 
 
@@ -56,7 +69,11 @@ def _headline(outcome: Outcome) -> dict[str, str]:
     """The three figures a reader wants first."""
     integer = [item for item in outcome.measured if "wi8" in item.scheme]
     baseline = baseline_bytes(outcome)
-    ratios = [item.size_bytes / baseline[item.format, item.size] for item in integer]
+    ratios = [
+        item.size_bytes / baseline[item.format, item.size]
+        for item in integer
+        if (item.format, item.size) in baseline
+    ]
     drops = [item.scheme_drop for item in integer]
     return {
         "accuracy": f"{outcome.conversion.task.reference_accuracy * 100:.2f} %",
@@ -68,23 +85,27 @@ def _headline(outcome: Outcome) -> dict[str, str]:
 
 def _artifact_row(item: Measured, baseline: dict[tuple[str, str], int]) -> dict[str, str]:
     timing = item.latency[min(item.latency)]
+    base = baseline.get((item.format, item.size))
     return {
         "file": item.path.name,
         "scheme": item.scheme,
         "kib": f"{item.size_bytes / 1024:.0f}",
-        "ratio": f"{item.size_bytes / baseline[item.format, item.size]:.2f}x",
+        "ratio": f"{item.size_bytes / base:.2f}x" if base else "–",
         "accuracy": f"{item.accuracy * 100:.2f}",
         "drop": f"{item.scheme_drop * 100:+.2f}",
         "agreement": f"{item.agreement * 100:.1f}",
         "error": f"{item.max_output_error:.4f}",
+        "sqnr": "exact" if item.sqnr_db >= MAX_SQNR_DB else f"{item.sqnr_db:.1f}",
         "host": f"{timing.median_ms:.3f}",
         "memory": f"{item.memory_mib:.0f}",
-        "digest": item.digest[:12],
+        "digest": item.digest,
     }
 
 
-def _profile(profile: DeviceProfile, ladder: Ladder) -> dict[str, Any]:
-    image = base64.b64encode(ladder_plot(profile, ladder)).decode()
+def _profile(profile: DeviceProfile, ladder: Ladder, outcome: Outcome) -> dict[str, Any]:
+    sizes = {item.digest: item.size_bytes for item in outcome.measured}
+    score = "agreement" if outcome.conversion.task.kind == "generic" else "accuracy"
+    image = base64.b64encode(ladder_plot(profile, ladder, sizes, score=score)).decode()
     return {
         "id": profile.id,
         "title": profile.title,

@@ -8,6 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_distill import distill
+from edge_sdk.cli.model_fit import fit
+from edge_sdk.cli.model_graph import show_fusion, show_steps
+from edge_sdk.cli.model_import import import_file
+from edge_sdk.cli.model_layers import layers
+from edge_sdk.cli.model_lint import lint
+from edge_sdk.cli.model_matrix import matrix
+from edge_sdk.cli.model_options import cache_from, cache_options
+from edge_sdk.cli.model_qat import qat
+from edge_sdk.cli.model_quantize import (
+    quantize_choices,
+    quantize_options,
+    rescue_data,
+    show_rescue,
+)
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -23,6 +38,15 @@ INSTALL_HINT = "pip install 'edge-sdk[convert]'"
 @click.group(name="model", help="Train, convert, measure and inspect models.")
 def command() -> None:
     """The noun."""
+
+
+command.add_command(fit)
+command.add_command(import_file)
+command.add_command(matrix)
+command.add_command(lint)
+command.add_command(layers)
+command.add_command(qat)
+command.add_command(distill)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")
@@ -82,6 +106,9 @@ def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: A
 @click.option("--max-drop", default=0.01, show_default=True, help="Accuracy gate, 0..1.")
 @click.option("--min-accuracy", default=0.0, help="Refuse a model that scores less, 0..1.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
+@click.option("--fold-preprocess", is_flag=True, help="Normalise in the graph; it takes pixels.")
+@quantize_options
+@cache_options
 @with_output
 def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) -> None:
     """Export, quantize, verify, gate and size."""
@@ -99,13 +126,24 @@ def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any
         max_drop=options["max_drop"],
         min_accuracy=options["min_accuracy"],
         force=options["force"],
+        fold_preprocess=options["fold_preprocess"],
+        **quantize_choices(options),
     )
+    cache = cache_from(options)
     with out.progress("convert", None) as bar:
-        outcome = run(task, profiles or DEFAULT_PROFILES, folder, options=chosen, progress=bar.step)
+        outcome = run(
+            task,
+            profiles or DEFAULT_PROFILES,
+            folder,
+            options=chosen,
+            cache=cache,
+            progress=bar.step,
+        )
     if chosen.weights is None:
         out.line("No --weights given: the module was converted as build() returns it.", "yellow")
     _show_conversion(out, outcome)
-    out.result(_conversion_data(outcome))
+    show_rescue(out, outcome)
+    out.result(_conversion_data(outcome) | rescue_data(outcome))
     out.next_step(
         f"open {folder / 'report.html'}",
         f"edge model bench {folder}",
@@ -168,7 +206,9 @@ def inspect(out: Output, /, path: Path, scheme: str | None) -> None:
         _show_facts(out, file, found, brief=len(files) > 1)
     if scheme is not None:
         out.line(f"It is what {scheme} claims.", "green")
-    out.result({str(file): found.as_dict() for file, found in facts.items()})
+    out.result(
+        {str(file): found.as_dict() | _show_notes(out, file) for file, found in facts.items()}
+    )
     out.next_step(f"edge model bench {path}")
 
 
@@ -178,6 +218,7 @@ def _show_conversion(out: Output, outcome: Outcome) -> None:
         out.line(f"PyTorch at {size}: {accuracy * 100:.2f} % on the held-out set{macs}")
     for kind in dict.fromkeys(item.format for item in outcome.measured):
         _show_artifacts(out, outcome, kind)
+    show_fusion(out, outcome)
     _show_ladders(out, outcome)
 
 
@@ -230,6 +271,7 @@ def _conversion_data(outcome: Outcome) -> dict[str, Any]:
         "folder": str(outcome.out),
         "report": str(outcome.out / "report.html"),
         "reference": outcome.reference,
+        "fusion": outcome.fusion.as_dict() if outcome.fusion else None,
         "artifacts": [
             {
                 "file": f"artifacts/{item.path.name}",
@@ -258,6 +300,7 @@ def _show_facts(out: Output, file: Path, facts: ModelFacts, *, brief: bool) -> N
             scale = f", scale {spec.scale:.6g}, zero {spec.zero_point}" if spec.scale else ""
             out.line(f"  {kind} {spec.name}: {spec.dtype}{list(spec.shape)} {spec.layout}{scale}")
     out.line("  ops: " + ", ".join(f"{op} {count}" for op, count in facts.ops.items()))
+    show_steps(out, file)
     out.line("  constants: " + ", ".join(f"{kind} {n:,} B" for kind, n in facts.constants.items()))
     if brief:
         return
@@ -270,6 +313,24 @@ def _show_facts(out: Output, file: Path, facts: ModelFacts, *, brief: bool) -> N
             for layer in facts.layers
         ],
     )  # fmt: skip
+
+
+def _show_notes(out: Output, file: Path) -> dict[str, Any]:
+    """What the file says about itself beyond its graph."""
+    import msgspec
+
+    from converters.metadata import read_notes
+
+    notes = read_notes(file)
+    if notes is None:
+        return {"notes": None}
+    labels = f", {len(notes.labels)} labels" if notes.labels else ""
+    scheme = f", {notes.scheme}" if notes.scheme else ""
+    out.line(f"{file.name} says: {notes.name}{scheme}{labels}")
+    if notes.preprocess is not None:
+        p = notes.preprocess
+        out.line(f"  input: {p.color}, (pixel - {list(p.mean)}) / {list(p.std)}")
+    return {"notes": msgspec.to_builtins(notes)}
 
 
 def _needs(*modules: str) -> None:

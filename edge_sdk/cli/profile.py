@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_sdk.cli.output import Output, with_output
+from edge_sdk.cli.profile_calibrate import calibrate, diff
 
 if TYPE_CHECKING:
     from device_profiles.probe import ProbeResult
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """Device profiles: what a board can do, and how fast it is expected to do it."""
+
+
+command.add_command(calibrate)
+command.add_command(diff)
 
 
 @command.command("list")
@@ -100,15 +105,34 @@ def probe(out: Output, sysroot: Path) -> None:
 
 
 @command.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("profiles", nargs=-1, metavar="[PROFILE]...")
 @with_output
-def validate(out: Output, path: Path) -> None:
-    """Check the profile in the TOML file PATH."""
-    from device_profiles.loader import load_profile
+def validate(out: Output, profiles: tuple[str, ...]) -> None:
+    """Check PROFILEs, ids or TOML files, and print how far their latency model errs.
 
-    profile = load_profile(str(path if path.suffix == ".toml" else path.absolute()))
-    out.line(f"{path} is a valid profile ({profile.id}).", style="green")
-    _cost_table(out, profile)
+    Without an argument all shipped profiles are checked.
+    """
+    from device_profiles.loader import load_profile, profile_ids
+
+    results = []
+    for name in profiles or profile_ids():
+        profile = load_profile(_id_or_path(name))
+        results.append(_validated(profile))
+        out.line(f"{name} is a valid profile ({profile.id}).", style="green")
+        _errors_table(out, profile)
+    out.result(results[0] if len(profiles) == 1 else results)
+    out.next_step(f"edge profile show {profiles[0] if profiles else 'rpi4'}")
+
+
+def _id_or_path(name: str) -> str:
+    """A file that exists is meant before a shipped id of the same name."""
+    path = Path(name)
+    return str(path.absolute()) if path.is_file() else name
+
+
+def _validated(profile: DeviceProfile) -> dict[str, Any]:
+    from device_profiles.latency import is_coarse, profile_mape_percent
+
     rows = [
         {
             "runtime": row.runtime,
@@ -116,11 +140,36 @@ def validate(out: Output, path: Path) -> None:
             "threads": row.threads,
             "models": row.models,
             "error_percent": row.error_percent,
+            "coarse": is_coarse(row),
         }
         for row in profile.cost
     ]
-    out.result({"id": profile.id, "valid": True, "cost": rows})
-    out.next_step(f"edge profile show {path}")
+    mape = profile_mape_percent(profile)
+    return {"id": profile.id, "valid": True, "mape_percent": mape, "cost": rows}
+
+
+def _errors_table(out: Output, profile: DeviceProfile) -> None:
+    from device_profiles.latency import is_coarse, profile_mape_percent
+
+    if not profile.cost:
+        out.line("  uncalibrated: no latency is predicted")
+        return
+    out.table(
+        "",
+        ["runtime", "precision", "threads", "networks", "leave-one-out MAPE %", ""],
+        [
+            [
+                row.runtime,
+                row.precision,
+                row.threads,
+                row.models,
+                row.error_percent,
+                "coarse: band widened" if is_coarse(row) else "",
+            ]
+            for row in profile.cost
+        ],
+    )
+    out.line(f"  all its left-out networks: {profile_mape_percent(profile):.1f} %")
 
 
 def _calibration(profile: DeviceProfile) -> str:

@@ -37,11 +37,20 @@ class TaskInfo(Wire, kw_only=True):
     """What the model decides, so that a device can use its outputs."""
 
     name: str
-    kind: Literal["classification"]
+    kind: Literal["classification", "generic"]
+    """``classification``: one image in, one score per label out. ``generic``: any number of inputs
+    and outputs, no labels; what they mean is the application's business."""
     labels: tuple[str, ...]
+    """Empty for ``generic``."""
     preprocess: Preprocess
+    """Means nothing for a ``generic`` task that takes no image."""
     reference_accuracy: float
-    """PyTorch, float, full resolution, on the evaluation set; 0..1."""
+    """PyTorch, float, full resolution, on the evaluation set; 0..1. A ``generic`` task has no
+    labels: its accuracy is the share of held-out samples whose every output lies within
+    :attr:`output_tolerance` of PyTorch's, which is 1 for PyTorch itself."""
+    output_tolerance: float = 0.0
+    """``generic`` only: a sample counts as right when, for each output, the root mean square of
+    its error is at most this share of the root mean square of that output over all samples."""
 
 
 class Artifact(Wire, kw_only=True):
@@ -58,9 +67,10 @@ class Artifact(Wire, kw_only=True):
     golden: str
     """SHA-256 of the golden vectors: an ``.npz`` with ``input`` (N, C, H, W float32, as the
     user's module takes it) and ``output`` (N, ... float32, dequantized, from this artifact on the
-    host)."""
+    host). With several, ``input_0``, ``input_1``... and ``output_0``..., in the order of
+    :attr:`inputs` and :attr:`outputs`. Inputs have the user's layout, outputs the artifact's."""
     tolerance: dict[str, float]
-    """Largest absolute output difference accepted, per runtime name."""
+    """Largest absolute difference of any output accepted, per runtime name."""
 
 
 class Manifest(Wire, kw_only=True):

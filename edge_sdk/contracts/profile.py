@@ -33,6 +33,38 @@ class Memory(Config, kw_only=True):
     source: str
 
 
+class Constraints(Config, kw_only=True):
+    """What a graph must be for an accelerator to take it, through one runtime."""
+
+    runtime: str
+    """Delegate, provider or compiler, e.g. ``litert-qnn``."""
+    format: Literal["tflite", "onnx"]
+    ops: tuple[str, ...]
+    """Operators it takes, by the names of the format. Names ending in ``*`` match a prefix."""
+    dtypes: tuple[str, ...]
+    """numpy names of the activation types it computes in."""
+    static_shapes: bool = True
+    """Every dimension must be known when the model is compiled."""
+    max_rank: Annotated[int, Meta(ge=1, le=8)] = 4
+    batch_one: bool = False
+    """The first dimension of the inputs must be 1."""
+    layout: Literal["NHWC", "NCHW", "any"] = "any"
+    """Layout of four-dimensional inputs."""
+    weight_granularity: tuple[Literal["per-tensor", "per-channel"], ...] = (
+        "per-tensor",
+        "per-channel",
+    )
+    """Of quantized weights."""
+    hybrid: bool = False
+    """It takes integer weights with float activations (dynamic int8, weight-only int8)."""
+    max_partitions: Count | None = None
+    """Parts of the graph that the compiler takes; the rest stays on the CPU."""
+    max_model_mib: Positive | None = None
+    transfer_gb_s: Positive | None = None
+    """Between host and accelerator; None: the main memory they share."""
+    source: str
+
+
 class Accelerator(Config, kw_only=True):
     """A unit beside the CPU."""
 
@@ -40,6 +72,8 @@ class Accelerator(Config, kw_only=True):
     name: str
     tops_int8: Positive | None = None
     runtimes: tuple[str, ...] = ()
+    constraints: tuple[Constraints, ...] = ()
+    """Empty: nothing is known, and a lint says so."""
     source: str
 
 
@@ -87,11 +121,16 @@ class CostRow(Config, kw_only=True):
     dense_gmac_s: Positive
     depthwise_gmac_s: Positive
     bandwidth_gb_s: Positive
+    pointwise_gmac_s: Positive | None = None
+    """Of 1x1 convolutions and matrix products; None: as ``dense_gmac_s``."""
     overhead_us: Annotated[float, Meta(ge=0)]
     models: Count
     """Number of models in the fit."""
     error_percent: Positive
     """Leave-one-out mean absolute percentage error on the fitted models."""
+    worst_percent: Positive | None = None
+    """Largest absolute error of a network left out. A row whose mean error exceeds 20 % is coarse,
+    and its band is this wide."""
     transfer_percent: dict[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
     """By each other runtime the row may stand in for: the further error of doing so (and of using
     a related board's row), which widens the predicted band."""

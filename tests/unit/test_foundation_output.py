@@ -79,6 +79,32 @@ def test_markup_and_very_long_lines_are_printed_as_they_are() -> None:
     assert short.stdout.count("[b]:smile:") == 2, "in the line and in the table"
 
 
+@click.command()
+@with_output
+def wide(out: Output) -> None:
+    """A table that fits 120 columns and not 60."""
+    out.table("", ["first", "second", "third"], [["x" * 30, "y" * 30, "z" * 30]])
+
+
+def test_a_table_that_is_piped_is_not_folded_to_an_imagined_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert any("x" * 30 in line and "z" * 30 in line for line in table_lines())
+    monkeypatch.setenv("COLUMNS", "60")
+    assert all(len(line) <= 60 for line in table_lines())
+
+
+def test_tables_have_one_rule_and_no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    text = "".join(table_lines())
+    assert set(text) - set(" xyzfirstecondhd") == {"─"}
+
+
+def table_lines() -> list[str]:
+    return CliRunner().invoke(wide, []).stdout.splitlines()
+
+
 @pytest.mark.parametrize("kind", [LinkError, TrustError])
 def test_exit_codes_differ_between_families(kind: type[EdgeError]) -> None:
     @click.command()

@@ -79,6 +79,14 @@ def variant(source: str, **methods: str) -> str:
     return f"{source}\n\nclass Variant(Tiny):\n{body or '    pass'}\n"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands of these tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-home")))
+        yield
+
+
 @pytest.fixture
 def write_task(tmp_path: Path) -> WriteTask:
     """Write the tiny task, changed as asked; returns the reference of the changed class."""

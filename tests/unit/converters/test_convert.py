@@ -240,7 +240,7 @@ def test_control_flow_on_values_is_traced_to_its_line(write_task, tmp_path: Path
     """
     with pytest.raises(ConversionError) as caught:
         build_one(write_task(code), "onnx", tmp_path)
-    assert caught.value.code == "conversion.export-failed"
+    assert caught.value.code == "conversion.data-dependent"
     assert re.search(r"model\.py:\d+", caught.value.cause)
 
 
@@ -267,7 +267,7 @@ def build_one(ref: str, kind: str, folder: Path) -> list[dict[str, object]]:
         (["rpi44"], {}, "profile.unknown"),
         ([], {}, "usage.no-profile"),
         (["rpi4"], {"schemes": ("int8",)}, "conversion.bad-scheme"),
-        (["rpi4"], {"schemes": ("static_wi8_ai16",)}, "conversion.scheme-unsupported"),
+        (["rpi4"], {"schemes": ("static_wi4_ai8",)}, "conversion.scheme-unsupported"),
         (["rpi4"], {"resolutions": ((48, 48),)}, "usage.unknown-resolution"),
         (["rpi4"], {"runtime": "lite"}, "usage.unknown-runtime"),
         (

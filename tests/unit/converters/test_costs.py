@@ -43,7 +43,7 @@ def test_a_convolution_takes_in_what_follows_it(tmp_path: Path) -> None:
     weights = {"w": (4, 3, 3, 3), "b": (4,), "v": (4, 4, 1, 1)}
     path = graph(tmp_path / "m.onnx", nodes, weights, (1, 3, 8, 8), (1, 4, 8, 8))
     sizes = layer_sizes(path)
-    assert [size.kind for size in sizes] == ["dense", "dense"]
+    assert [size.kind for size in sizes] == ["dense", "pointwise"]
     assert sizes[0] == LayerSize("dense", 4 * 64 * 27, 4 * 27 + 4, 3 * 64 + 4 * 64)
     assert sizes[1].macs == 4 * 64 * 4
     assert total_macs(sizes) == 4 * 64 * 31
@@ -59,7 +59,7 @@ def test_depthwise_pooling_and_linear_layers(tmp_path: Path) -> None:
     weights = {"w": (6, 1, 3, 3), "v": (6, 10)}
     path = graph(tmp_path / "m.onnx", nodes, weights, (1, 6, 8, 8), (1, 10))
     sizes = layer_sizes(path)
-    assert [size.kind for size in sizes] == ["depthwise", "memory", "dense"]
+    assert [size.kind for size in sizes] == ["depthwise", "memory", "pointwise"]
     assert [size.macs for size in sizes] == [6 * 16 * 9, 0, 60]
     assert sizes[1].activations == 6 * 16 + 6
 

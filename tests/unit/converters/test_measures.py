@@ -84,8 +84,11 @@ def test_tolerances_follow_the_output() -> None:
     stepped = TensorSpec(name="y", dtype="int8", shape=(1, 3), layout="NC", scale=0.5, zero_point=0)
     plain = TensorSpec(name="y", dtype="float32", shape=(1, 3), layout="NC")
     int8, fp32 = parse_scheme("static_wi8_ai8"), parse_scheme("fp32")
-    assert tolerances("onnx", int8, stepped, REFERENCE) == {"onnxruntime": 1.0}
-    assert tolerances("tflite", int8, stepped, REFERENCE) == {"litert": 1.0, "tflite-runtime": 5.0}
-    assert tolerances("onnx", fp32, plain, REFERENCE * 100)["onnxruntime"] == pytest.approx(0.2)
-    dynamic = tolerances("onnx", parse_scheme("dynamic_wi8_afp32"), plain, REFERENCE)
-    assert dynamic["onnxruntime"] > tolerances("onnx", fp32, plain, REFERENCE)["onnxruntime"]
+    assert tolerances("onnx", int8, [stepped], REFERENCE) == {"onnxruntime": 1.0}
+    assert tolerances("tflite", int8, [stepped], REFERENCE) == {
+        "litert": 1.0,
+        "tflite-runtime": 5.0,
+    }
+    assert tolerances("onnx", fp32, [plain], REFERENCE * 100)["onnxruntime"] == pytest.approx(0.2)
+    dynamic = tolerances("onnx", parse_scheme("dynamic_wi8_afp32"), [plain], REFERENCE)
+    assert dynamic["onnxruntime"] > tolerances("onnx", fp32, [plain], REFERENCE)["onnxruntime"]

@@ -6,12 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.schemes import SUPPORTED, Scheme, in_order, parse_scheme, supported_scheme
+from converters.schemes import (
+    SUPPORTED,
+    Scheme,
+    builds,
+    canonical,
+    in_order,
+    mixed_name,
+    parse_scheme,
+    supported_scheme,
+)
 from edge_sdk.errors import ConversionError
 
 NAMES = st.one_of(
-    st.sampled_from(["fp32", "wfp16"]),
-    st.builds("static_wi{}_ai{}".format, st.sampled_from([4, 8]), st.sampled_from([8, 16])),
+    st.sampled_from(["fp32", "wfp16", "mixed_fp16_fp32"]),
+    st.builds("static_wi{}_a{}".format, st.sampled_from([4, 8]), st.sampled_from(["i8", "i16"])),
+    st.builds("static_wi{}_au8".format, st.sampled_from([4, 8])),
+    st.builds("mixed_static_wi8_a{}_fp32".format, st.sampled_from(["i8", "i16", "u8"])),
     st.builds(
         "{}_wi{}_afp32".format,
         st.sampled_from(["dynamic", "weight_only"]),
@@ -38,7 +49,17 @@ def test_anything_else_is_refused_with_a_hint(text: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["static_wi8_afp32", "dynamic_wi8_ai8", "static_wi8", "int8", "wi8_ai8", "STATIC_WI8_AI8"],
+    [
+        "mixed_fp32_fp32",
+        "mixed_wfp16_fp32",
+        "dynamic_wi8_au8",
+        "static_wi8_afp32",
+        "dynamic_wi8_ai8",
+        "static_wi8",
+        "int8",
+        "wi8_ai8",
+        "STATIC_WI8_AI8",
+    ],
 )
 def test_contradictions_are_refused(name: str) -> None:
     with pytest.raises(ConversionError, match=r"conversion\.bad-scheme"):
@@ -56,7 +77,26 @@ def test_what_a_scheme_says_about_a_file() -> None:
 
 def test_known_but_not_built() -> None:
     with pytest.raises(ConversionError, match=r"conversion\.scheme-unsupported"):
-        supported_scheme("static_wi8_ai16")
+        supported_scheme("static_wi4_ai8")
+
+
+def test_unsigned_activations_exist_in_onnx_only() -> None:
+    assert supported_scheme("static_wi8_au8", "onnx").io_dtype == "uint8"
+    assert builds("static_wi8_au8", "onnx") and not builds("static_wi8_au8", "tflite")
+    with pytest.raises(ConversionError, match=r"conversion\.scheme-unsupported"):
+        supported_scheme("static_wi8_au8", "tflite")
+
+
+def test_a_mixed_scheme_names_its_base() -> None:
+    mixed = parse_scheme("mixed_static_wi8_ai8_fp32")
+    assert str(mixed.base) == "static_wi8_ai8"
+    assert mixed_name("static_wi8_ai8") == str(mixed)
+    assert parse_scheme("mixed_fp16_fp32").weight_dtypes == ("float16",)
+
+
+def test_short_names_are_understood() -> None:
+    assert canonical("weight_only_wi8") in SUPPORTED
+    assert canonical("fp32") == "fp32"
 
 
 @given(st.sets(st.sampled_from(SUPPORTED)))

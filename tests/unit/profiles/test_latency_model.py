@@ -181,9 +181,9 @@ def mobilenet_v1(element_bytes: int) -> list[LayerCost]:
     ):
         found.append(layer("depthwise", size, width, width, 3, stride))
         size //= stride
-        found.append(layer("dense", size, width, out, 1, 1))
+        found.append(layer("pointwise", size, width, out, 1, 1))
         width = out
-    return [*found, LayerCost("dense", 1024 * 1000, 1024 * 1000 * element_bytes)]
+    return [*found, LayerCost("pointwise", 1024 * 1000, 1024 * 1000 * element_bytes)]
 
 
 def test_mobilenet_v1_layers_are_the_papers() -> None:

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from device_profiles.loader import MAX_BYTES, load_profile, parse_profile, profile_ids
 from edge_sdk.errors import ProfileError
 
-REQUIRED = {"rpi4", "rpi5", "jetson-orin-nano", "snapdragon-8-gen3", "x86-generic"}
+CALIBRATED = {"rpi-zero-2w", "rpi3b-plus", "rpi4", "rpi4-coral", "rpi5", "rpi5-hailo8l"} | {
+    "jetson-nano",
+    "jetson-orin-nano",
+    "jetson-agx-orin",
+    "snapdragon-8-gen2",
+    "snapdragon-8-gen3",
+    "dimensity-9300",
+}
+UNCALIBRATED = {"snapdragon-8-elite", "qcs6490", "tensor-g3", "tensor-g4", "exynos-2500"} | {
+    "x86-generic"
+}
+REQUIRED = CALIBRATED | UNCALIBRATED
+VARIANTS = {"rpi4-coral", "rpi5-hailo8l"}
 MINIMAL = """
 id = "mine"
 title = "Mine"
@@ -67,15 +79,33 @@ def test_shipped_profile_is_sound(name: str) -> None:
     assert all(len(source) > 10 for source in sources)
     assert not any(part in source for source in sources for part in ("/work", "/tmp", "shared"))
     detect = profile.detect
-    assert detect.device_tree_model or detect.android_soc or detect.machine
+    found = detect.device_tree_model or detect.android_soc or detect.machine
+    assert bool(found) != (name in VARIANTS), "a board with an accelerator is chosen by name"
     for runtime in profile.runtimes:
         assert {"static_wi8_ai8", "fp32"} <= set(runtime.schemes)
 
 
-@pytest.mark.parametrize("name", sorted(REQUIRED - {"x86-generic"}))
+@pytest.mark.parametrize("name", sorted(CALIBRATED))
 def test_boards_with_public_timings_are_calibrated(name: str) -> None:
     precisions = {row.precision for row in load_profile(name).cost}
     assert {"fp32", "int8"} <= precisions
+
+
+@pytest.mark.parametrize("name", sorted(UNCALIBRATED))
+def test_the_others_give_no_estimate_and_say_so(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.cost == ()
+    assert "ncalibrated" in profile.notes
+
+
+def test_every_accelerator_that_is_not_the_gpu_says_what_it_takes_or_that_nobody_knows() -> None:
+    for profile in map(load_profile, profile_ids()):
+        for unit in profile.accelerators:
+            if unit.kind in ("npu", "tpu"):
+                assert unit.constraints or "no public list of operators" in profile.notes
+            for limits in unit.constraints:
+                assert limits.runtime in unit.runtimes
+                assert len(limits.ops) > 20
 
 
 def test_preferred_runtimes() -> None:

@@ -1,0 +1,114 @@
+"""The state of a running distillation: everything that decides how it goes on."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from converters.distill.settings import Settings
+from converters.usercode import first_line
+from edge_sdk.durable import DiskStorage, Storage
+from edge_sdk.errors import UsageError
+
+_FORMAT = "edge-distill-1"
+
+
+def save_state(
+    path: Path, settings: Settings, state: dict[str, Any], storage: Storage | None = None
+) -> None:
+    """Write a checkpoint atomically: the old one or the new one, whatever happens.
+
+    Args:
+        path: of the checkpoint.
+        settings: that the run was asked for.
+        state: tensors, numbers, texts and collections of them.
+        storage: the disk; a power-cut test brings its own.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; the old one stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(
+        {"format": _FORMAT, "settings": settings.as_dict(), "random": _random(), "state": state},
+        buffer,
+    )
+    (storage or DiskStorage()).write(path, buffer.getvalue())
+
+
+def load_state(path: Path, settings: Settings) -> dict[str, Any]:
+    """The state in a checkpoint; all random generators go on from where they were.
+
+    Only tensors and plain values are unpickled (``weights_only``): the file cannot run code.
+
+    Raises:
+        UsageError: ``usage.nothing-to-resume``, ``usage.bad-checkpoint``,
+            ``usage.resume-mismatch``.
+    """
+    if not path.is_file():
+        raise UsageError(
+            "nothing-to-resume", f"There is no checkpoint {path}.", "Start without --resume."
+        )
+    try:
+        document: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if document["format"] != _FORMAT:
+            raise ValueError(f"its format is {document['format']!r}")
+        asked, state = dict(document["settings"]), dict(document["state"])
+        _check_same(asked, settings, path)
+        _restore(document["random"])
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            "bad-checkpoint",
+            f"{path} is not a checkpoint of edge model distill: {first_line(error)}",
+            "Delete it and start without --resume.",
+        ) from error
+    return state
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator that a checkpoint keeps."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _check_same(asked: dict[str, Any], settings: Settings, path: Path) -> None:
+    now = settings.as_dict()
+    different = [name for name, value in now.items() if asked.get(name) != value]
+    if different:
+        name = different[0]
+        raise UsageError(
+            "resume-mismatch",
+            f"{path} was started with {name} {asked.get(name)!r}, now it is {now[name]!r}.",
+            "Give the same options, or delete the checkpoint and start over.",
+        )
+
+
+def _random() -> dict[str, Any]:
+    """States of the generators that a user's code may draw from."""
+    drawn = dict(np.random.get_state(legacy=False))
+    version, numbers, following = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [
+            torch.from_numpy(drawn["state"]["key"].astype(np.int64)),
+            int(drawn["state"]["pos"]),
+            int(drawn["has_gauss"]),
+            float(drawn["gauss"]),
+        ],
+        "python": [version, list(numbers), following],
+    }
+
+
+def _restore(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, numbers, following = states["python"]
+    random.setstate((version, tuple(numbers), following))

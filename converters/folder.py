@@ -1,0 +1,64 @@
+"""What a finished conversion's folder holds, whether it was converted or imported."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converters.publish import CONVERSION_NAME
+from converters.results import Measured
+from edge_sdk import __version__
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.manifest import Artifact
+from edge_sdk.durable import DiskStorage
+
+if TYPE_CHECKING:
+    from converters.convert import Outcome
+
+_TOOLS = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+
+
+def artifact_of(item: Measured) -> Artifact:
+    """A verified artifact as the manifest describes it."""
+    return Artifact(
+        digest=item.digest,
+        format=item.format,
+        runtime=item.runtime,
+        scheme=item.scheme,
+        height_px=item.height_px,
+        width_px=item.width_px,
+        inputs=item.inputs,
+        outputs=item.outputs,
+        golden=item.golden_digest,
+        tolerance=item.tolerance,
+    )
+
+
+def file_table(measured: Sequence[Measured], folder: Path) -> dict[str, str]:
+    """Digest of every artifact and golden file to its path relative to ``folder``."""
+    files: dict[str, str] = {}
+    for item in measured:
+        files[item.digest] = str(item.path.relative_to(folder))
+        files[item.golden_digest] = str(item.golden.relative_to(folder))
+    return files
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of this product, of Python and of the tools that convert."""
+    found = {"edge-sdk": __version__, "python": platform.python_version()}
+    for package in _TOOLS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found | {"host": f"{platform.system()} {platform.machine()}"}
+
+
+def write_folder(outcome: Outcome, building: Path) -> None:
+    """Write the report and, last, ``conversion.json``."""
+    from converters.report import write_report
+
+    write_report(outcome, building / "report.html")
+    DiskStorage().write(building / CONVERSION_NAME, encode(outcome.conversion))

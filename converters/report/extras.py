@@ -1,0 +1,110 @@
+"""The report's optional sections: each is empty when what it shows was not measured."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from converters.report.plot import sensitivity_plot
+from edge_sdk.errors import EdgeError
+
+if TYPE_CHECKING:
+    from converters.convert import Outcome
+    from converters.results import Measured
+    from edge_sdk.contracts.profile import DeviceProfile
+
+SHOWN_FINDINGS = 5
+
+
+def sensitivities(outcome: Outcome) -> list[dict[str, Any]]:
+    """Per-layer sensitivity of each artifact that was analysed, with its plot."""
+    found = []
+    for item in getattr(outcome, "sensitivities", ()):
+        scores = [(layer.name, layer.sqnr_db) for layer in item.layers]
+        if not scores:
+            continue
+        image = sensitivity_plot(scores, frozenset(item.kept))
+        found.append(
+            {
+                "title": f"{item.scheme} {item.size}, {item.format}",
+                "kept": list(item.kept),
+                "worst": [f"{name} ({db:.1f} dB)" for name, db in scores[:3]],
+                "image": base64.b64encode(image).decode(),
+            }
+        )
+    return found
+
+
+def repairs(outcome: Outcome) -> list[dict[str, str]]:
+    """What was tried to win accuracy back."""
+    return [
+        {
+            "kind": item.kind,
+            "artifact": f"{item.scheme} {item.size}, {item.format}",
+            "layers": str(item.layers),
+            "sqnr": f"{item.before_db:.1f} → {item.after_db:.1f}",
+            "accuracy": f"{item.before_accuracy * 100:.2f} → {item.after_accuracy * 100:.2f}",
+            "applied": "kept" if item.applied else "undone",
+        }
+        for item in getattr(outcome, "repairs", ())
+    ]
+
+
+def fusions(outcome: Outcome) -> list[dict[str, str]]:
+    """Steps of the module and operators of each format's float file, where they were counted."""
+    fusion = getattr(outcome, "fusion", None)
+    if fusion is None:
+        return []
+    counted = {"the module": fusion.before} | dict(fusion.after)
+    return [
+        {"in": name} | {key: str(value) for key, value in steps.as_dict().items()}
+        for name, steps in counted.items()
+    ]
+
+
+def lint_rows(outcome: Outcome) -> list[dict[str, Any]]:
+    """Each artifact of full resolution against each accelerator of the outcome's profiles."""
+    full = next(iter(outcome.reference), "")
+    return [
+        row
+        for profile in outcome.profiles.values()
+        for item in outcome.measured
+        if item.size == full
+        for row in _linted(item, profile)
+    ]
+
+
+def _linted(item: Measured, profile: DeviceProfile) -> list[dict[str, Any]]:
+    from converters.linting.run import lint_file
+
+    try:
+        found = lint_file(item.path, profile)
+    except (EdgeError, OSError):
+        return []  # a report without this row is better than no report
+    return [
+        {
+            "profile": profile.id,
+            "accelerator": one.accelerator,
+            "runtime": one.lint.runtime,
+            "file": item.path.name,
+            "clean": one.lint.clean,
+            "nodes": one.nodes,
+            "fallback": len(one.lint.fallback),
+            "partitions": one.lint.partitions,
+            "cost": _cost(one),
+            "findings": [
+                f"{finding.module or finding.node or 'whole model'}: {finding.why}"
+                for finding in one.lint.findings[:SHOWN_FINDINGS]
+            ],
+            "more": max(0, len(one.lint.findings) - SHOWN_FINDINGS),
+        }
+        for one in found
+    ]
+
+
+def _cost(one: Any) -> str:
+    if not one.lint.fallback:
+        return "–"
+    if one.cpu is None:
+        return "unknown"
+    return f"{one.cpu.low_ms:.2f} – {one.cpu.high_ms:.2f}"
