@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from edge_sdk import errors
-from edge_sdk.errors import ConversionError, EdgeError
+from edge_sdk.errors import ConversionError, EdgeError, error_from
 
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
@@ -115,7 +114,7 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
         try:
             send({"result": work(request, lambda text: send({"step": text}))})
         except EdgeError as error:
-            send({"error": {"family": error.family, "slug": error.slug} | error.as_dict()})
+            send({"error": error.as_dict()})
 
 
 def _end_with_parent(parent: int) -> None:
@@ -166,7 +165,7 @@ def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
         if "step" in event:
             on_step(child.job.name, event["step"])
         elif "error" in event:
-            child.error = _rebuilt(event["error"])
+            child.error = error_from(event["error"])
         else:
             child.result = event
     return bool(data) and len(child.pending) <= MAX_LINE_BYTES
@@ -229,13 +228,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _rebuilt(data: dict[str, str]) -> EdgeError:
-    """The child's error as its own class again."""
-    kinds = {
-        kind.family: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, EdgeError)
-    }
-    return kinds.get(data["family"], EdgeError)(data["slug"], data["cause"], data["hint"])
