@@ -158,6 +158,7 @@ def build(
         trust=load_trust(Path(config.trust)),
         storage=storage,
         limits=config.update,
+        objective_ms=config.pipeline.objective_ms,
         link=link,
         host=service,
         sensors=DeviceSensors(sensors, Path(config.state_dir)),

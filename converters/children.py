@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from converters.memory import MemoryBudget
-from edge_sdk import errors
-from edge_sdk.errors import ConversionError, EdgeError
+from edge_sdk.errors import ConversionError, EdgeError, error_from
 
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
@@ -126,7 +125,7 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
             result = work(request, lambda text: send({"step": text}))
             send({"result": result, "peak_mib": _peak_mib()})
         except EdgeError as error:
-            send({"error": {"family": error.family, "slug": error.slug} | error.as_dict()})
+            send({"error": error.as_dict()})
 
 
 def _peak_mib() -> float:
@@ -186,7 +185,7 @@ def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
         if "step" in event:
             on_step(child.job.name, event["step"])
         elif "error" in event:
-            child.error = _rebuilt(event["error"])
+            child.error = error_from(event["error"])
         else:
             child.result = event
             child.peak_mib = float(event.get("peak_mib", 0.0))
@@ -250,13 +249,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _rebuilt(data: dict[str, str]) -> EdgeError:
-    """The child's error as its own class again."""
-    kinds = {
-        kind.family: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, EdgeError)
-    }
-    return kinds.get(data["family"], EdgeError)(data["slug"], data["cause"], data["hint"])

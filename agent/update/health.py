@@ -31,6 +31,10 @@ from edge_sdk.errors import GateError
 LATENCY_WINDOW = 1024
 """Newest latencies kept for the percentile."""
 MIN_LATENCIES = 50
+JITTER_MS = 10.0
+"""A p95 below this is what a busy scheduler does to any model; it says nothing of a release."""
+HEADROOM = 0.2
+"""Share of the pipeline's objective that stays free; below the rest no frame is late."""
 MIN_BASELINE_LABELS = 100
 MEMORY_LABELS = 10_000
 """Beyond this many labels in service, old ones fade: counts are halved."""
@@ -85,6 +89,8 @@ class Baseline:
     accuracy: float
     p95_ms: float
     """0 when not known: latency is not judged then."""
+    harmless_ms: float = JITTER_MS
+    """A p95 up to this is no reason to go back, whatever it was before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,16 @@ class Proven:
 Verdict: TypeAlias = Proven | GateError
 
 
-def baseline(candidate: ReleaseRecord, serving: ReleaseRecord | None) -> Baseline:
-    """The bar for ``candidate`` on a device that has been serving ``serving``."""
+def baseline(
+    candidate: ReleaseRecord, serving: ReleaseRecord | None, objective_ms: float = 0.0
+) -> Baseline:
+    """The bar for ``candidate`` on a device that has been serving ``serving``.
+
+    Args:
+        candidate: the release on trial.
+        serving: the committed one.
+        objective_ms: the pipeline's latency objective; 0 for none.
+    """
     if serving is None:
         return Baseline(candidate.accuracy, 0.0)
     service = serving.service
@@ -108,7 +122,8 @@ def baseline(candidate: ReleaseRecord, serving: ReleaseRecord | None) -> Baselin
         accuracy = serving.accuracy
     if candidate.sequence < serving.sequence:
         accuracy = min(accuracy, candidate.accuracy)
-    return Baseline(accuracy, service.p95_ms)
+    harmless_ms = (1 - HEADROOM) * objective_ms if objective_ms > 0 else JITTER_MS
+    return Baseline(accuracy, service.p95_ms, harmless_ms)
 
 
 def judge(policy: TrialPolicy, bar: Baseline, counts: Counts, elapsed_s: float) -> Verdict | None:
@@ -214,7 +229,7 @@ def _latency(policy: TrialPolicy, bar: Baseline, counts: Counts) -> GateError | 
     if bar.p95_ms <= 0 or not enough:
         return None
     p95 = percentile(counts.latencies_ms, 0.95)
-    if p95 <= policy.max_latency_ratio * bar.p95_ms:
+    if p95 <= max(policy.max_latency_ratio * bar.p95_ms, bar.harmless_ms):
         return None
     detail = f"p95 latency {p95:.1f} ms against {bar.p95_ms:.1f} ms before."
     return outcomes.slow(detail)

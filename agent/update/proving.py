@@ -43,10 +43,19 @@ class Proving:
         clock: time.
         limits: timeouts.
         emit: receives the events.
+        objective_ms: the pipeline's latency objective; 0 for none.
     """
 
-    def __init__(self, host: Host, clock: Clock, limits: UpdateLimits, emit: Emit) -> None:
+    def __init__(
+        self,
+        host: Host,
+        clock: Clock,
+        limits: UpdateLimits,
+        emit: Emit,
+        objective_ms: float = 0.0,
+    ) -> None:
         self._host, self._clock, self._limits, self._emit = host, clock, limits, emit
+        self._objective_ms = objective_ms
         self._golden_token = ""
         self._golden_began = 0.0
         self._trial: _Trial | None = None
@@ -76,7 +85,7 @@ class Proving:
         """Start the trial, or another worker within it after a crash."""
         now, token = self._clock.monotonic(), self._new_token("trial")
         if self._trial is None:
-            bar = baseline(candidate, serving)
+            bar = baseline(candidate, serving, self._objective_ms)
             self._trial = _Trial(policy=policy, bar=bar, token=token, began=now, started=now)
         self._trial.token, self._trial.started, self._trial.ready = token, now, False
         self._service_token = ""

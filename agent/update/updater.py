@@ -68,6 +68,7 @@ class Updater:
         report: told about every step.
         storage: how files are written; the real disk by default.
         limits: waits, sizes and thresholds.
+        objective_ms: the pipeline's latency objective; 0 for none.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Updater:
         report: Report,
         storage: PieceStorage | None = None,
         limits: UpdateLimits | None = None,
+        objective_ms: float = 0.0,
     ) -> None:
         limits = limits or UpdateLimits()
         self._device, self._trust, self._tenant = device, trust, topics.tenant
@@ -101,7 +103,7 @@ class Updater:
             progress=self._report_progress,
         )
         self._teller = Teller(device.device_id, clock, report, lambda: self._acquisition.traffic)
-        self._proving = Proving(host, clock, limits, self._dispatch)
+        self._proving = Proving(host, clock, limits, self._dispatch, objective_ms)
         self._state = UpdateState()
         self._unsaved = False
         self._events: deque[ev.Event] = deque()

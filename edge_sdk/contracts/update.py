@@ -45,7 +45,8 @@ class TrialPolicy(Wire, kw_only=True):
     max_worker_crashes: int = 1
     """One more than this ends the trial."""
     max_latency_ratio: float = 3.0
-    """p95 latency against the previous release's p95."""
+    """p95 latency against the previous release's p95; a device does not go back over a p95 that
+    keeps 20 % headroom to its pipeline's objective, or, without one, stays below 10 ms."""
 
 
 class Desired(Wire, kw_only=True):

@@ -99,6 +99,23 @@ def test_verdicts() -> None:
     assert judged(policy, slow) == "proven"  # nothing to compare with
 
 
+def test_a_busy_machine_does_not_condemn_a_fast_release() -> None:
+    policy = TrialPolicy(min_frames=100)
+    serving = release(0.95, 1, ServiceRecord(labelled=0, correct=0, p95_ms=0.8))
+    candidate = release(0.95, 2, ServiceRecord())
+
+    def at(latency_ms: float, objective_ms: float) -> str:
+        counts = Counts(frames=100, latencies_ms=(latency_ms,) * 100)
+        verdict = judge(policy, baseline(candidate, serving, objective_ms), counts, 0.0)
+        return verdict.code if isinstance(verdict, GateError) else "proven"
+
+    assert at(3.3, objective_ms=0.0) == "proven"
+    assert at(11.0, objective_ms=0.0) == "gate.latency"
+    assert at(31.0, objective_ms=40.0) == "proven"
+    assert at(33.0, objective_ms=40.0) == "gate.latency"
+    assert at(3.3, objective_ms=4.0) == "gate.latency"
+
+
 def test_a_few_slow_frames_are_no_slow_release() -> None:
     counts = Counts(frames=100, latencies_ms=(5.0,) * 96 + (500.0,) * 4)
     assert judged(TrialPolicy(), counts, p95_ms=5.0) == "proven"
