@@ -71,7 +71,7 @@ def tflite_layers(path: Path) -> list[GraphLayer]:
             continue
         op = str(key.value)
         scope = flatbuffers.get_op_scope(operator, graph.tensors)
-        module = _module_path(scope)
+        module = module_path(scope)
         normalises = "Norm" in scope.rsplit("/", 1)[-1]
         if op in _TFLITE_WEIGHTED or normalises:
             found.append((module or f"{op}:{index}", op, scope))
@@ -133,7 +133,7 @@ def _module_of(
     return None
 
 
-def _module_path(scope: str) -> str:
+def module_path(scope: str) -> str:
     """``stem.0`` out of litert-torch's scope of module classes and names; empty at the top."""
     last = [part for part in scope.split(";") if "/" in part]
     if not last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from converters.calibrate.feeds import Samples, file_feeds
-from converters.calibrate.observe import Ranges, align, observe
+from converters.calibrate.observe import Array, Feed, Ranges, align, observe
+from converters.calibrate.padding import finite_pads, padded_tensors, with_padding
 from converters.calibrate.states import check_states, state_groups
 from converters.calibrate.tflite_run import tflite_run
 from converters.layers import default_keep, members
@@ -52,7 +53,8 @@ def quantize_tflite(
     if kind.mixed and kind.mode == "static" and not settings.keep:
         settings = replace(settings, keep=default_keep(source))
     try:
-        data = _quantized(source, kind, calibration, settings, ranges)
+        with finite_pads(source) as ready:
+            data = _quantized(ready, kind, calibration, settings, ranges)
     except EdgeError:
         raise
     except Exception as error:
@@ -72,7 +74,13 @@ def tflite_ranges(source: Path, calibration: Samples, settings: Settings) -> Ran
         TaskError: ``task.bad-calibration``.
     """
     feeds = file_feeds(source, calibration)
-    ranges = observe(tflite_run(source, SIGNATURE), feeds, settings.calibration)
+    run, padded = tflite_run(source, SIGNATURE), padded_tensors(source)
+    hidden = padded.keys() | _constants(source)
+
+    def visible(feed: Feed) -> Mapping[str, Array]:
+        return {name: values for name, values in run(feed).items() if name not in hidden}
+
+    ranges = with_padding(observe(visible, feeds, settings.calibration), padded)
     return align(ranges, state_groups(source, settings.states))
 
 
@@ -105,9 +113,8 @@ def _range_table(work: Any, source: Path, calibration: Samples, ranges: Ranges) 
     )
     observer.calibrate({SIGNATURE: file_feeds(source, calibration)[:1]}, work._recipe_manager)
     table: dict[str, Any] = observer.get_model_qsvs()
-    constants = _constants(source)
     for name, entry in table.items():
-        if name in ranges and name not in constants and entry:
+        if name in ranges and entry:
             low, high = ranges[name]
             entry["min"] = np.full_like(entry["min"], low)
             entry["max"] = np.full_like(entry["max"], high)

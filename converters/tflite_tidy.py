@@ -1,11 +1,8 @@
-"""Two corrections of a freshly exported TFLite file, made in place.
+"""A correction of a freshly exported TFLite file, made in place.
 
-* Max pooling with padding becomes PADV2 with minus infinity, which no integer type can hold. Behind
-  an activation that is never negative zero pads just as well, and exactly.
-* Biases of transposed convolutions have the shape (1, 1, 1, C); the quantizer then writes their
-  scales along the first axis, which no runtime loads. They become (C,).
-
-Only lengths and values inside the flatbuffer change, no offset does.
+Biases of transposed convolutions have the shape (1, 1, 1, C); the quantizer then writes their
+scales along the first axis, which no runtime loads. They become (C,). Only a length inside the
+flatbuffer changes, no offset does.
 """
 
 from __future__ import annotations
@@ -16,24 +13,11 @@ from typing import Any
 
 import numpy as np
 
-_NEVER_NEGATIVE = {"RELU", "RELU6", "RELU_0_TO_1", "LOGISTIC", "SOFTMAX"}
-_FUSED = {
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "FULLY_CONNECTED": "FullyConnectedOptions",
-    "ADD": "AddOptions",
-    "MUL": "MulOptions",
-}
-"""Operators that may end in an activation, and the table that says so."""
-
 
 def tidy(path: Path) -> int:
     """Correct an exported float file; returns how many places were changed."""
-    from ai_edge_litert import schema_py_generated as schema
-
     data = bytearray(path.read_bytes())
-    graph = TfliteGraph(schema, schema.Model.GetRootAs(data, 0))
-    changed = graph.pad_by_zero() + graph.flatten_biases()
+    changed = TfliteGraph.over(data).flatten_biases()
     if changed:
         path.write_bytes(bytes(data))
     return changed
@@ -62,9 +46,22 @@ class TfliteGraph:
     @classmethod
     def of(cls, path: Path) -> TfliteGraph:
         """The graph of a file that is known to be sound."""
+        return cls.over(path.read_bytes())
+
+    @classmethod
+    def over(cls, data: bytes | bytearray) -> TfliteGraph:
+        """The graph of a sound file's bytes; a bytearray's constants can be written to."""
         from ai_edge_litert import schema_py_generated as schema
 
-        return cls(schema, schema.Model.GetRootAs(path.read_bytes(), 0))
+        return cls(schema, schema.Model.GetRootAs(data, 0))
+
+    def name(self, index: int) -> str:
+        """A tensor's name."""
+        return str(self._graph.Tensors(index).Name().decode())
+
+    def is_float(self, index: int) -> bool:
+        """Whether a tensor is float32."""
+        return bool(self._graph.Tensors(index).Type() == self._schema.TensorType.FLOAT32)
 
     def is_constant(self, index: int) -> bool:
         """Whether the file has the tensor's values."""
@@ -75,23 +72,10 @@ class TfliteGraph:
         tensor = self._graph.Tensors(index)
         return int(np.prod(tensor.ShapeAsNumpy())) if tensor.ShapeLength() else 1
 
-    def pad_by_zero(self) -> int:
-        """Zero in place of minus infinity before max pooling of what is never negative."""
-        fillers = [pad for pad in self._named("PADV2") if self._may_be_zero(pad)]
-        wanted = {int(pad.Inputs(2)) for pad in fillers}
-        changed = 0
-        for index in wanted:
-            if all(reader in fillers for reader in self.readers[index]):
-                view = self._values(index)
-                if view.size == 1 and np.isneginf(view[0]):
-                    view[0] = 0.0
-                    changed += 1
-        return changed
-
     def flatten_biases(self) -> int:
         """(1, 1, 1, C) biases of transposed convolutions as (C,)."""
         changed = 0
-        for operator in self._named("TRANSPOSE_CONV"):
+        for operator in self.named("TRANSPOSE_CONV"):
             if operator.InputsLength() < 4 or int(operator.Inputs(3)) < 0:
                 continue
             index = int(operator.Inputs(3))
@@ -104,29 +88,8 @@ class TfliteGraph:
                 changed += 1
         return changed
 
-    def _may_be_zero(self, pad: Any) -> bool:
-        source = self.made_by.get(int(pad.Inputs(0)))
-        pools = self.readers.get(int(pad.Outputs(0)), [])
-        return (
-            source is not None
-            and bool(pools)
-            and all(self.op(pool) == "MAX_POOL_2D" for pool in pools)
-            and (self.op(source) in _NEVER_NEGATIVE or self._activation(source) in _NEVER_NEGATIVE)
-        )
-
-    def _activation(self, operator: Any) -> str:
-        kind = _FUSED.get(self.op(operator))
-        table = operator.BuiltinOptions()
-        if kind is None or table is None:
-            return ""
-        options = getattr(self._schema, kind)()
-        options.Init(table.Bytes, table.Pos)
-        code = options.FusedActivationFunction()
-        kinds = vars(self._schema.ActivationFunctionType).items()
-        return next((name for name, value in kinds if value == code), "")
-
-    def _values(self, index: int) -> Any:
-        """A writable float32 view of a constant's bytes in the file."""
+    def values(self, index: int) -> Any:
+        """A float32 view of a constant's bytes in the file; empty where it has none."""
         data = self._model.Buffers(self._graph.Tensors(index).Buffer())
         if not data.DataLength():
             return np.zeros(0, np.float32)
@@ -139,7 +102,8 @@ class TfliteGraph:
         table.Bytes[start - 4 : start] = (1).to_bytes(4, "little")
         table.Bytes[start : start + 4] = length.to_bytes(4, "little")
 
-    def _named(self, name: str) -> Iterator[Any]:
+    def named(self, name: str) -> Iterator[Any]:
+        """Operators by the name of their kind."""
         return (operator for operator in self.operators if self.op(operator) == name)
 
     def op(self, operator: Any) -> str:

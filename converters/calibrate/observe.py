@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.calibrate.methods import BINS, Histogram, choose_range
+from converters.layers import module_path
 from converters.settings import Method
-from edge_sdk.errors import TaskError
+from edge_sdk.errors import ConversionError, TaskError
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
@@ -22,6 +23,8 @@ Range = tuple[float, float]
 Ranges = dict[str, Range]
 Run = Callable[[Feed], Mapping[str, Array]]
 """One inference of the float model: every activation by name."""
+ENDLESS = -1e30
+"""What is not above this stands for minus infinity; an exporter writes the least float32."""
 
 
 def observe(run: Run, feeds: Sequence[Feed], method: Method) -> Ranges:
@@ -34,6 +37,7 @@ def observe(run: Run, feeds: Sequence[Feed], method: Method) -> Ranges:
 
     Raises:
         TaskError: ``task.bad-calibration`` when there is no sample, or a tensor is not finite.
+        ConversionError: ``conversion.endless-mask`` when a tensor is minus infinity on purpose.
     """
     if not feeds:
         raise TaskError(
@@ -43,12 +47,7 @@ def observe(run: Run, feeds: Sequence[Feed], method: Method) -> Ranges:
     for feed in feeds:
         for name, values in _floats(run(feed)):
             low, high = float(values.min()), float(values.max())
-            if not np.isfinite((low, high)).all():
-                raise TaskError(
-                    "bad-calibration",
-                    f"The tensor {name} is NaN or infinite on a calibration sample.",
-                    "Look for a division by zero or an overflow; calibrate with ordinary samples.",
-                )
+            _refuse_endless(name, low, high)
             old = extremes.get(name, (low, high))
             extremes[name] = (min(old[0], low), max(old[1], high))
     if method == "min-max":
@@ -73,6 +72,25 @@ def align(ranges: Ranges, groups: Iterable[Iterable[str]]) -> Ranges:
             high = max(result[name][1] for name in known)
             result.update(dict.fromkeys(known, (low, high)))
     return result
+
+
+def _refuse_endless(name: str, low: float, high: float) -> None:
+    """Only finite ranges have steps. Samples are finite: the model makes what is not."""
+    place = module_path(name) or name.rpartition("/")[2]
+    if low <= ENDLESS and high < -ENDLESS:
+        raise ConversionError(
+            "endless-mask",
+            f"The tensor {place} goes down to minus infinity: the module masks with it, and no "
+            "integer range holds it and anything else.",
+            "Mask with a finite number that is below every score by ten or twenty, such as -30, "
+            "or leave the static schemes out (--schemes).",
+        )
+    if not np.isfinite((low, high)).all():
+        raise TaskError(
+            "bad-calibration",
+            f"The tensor {place} is NaN or infinite on a calibration sample.",
+            "Look for a division by zero or an overflow; calibrate with ordinary samples.",
+        )
 
 
 def _counts(run: Run, feeds: Sequence[Feed], extremes: dict[str, Range]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from converters.answers import answers_of
 from converters.calibrate import Histogram, align, choose_range, observe
 from converters.calibrate.methods import BINS, squared_error
 from converters.calibrate.states import check_states
@@ -96,6 +97,43 @@ def test_calibration_that_is_not_finite_is_refused_by_name(bad) -> None:
     with pytest.raises(TaskError, match="layer7") as caught:
         observe(lambda feed: {"layer7": np.array([1.0, bad], np.float32)}, [{}], "min-max")
     assert caught.value.code == "task.bad-calibration"
+
+
+class Causal(nn.Module):
+    """Attention that masks with minus infinity, as a filled mask or an added one."""
+
+    def __init__(self, how: str, fill: float = -float("inf")) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.inner = nn.Linear(8, 24)
+        self.how, self.fill = how, fill
+        self.register_buffer("mask", torch.triu(torch.ones(6, 6, dtype=torch.bool), 1))
+        self.register_buffer("added", torch.zeros(6, 6).masked_fill(self.mask, fill))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.inner(x).chunk(3, -1)
+        scores = query @ key.transpose(1, 2)
+        filled = scores.masked_fill(self.mask, self.fill)
+        scores = filled if self.how == "filled" else scores + self.added
+        return (torch.softmax(scores, -1) @ value).mean(1)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("how", ["filled", "added"])
+def test_a_mask_of_minus_infinity_is_refused_and_a_finite_one_pays(kind, how, tmp_path) -> None:
+    samples = np.random.default_rng(0).normal(size=(16, 6, 8)).astype(np.float32)
+    source, target = tmp_path / f"f.{kind}", tmp_path / f"q.{kind}"
+    EXPORT[kind](Causal(how).eval(), torch.zeros(1, 6, 8), source)
+    with pytest.raises(ConversionError) as caught:
+        QUANTIZE[kind](source, "static_wi8_ai8", samples, target)
+    assert caught.value.code == "conversion.endless-mask" and not target.exists()
+    module = Causal(how, -30.0).eval()
+    EXPORT[kind](module, torch.zeros(1, 6, 8), source)
+    QUANTIZE[kind](source, "static_wi8_ai8", samples, target)
+    found, widths = answers_of(target, samples)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(samples)).numpy()
+    assert sqnr_db(found, expected, widths) > 28
 
 
 def test_no_sample_is_refused() -> None:
