@@ -46,7 +46,7 @@ class Publisher:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._recover()
-            self._check_out()
+            self.check()
             building.mkdir()
         except OSError as error:
             raise storage_error(error, self.out) from error
@@ -75,8 +75,12 @@ class Publisher:
                 )
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _check_out(self) -> None:
-        """Refuse to replace what is not an earlier conversion."""
+    def check(self) -> None:
+        """Refuse to replace what is not an earlier conversion.
+
+        Raises:
+            ConversionError: ``conversion.output-occupied``.
+        """
         if not self.out.exists() or self._force:
             return
         empty = self.out.is_dir() and not any(self.out.iterdir())

@@ -27,7 +27,8 @@ class Policy:
     """``auto``: for artifacts that miss the gate; ``always``: for every static one."""
     mixed: bool = True
     trained: bool = False
-    """The static artifacts come from quantization-aware training, which repairs would undo."""
+    """Weights and scales come from quantization-aware training; whatever could be tried starts
+    from the float file, which was not trained so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,15 @@ def rescue(
 
 
 def _needs(item: Measured, policy: Policy) -> bool:
-    if item.scheme == "fp32":
+    if item.scheme == "fp32" or policy.trained:
         return False
     missed = round(item.scheme_drop, 9) > policy.max_drop
-    return missed or (policy.repair == "always" and _repairable(item, policy))
+    return missed or (policy.repair == "always" and _repairable(item))
 
 
-def _repairable(item: Measured, policy: Policy) -> bool:
+def _repairable(item: Measured) -> bool:
     kind = parse_scheme(item.scheme)
-    return kind.mode == "static" and not kind.mixed and not policy.trained
+    return kind.mode == "static" and not kind.mixed
 
 
 def _job(item: Measured, build: Job, reference: Reference, policy: Policy, scratch: Path) -> Job:
@@ -126,7 +127,7 @@ def _job(item: Measured, build: Job, reference: Reference, policy: Policy, scrat
         "path": str(item.path),
         "held_out": str(held_out),
         "max_drop": policy.max_drop,
-        "repair": policy.repair != "off" and _repairable(item, policy),
+        "repair": policy.repair != "off" and _repairable(item),
         "mixed": policy.mixed,
     }
     return replace(

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from converters.inspect import inspect_model
+from converters.keys import file_digest
 from converters.loading import LoadedTask
 from converters.qat.emit import emit_onnx, emit_tflite
 from converters.qat.prepare import enter
@@ -21,60 +22,91 @@ from edge_sdk.errors import ConversionError, TaskError
 
 SCHEME = "static_wi8_ai8"
 """What is trained for."""
-_FORMAT = "edge-qat-1"
+_FORMAT = "edge-qat-2"
 
 
-def save_checkpoint(graph: fx.GraphModule, path: Path) -> None:
+def save_checkpoint(graph: fx.GraphModule, path: Path, weights: Path | None) -> None:
     """Write a frozen module's state atomically.
+
+    Args:
+        graph: frozen.
+        path: of the checkpoint.
+        weights: that training started from; None for those of ``build()``.
 
     Raises:
         StorageError: the file cannot be written; an older one stays.
     """
     buffer = io.BytesIO()
-    torch.save({"format": _FORMAT, "state": graph.state_dict()}, buffer)
+    document = {"format": _FORMAT, "weights": _digest(weights), "state": graph.state_dict()}
+    torch.save(document, buffer)
     DiskStorage().write(path, buffer.getvalue())
 
 
-def require_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that is not there.
+def require_checkpoint(path: Path, weights: Path | None) -> None:
+    """Refuse a checkpoint that is not there, or was not trained from these weights.
+
+    The float files, and the gate, are those of ``weights``: with others, the int8 files would be
+    compared with another network.
 
     Raises:
         TaskError: ``task.weights-missing``.
+        ConversionError: ``conversion.qat-checkpoint``.
     """
-    if not path.is_file():
-        raise TaskError(
-            "weights-missing",
-            f"There is no file {path}.",
-            "Give the file that edge model qat wrote.",
+    for needed in (path, weights):
+        if needed is not None and not needed.is_file():
+            raise TaskError(
+                "weights-missing",
+                f"There is no file {needed}.",
+                "Give the checkpoint that edge model qat wrote, and the weights it started from.",
+            )
+    if _read(path)["weights"] != _digest(weights):
+        raise ConversionError(
+            "qat-checkpoint",
+            f"The training of {path} did not start from {weights or 'what build() returns'}.",
+            "Give the weights that it started from: --weights FILE (none when there were none).",
         )
 
 
 def load_checkpoint(task: LoadedTask, path: Path) -> fx.GraphModule:
     """The frozen module of :func:`save_checkpoint`, rebuilt from the task.
 
-    Only tensors are unpickled (``weights_only``): the file cannot run code.
-
     Raises:
-        TaskError: ``task.weights-missing``.
         ConversionError: ``conversion.qat-checkpoint``.
     """
-    require_checkpoint(path)
+    document = _read(path)
     graph = prepared(task, None)
     try:
-        document: Any = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise ValueError("it is not a checkpoint of edge model qat")
         graph.load_state_dict(document["state"])
-    except Exception as error:
-        raise ConversionError(
-            "qat-checkpoint",
-            f"{path} does not fit {task.name}: {first_line(error)}",
-            "Give the file that edge model qat wrote for this very module.",
-        ) from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise _unfit(path, f"does not fit {task.name}: {first_line(error)}") from error
     graph.eval()
     enter(graph, "frozen")
     enter(graph, "emit")
     return graph.requires_grad_(False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Only tensors and plain values are unpickled (``weights_only``): the file cannot run code."""
+    try:
+        document: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _unfit(path, f"cannot be read: {first_line(error)}") from error
+    known = {"format", "weights", "state"}
+    if not isinstance(document, dict) or set(document) != known or document["format"] != _FORMAT:
+        raise _unfit(path, "is not a checkpoint of this version of edge model qat")
+    return document
+
+
+def _unfit(path: Path, what: str) -> ConversionError:
+    return ConversionError(
+        "qat-checkpoint",
+        f"{path} {what}.",
+        "Give the file that edge model qat wrote for this very module.",
+    )
+
+
+def _digest(weights: Path | None) -> str | None:
+    return None if weights is None else file_digest(weights)
 
 
 def emit(kind: str, graph: fx.GraphModule, example: torch.Tensor, path: Path) -> None:

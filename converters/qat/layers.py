@@ -25,6 +25,8 @@ _LARGEST_BIAS = 2.0**30
 """Of a bias in steps of (input scale x weight scale); it is stored as int32."""
 
 Weighted = nn.Conv2d | nn.Linear
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class QuantizedLayer(nn.Module):
@@ -43,7 +45,7 @@ class QuantizedLayer(nn.Module):
     folded_weight: torch.Tensor
     folded_bias: torch.Tensor
 
-    def __init__(self, layer: Weighted, norm: nn.BatchNorm2d | None = None) -> None:
+    def __init__(self, layer: Weighted, norm: BatchNorm | None = None) -> None:
         super().__init__()
         self.layer = layer
         self.norm = norm
@@ -125,7 +127,7 @@ class QuantizedLayer(nn.Module):
         return per_channel.reshape([-1] + [1] * (self.layer.weight.dim() - 1))
 
     @staticmethod
-    def _factor(norm: nn.BatchNorm2d) -> torch.Tensor:
+    def _factor(norm: BatchNorm) -> torch.Tensor:
         """What BatchNorm multiplies each channel by; never quite zero, since it divides too."""
         _, variance = _statistics(norm)
         factor = (variance + norm.eps).rsqrt()
@@ -156,7 +158,7 @@ class QuantizedLayer(nn.Module):
         return forward(values, weight, bias)
 
 
-def _statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(norm: BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
     """(channels,) running mean and variance."""
     if norm.running_mean is None or norm.running_var is None:
         raise ConversionError(

@@ -16,10 +16,13 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional as F
 
-from converters.qat.layers import QuantizedLayer
+from converters.qat.layers import BATCH_NORMS, QuantizedLayer
+from converters.qat.planes import widen
 from converters.qat.ranges import ActivationRange, Phase
+from converters.qat.refusals import refuse_repeated, refuse_shared_weights, refuse_unsupported
+from converters.qat.traced import module_of
 from converters.usercode import first_line
-from edge_sdk.errors import ConversionError, TaskError
+from edge_sdk.errors import ConversionError
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 _FUSED_MODULES = (nn.ReLU, nn.ReLU6)
@@ -46,14 +49,13 @@ _FIXED_CALLS: dict[Any, tuple[float, int]] = {
     torch.tanh: (1 / 128, 0), F.tanh: (1 / 128, 0), "tanh": (1 / 128, 0),
     F.hardsigmoid: _SQUASHED,
 }  # fmt: skip
-_OWN_WEIGHT_CALLS = (F.conv2d, F.linear, F.conv1d, F.conv_transpose2d)
 
 
 def prepare(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
     """Rewrite a float module for training on the int8 grid.
 
     Args:
-        module: in evaluation mode; its parameters become the result's.
+        module: in evaluation mode; its parameters become the result's (those of Conv1d as copies).
         example: (1, C, H, W) float32.
 
     Returns:
@@ -64,6 +66,20 @@ def prepare(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
         ConversionError: ``conversion.qat-untraceable``, ``conversion.qat-unsupported``.
     """
     refuse_shared_weights(module)
+    graph = _traced(module, example)
+    refuse_repeated(graph)
+    widen(graph)
+    refuse_unsupported(graph)
+    ShapeProp(graph).propagate(example)
+    _wrap_layers(graph)
+    _insert_ranges(graph)
+    graph.graph.lint()
+    graph.recompile()
+    return graph
+
+
+def _traced(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
+    """The module as a graph whose nodes know their shapes."""
     try:
         graph = fx.symbolic_trace(module)
         _split_silu(graph)
@@ -76,11 +92,6 @@ def prepare(module: nn.Module, example: torch.Tensor) -> fx.GraphModule:
             "Control flow must not depend on values; convert it with calibration instead "
             "(edge model convert).",
         ) from error
-    _refuse_unsupported(graph)
-    _wrap_layers(graph)
-    _insert_ranges(graph)
-    graph.graph.lint()
-    graph.recompile()
     return graph
 
 
@@ -111,7 +122,7 @@ def input_scale(graph: fx.GraphModule, name: str) -> torch.Tensor:
     node = next(n for n in graph.graph.nodes if n.op == "call_module" and n.target == name)
     while node.args:
         node = node.args[0]
-        part = _module(graph, node)
+        part = module_of(graph, node)
         if isinstance(part, ActivationRange):
             return part.scale
     raise ConversionError(  # _insert_ranges puts a range behind every float tensor
@@ -119,36 +130,10 @@ def input_scale(graph: fx.GraphModule, name: str) -> torch.Tensor:
     )
 
 
-def refuse_shared_weights(module: nn.Module) -> None:
-    """Refuse two layers of one tensor: they would need two grids for the same numbers.
-
-    Raises:
-        TaskError: ``task.shared-weights``.
-    """
-    owners: dict[int, str] = {}
-    for name, part in module.named_modules(remove_duplicate=False):
-        weight = getattr(part, "weight", None)
-        if not isinstance(weight, nn.Parameter):
-            continue
-        other = owners.setdefault(id(weight), name)
-        if other != name:
-            raise _shared(other, name)
-
-
-def _shared(one: str, other: str) -> TaskError:
-    return TaskError(
-        "shared-weights",
-        f"The layers {one!r} and {other!r} share their weights, but quantization-aware training "
-        "gives each layer scales of its own.",
-        "Give each its own copy of the weights, or convert with calibration instead "
-        "(edge model convert).",
-    )
-
-
 def _split_silu(graph: fx.GraphModule) -> None:
     """SiLU as a product with a sigmoid: both formats compute it so."""
     for node in list(graph.graph.nodes):
-        if isinstance(_module(graph, node), nn.SiLU) or node.target is F.silu:
+        if isinstance(module_of(graph, node), nn.SiLU) or node.target is F.silu:
             source = node.args[0]
             with graph.graph.inserting_before(node):
                 gate = graph.graph.call_function(torch.sigmoid, (source,))
@@ -158,38 +143,13 @@ def _split_silu(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _refuse_unsupported(graph: fx.GraphModule) -> None:
-    called: set[str] = set()
-    for node in graph.graph.nodes:
-        part = _module(graph, node)
-        if node.target in _OWN_WEIGHT_CALLS:
-            raise _unsupported(f"{node.name} calls torch.nn.functional with weights of its own")
-        if part is None:
-            continue
-        if any(True for _ in part.parameters()) and node.target in called:
-            raise _shared(node.target, f"{node.target} (called again)")
-        called.add(node.target)
-        known = (*_WEIGHTED, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
-        if any(True for _ in part.parameters()) and not isinstance(part, known):
-            raise _unsupported(f"layer {node.target!r} is a {type(part).__name__}")
-
-
-def _unsupported(what: str) -> ConversionError:
-    return ConversionError(
-        "qat-unsupported",
-        f"Quantization-aware training cannot handle this module: {what}.",
-        "Use Conv2d, Linear and BatchNorm2d layers, or convert with "
-        "calibration instead (edge model convert).",
-    )
-
-
 def _wrap_layers(graph: fx.GraphModule) -> None:
     """Put layers, each with the BatchNorm behind it, into :class:`QuantizedLayer`."""
     for node in list(graph.graph.nodes):
-        part = _module(graph, node)
+        part = module_of(graph, node)
         if isinstance(part, _WEIGHTED):
             norm = _norm_behind(graph, node)
-            graph.set_submodule(node.target, QuantizedLayer(part, _module(graph, norm)))
+            graph.set_submodule(node.target, QuantizedLayer(part, module_of(graph, norm)))
             if norm is not None:
                 norm.replace_all_uses_with(node)
                 graph.graph.erase_node(norm)
@@ -203,7 +163,7 @@ def _wrap_layers(graph: fx.GraphModule) -> None:
 
 def _norm_behind(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     users = list(node.users)
-    alone = len(users) == 1 and isinstance(_module(graph, users[0]), nn.BatchNorm2d)
+    alone = len(users) == 1 and isinstance(module_of(graph, users[0]), BATCH_NORMS)
     return users[0] if alone else None
 
 
@@ -263,11 +223,11 @@ def _fused_into_user(graph: fx.GraphModule, node: fx.Node) -> bool:
     users = list(node.users)
     if len(users) != 1 or not _is(graph, users[0], _FUSED_MODULES, _FUSED_CALLS):
         return False
-    return isinstance(_module(graph, node), QuantizedLayer) or node.target in _FUSES_INTO
+    return isinstance(module_of(graph, node), QuantizedLayer) or node.target in _FUSES_INTO
 
 
 def _fixed(graph: fx.GraphModule, node: fx.Node) -> tuple[float, int] | None:
-    part = _module(graph, node)
+    part = module_of(graph, node)
     if part is not None:
         return _FIXED_MODULES.get(type(part))
     return _FIXED_CALLS.get(node.target) if node.op.startswith("call") else None
@@ -275,11 +235,5 @@ def _fixed(graph: fx.GraphModule, node: fx.Node) -> tuple[float, int] | None:
 
 def _is(graph: fx.GraphModule, node: fx.Node, modules: Any, calls: Any) -> bool:
     if node.op == "call_module":
-        return isinstance(_module(graph, node), modules)
+        return isinstance(module_of(graph, node), modules)
     return node.op in ("call_function", "call_method") and node.target in calls
-
-
-def _module(graph: fx.GraphModule, node: fx.Node | None) -> Any:
-    if node is None or node.op != "call_module":
-        return None
-    return graph.get_submodule(str(node.target))

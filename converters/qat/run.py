@@ -10,11 +10,13 @@ from converters.cache import Cache
 from converters.convert import Options, Outcome, Step, convert
 from converters.data import evaluation_set
 from converters.loading import load_task
+from converters.publish import Publisher
 from converters.qat.checkpoint import SCHEME, require_checkpoint, save_checkpoint
 from converters.qat.parity import Parity, compare_formats
 from converters.qat.train import DEFAULT_EPOCHS, QatTrained, Ranges, train_qat
 from converters.train import Epoch
 from device_profiles.loader import load_profile
+from edge_sdk.errors import GateError
 
 CHECKPOINT_SUFFIX = ".qat.pt"
 
@@ -65,12 +67,14 @@ def qat(
         TaskError, ConversionError, ProfileError, GateError, StorageError: no folder is written
             then, and an earlier one at ``out`` is untouched.
     """
+    # Before hours of training, not after.
     for name in profiles:
-        load_profile(name)  # before hours of training, not after
+        load_profile(name)
+    Publisher(out.absolute(), force=options.force).check()
     task = load_task(task_ref)
     trained: QatTrained | None = None
     if checkpoint is not None:
-        require_checkpoint(checkpoint)
+        require_checkpoint(checkpoint, options.weights)
     else:
         trained = train_qat(
             task,
@@ -82,15 +86,17 @@ def qat(
             report=report,
         )
         checkpoint = out.with_name(out.name + CHECKPOINT_SUFFIX)
-        save_checkpoint(trained.graph, checkpoint)
-    outcome = convert(
-        task_ref,
-        profiles,
-        out,
-        options=replace(options, schemes=(SCHEME,), qat=checkpoint),
-        cache=cache,
-        progress=progress,
-    )
+        save_checkpoint(trained.graph, checkpoint, options.weights)
+    options = replace(options, schemes=(SCHEME,), qat=checkpoint)
+    try:
+        outcome = convert(task_ref, profiles, out, options=options, cache=cache, progress=progress)
+    except GateError as error:
+        raise GateError(
+            error.slug,
+            error.cause,
+            f"Train longer (--epochs) or the steps too (--ranges learned), or accept more with "
+            f"--max-drop; --checkpoint {checkpoint} converts this training again.",
+        ) from error
     progress("compare the formats")
     sizes = dict.fromkeys((item.height_px, item.width_px) for item in outcome.measured)
     samples = {f"{h}x{w}": evaluation_set(task, h, w).inputs for h, w in sizes}

@@ -54,6 +54,8 @@ def qat(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) ->
     chosen = Options(
         weights=options["weights"], max_drop=options["max_drop"], force=options["force"]
     )
+    if options["weights"] is None and options["checkpoint"] is None:
+        out.line("No --weights: training starts from what build() returns.", "yellow")
     with out.progress("qat", None) as bar:
 
         def report(epoch: Epoch) -> None:

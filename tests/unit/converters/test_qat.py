@@ -13,7 +13,7 @@ from torch import nn
 
 from converters.loading import load_task
 from converters.module import build_module, save_weights
-from converters.qat.checkpoint import load_checkpoint, save_checkpoint
+from converters.qat.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
 from converters.qat.emit import freeze
 from converters.qat.layers import QuantizedLayer
 from converters.qat.prepare import enter, layers_of, prepare, ranges_of
@@ -197,7 +197,8 @@ def test_a_checkpoint_rebuilds_the_very_same_answers(
 ) -> None:
     task = load_task(tiny)
     trained = train_qat(task, tiny_weights, epochs=1, ranges="learned")
-    save_checkpoint(trained.graph, tmp_path / "t.qat.pt")
+    save_checkpoint(trained.graph, tmp_path / "t.qat.pt", tiny_weights)
+    require_checkpoint(tmp_path / "t.qat.pt", tiny_weights)
     again = load_checkpoint(task, tmp_path / "t.qat.pt")
     inputs = torch.randn(4, 1, 24, 24)
     assert torch.equal(again(inputs), trained.graph(inputs))
@@ -206,14 +207,27 @@ def test_a_checkpoint_rebuilds_the_very_same_answers(
 def test_bad_checkpoints_are_refused(tiny: str, tmp_path: Path) -> None:
     task, path = load_task(tiny), tmp_path / "c.pt"
     with pytest.raises(TaskError, match="weights-missing"):
-        load_checkpoint(task, path)
-    for content in ({"format": "other"}, {"format": "edge-qat-1", "state": {}}, [1]):
+        require_checkpoint(path, None)
+    empty = {"format": "edge-qat-2", "weights": None, "state": {}}
+    for content in ({"format": "other"}, empty, empty | {"format": "edge-qat-1"}, [1]):
         torch.save(content, path)
         with pytest.raises(ConversionError, match="qat-checkpoint"):
             load_checkpoint(task, path)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ConversionError, match="qat-checkpoint"):
         load_checkpoint(task, path)
+
+
+def test_a_checkpoint_goes_with_the_weights_it_started_from(
+    tiny: str, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """The float files and the gate would be another network's."""
+    graph = prepared(load_task(tiny), tiny_weights)
+    for weights, other in ((tiny_weights, None), (None, tiny_weights)):
+        save_checkpoint(graph, tmp_path / "c", weights)
+        require_checkpoint(tmp_path / "c", weights)
+        with pytest.raises(ConversionError, match="did not start from"):
+            require_checkpoint(tmp_path / "c", other)
 
 
 def build_of(body: str) -> str:
@@ -225,40 +239,84 @@ def build_of(body: str) -> str:
         "            self.a = nn.Conv2d(1, 3, 3)\n"
         "            self.b = nn.Conv2d(3, 3, 3)\n"
         "            self.up = nn.ConvTranspose2d(3, 3, 2)\n"
+        "            self.cell = nn.GRU(3, 3, batch_first=True)\n"
+        "            self.norm = nn.BatchNorm1d(3)\n"
+        "            self.inner = nn.Sequential(nn.Conv2d(1, 3, 3), nn.PReLU())\n"
         f"{lines}\n    return Odd()"
     )
 
 
 @pytest.mark.parametrize(
-    ("body", "code"),
+    ("returned", "code", "cause", "hint"),
     [
         (
-            "def forward(self, x):\n    return self.b(self.b(self.a(x))).mean((2, 3))",
+            "self.b(self.b(self.a(x))).mean((2, 3))",
             "task.shared-weights",
+            "'b' and 'b (called again)' share",
+            "its own copy",
         ),
         (
-            "def forward(self, x):\n    return self.up(self.a(x)).mean((2, 3))",
+            "self.up(self.a(x)).mean((2, 3))",
             "conversion.qat-unsupported",
+            "'up', a ConvTranspose2d",
+            "Upsample",
         ),
         (
-            "def forward(self, x):\n    return nn.functional.conv2d(x, self.a.weight).mean((2, 3))",
+            "self.cell(self.a(x).flatten(2).transpose(1, 2))[0][:, -1]",
             "conversion.qat-unsupported",
+            "'cell', a GRU",
+            "causal convolutions",
         ),
         (
-            (
-                "def forward(self, x):\n"
-                "    y = self.a(x)\n"
-                "    return (y if y.sum() > 0 else -y).mean((2, 3))"
-            ),
+            "self.norm(self.a(x).mean((2, 3)))",
+            "conversion.qat-unsupported",
+            "'norm', a BatchNorm1d",
+            "behind a Linear or Conv1d",
+        ),
+        (
+            "self.inner(x).mean((2, 3))",
+            "conversion.qat-unsupported",
+            "'inner.1', a PReLU",
+            "Build it from Conv1d",
+        ),
+        (
+            "nn.functional.conv2d(x, self.a.weight).mean((2, 3))",
+            "conversion.qat-unsupported",
+            "conv2d with 'a.weight'",
+            "Call the layer itself",
+        ),
+        (
+            "(self.a(x) if x.sum() > 0 else -self.a(x)).mean((2, 3))",
             "conversion.qat-untraceable",
+            "Odd cannot be traced",
+            "Control flow",
         ),
     ],
 )
-def test_modules_that_cannot_be_trained_on_the_grid(write_task, body: str, code: str) -> None:
+def test_modules_that_cannot_be_trained_on_the_grid(
+    write_task, returned: str, code: str, cause: str, hint: str
+) -> None:
     with pytest.raises(EdgeError) as caught:
+        body = f"def forward(self, x):\n    return {returned}"
         train_qat(load_task(write_task(build_of(body))), None, epochs=1)
     assert caught.value.code == code
-    assert caught.value.hint
+    assert cause in caught.value.cause
+    assert hint in caught.value.hint
+    assert "edge model convert" in caught.value.hint
+
+
+def test_a_one_dimensional_layer_called_twice_is_refused_by_name(write_task) -> None:
+    code = (
+        "def build(self):\n    class Twice(nn.Module):\n"
+        "        def __init__(self):\n            super().__init__()\n"
+        "            self.same = nn.Conv1d(24, 24, 1)\n"
+        "        def forward(self, x):\n"
+        "            return self.same(self.same(x.squeeze(1)))[:, :3, 0]\n"
+        "    return Twice()"
+    )
+    task = load_task(write_task("resolutions = ((24, 24),)\n" + code))
+    with pytest.raises(TaskError, match="'same' and 'same \\(called again\\)'"):
+        train_qat(task, None, epochs=1)
 
 
 def test_weights_shared_between_two_layers_name_both() -> None:

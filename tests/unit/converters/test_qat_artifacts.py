@@ -10,13 +10,17 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from converters.cache import Cache
 from converters.convert import Options
 from converters.inspect import check_claim, inspect_model
 from converters.qat.parity import onnx_scales, tflite_scales
+from converters.qat.prepare import layers_of, ranges_of
 from converters.qat.run import QatOutcome, qat
 from converters.schemes import parse_scheme
+from converters.train import Epoch
 from edge_sdk.cli.model import command
-from edge_sdk.errors import GateError
+from edge_sdk.errors import ConversionError, GateError
+from tests.fakes.grids import trained_integers, trained_scales
 from tests.fakes.mixed_net import Mixed
 from tests.unit.converters.conftest import TINY
 
@@ -32,9 +36,23 @@ def mixed_ref(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def outcome(mixed_ref: str, tmp_path_factory: pytest.TempPathFactory) -> QatOutcome:
-    out = tmp_path_factory.mktemp("qat") / "mixed"
-    return qat(mixed_ref, ["rpi4", "x86-generic"], out, options=Options(max_drop=0.5), epochs=2)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared by the conversions of these tests: the float files are the same in all of them."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def outcome(
+    mixed_ref: str, cache_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> QatOutcome:
+    return qat(
+        mixed_ref,
+        ["rpi4", "x86-generic"],
+        tmp_path_factory.mktemp("qat") / "mixed",
+        options=Options(max_drop=0.5),
+        epochs=2,
+        cache=Cache(cache_folder),
+    )
 
 
 def artifact(outcome: QatOutcome, kind: str) -> Path:
@@ -46,13 +64,18 @@ def artifact(outcome: QatOutcome, kind: str) -> Path:
     return outcome.outcome.out / "artifacts" / item.path.name
 
 
-def test_both_formats_carry_the_same_scales(outcome: QatOutcome) -> None:
+def test_both_files_carry_every_scale_and_integer_that_was_trained(outcome: QatOutcome) -> None:
+    assert outcome.trained is not None
+    graph = outcome.trained.graph
+    scales = trained_scales(graph)
+    # Ten activations and six weights; the sum and its concatenation share a range.
+    assert len(scales) == len(list(ranges_of(graph))) + len(list(layers_of(graph))) == 10 + 6
+    for kind, read in (("onnx", onnx_scales), ("tflite", tflite_scales)):
+        path = artifact(outcome, kind)
+        assert read(path) == scales
+        assert trained_integers(path) == trained_integers(graph)
     (parity,) = outcome.parity
-    assert (parity.only_onnx, parity.only_tflite) == (0, 0)
-    # Ten activations (one twice: the sum and its concatenation share) and seven weights.
-    assert parity.shared_scales == len(onnx_scales(artifact(outcome, "onnx")))
-    assert parity.shared_scales >= 10 + 6
-    assert onnx_scales(artifact(outcome, "onnx")) == tflite_scales(artifact(outcome, "tflite"))
+    assert (parity.shared_scales, parity.only_onnx, parity.only_tflite) == (len(scales), 0, 0)
 
 
 def test_both_formats_answer_alike_to_rounding(outcome: QatOutcome) -> None:
@@ -82,14 +105,17 @@ def test_the_artifacts_are_the_network_that_was_trained(outcome: QatOutcome) -> 
 
 
 def test_the_command_reports_and_a_refused_gate_keeps_the_training(
-    mixed_ref: str, tmp_path: Path
+    outcome: QatOutcome, mixed_ref: str, cache_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    base = ["qat", mixed_ref, "-o", str(out), "-p", "x86-generic", "--no-cache", "--json"]
+    base = ["qat", mixed_ref, "-o", str(out), "-p", "x86-generic", "--json"]
+    base += ["--cache", str(cache_folder)]
     refused = CliRunner().invoke(command, [*base, "--epochs", "1", "--max-drop", "-1"])
     assert refused.exit_code == GateError.exit_code, refused.output
-    assert json.loads(refused.stdout)["error"]["code"] == "gate.accuracy-drop"
+    error = json.loads(refused.stdout)["error"]
     checkpoint = tmp_path / "out.qat.pt"
+    assert error["code"] == "gate.accuracy-drop"
+    assert f"--checkpoint {checkpoint}" in error["hint"]
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
     again = CliRunner().invoke(command, [*base, "--checkpoint", str(checkpoint), "--max-drop", "1"])
     assert again.exit_code == 0, again.output
@@ -116,4 +142,24 @@ def test_bad_requests_leave_nothing(
         command, ["qat", mixed_ref, "-o", str(tmp_path / "o"), *arguments, "--json"]
     )
     assert json.loads(done.stdout)["error"]["code"] == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_conversion_is_refused_before_training(
+    mixed_ref: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    said: list[Epoch] = []
+    with pytest.raises(ConversionError, match="output-occupied"):
+        qat(mixed_ref, ["rpi4"], tmp_path, options=Options(), report=said.append)
+    assert said == []
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_interrupted_training_leaves_nothing(mixed_ref: str, tmp_path: Path) -> None:
+    def interrupt(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qat(mixed_ref, ["rpi4"], tmp_path / "o", options=Options(), report=interrupt)
     assert list(tmp_path.iterdir()) == []
