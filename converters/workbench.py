@@ -225,13 +225,15 @@ class Workbench:
             return self.verify(built, reference, threads) if built else []
 
         artifacts = self._building / "artifacts"
+        scratch = self._scratch / f"rescue-{self.name}"  # another width has other answers
+        scratch.mkdir(exist_ok=True)
         return rescue(
             measured,
             reference,
             policy,
             job=lambda item: self._job(item.format, artifacts, [(item.size, item.scheme)]),
             verify=verify,
-            scratch=self._scratch,
+            scratch=scratch,
             say=self._progress,
         )
 

@@ -11,7 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from device_profiles.latency import LayerCost
-from edge_sdk.contracts.profile import Constraints
+from edge_sdk.contracts.operating_point import RuntimeName
+from edge_sdk.contracts.profile import Accelerator, Constraints, DeviceProfile
+
+FORMATS: dict[RuntimeName, str] = {"litert": "tflite", "onnxruntime": "onnx"}
+"""Of the files that each runtime reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,16 @@ class Lint:
     def clean(self) -> bool:
         """Everything runs on the accelerator."""
         return not self.findings and not self.fallback
+
+
+def limits_for(profile: DeviceProfile, kind: str) -> list[tuple[Accelerator, Constraints]]:
+    """What each accelerator of a profile takes of one format; empty where nothing is known."""
+    return [
+        (unit, limits)
+        for unit in profile.accelerators
+        for limits in unit.constraints
+        if limits.format == kind
+    ]
 
 
 def lint(graph: Graph, limits: Constraints) -> Lint:

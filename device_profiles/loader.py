@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from device_profiles.lint import FORMATS, limits_for
+from device_profiles.sources import sources
 from edge_sdk.contracts.base import convert_config
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.contracts.topics import check_name
@@ -129,6 +131,12 @@ def _problems(profile: DeviceProfile) -> Iterator[str]:
         yield "thermal.critical_celsius is below thermal.throttle_celsius"
     if not all(math.isfinite(number) for number in _floats(msgspec.to_builtins(profile))):
         yield "a number is not finite"
+    for source in sources(profile):
+        if not source.text.strip() and source.key != "cpu_source":
+            yield f"{source.key} is empty"
+    for support in profile.runtimes:
+        if not support.cpu_fallback and not limits_for(profile, FORMATS[support.name]):
+            yield f"{support.name} has no cpu_fallback and no accelerator lists what it takes"
     seen = set()
     for row in profile.cost:
         if row.unit == "cpu" and row.threads > cores:

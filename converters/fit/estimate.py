@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from converters.costs import LayerSize, layer_costs
+from converters.fit.accelerators import falls_back
 from converters.fit.search import Facts, Limits, Point
 from converters.results import FORMAT_OF
-from converters.schemes import SUPPORTED, builds, parse_scheme
+from converters.schemes import SUPPORTED, builds, mixed_name, parse_scheme
 from device_profiles.latency import predict
 from edge_sdk.contracts.operating_point import LatencyBand
 from edge_sdk.contracts.profile import DeviceProfile
@@ -41,11 +42,23 @@ class Choices:
 def limits_of(profile: DeviceProfile) -> Limits:
     """The hard limits of a profile."""
     return Limits(
-        schemes={support.name: frozenset(support.schemes) for support in profile.runtimes},
+        schemes={support.name: _runs(support.schemes) for support in profile.runtimes},
         max_threads=sum(cluster.cores for cluster in profile.cpu),
         memory_mib=min(profile.memory.variants_mib) * profile.memory.usable_share,
         max_model_mib=profile.max_model_mib,
     )
+
+
+def _runs(schemes: Sequence[str]) -> frozenset[str]:
+    """What runs where these do: a mixed file needs nothing but both of its kinds of layers."""
+    static = [name for name in schemes if parse_scheme(name).mode == "static"]
+    mixed = {mixed_of(name) for name in static if "fp32" in schemes}
+    return frozenset(schemes) | mixed
+
+
+def mixed_of(scheme: str) -> str:
+    """The scheme that a rescue turns a static one into; any other as it is."""
+    return mixed_name(scheme) if parse_scheme(scheme).mode == "static" else scheme
 
 
 def thread_counts(profile: DeviceProfile, choices: Choices) -> list[int]:
@@ -85,14 +98,43 @@ def estimate(profile: DeviceProfile, graph: Graph, point: Point) -> Facts:
     )
 
 
-def prediction(profile: DeviceProfile, layers: list[LayerSize], point: Point) -> LatencyBand | None:
-    """The latency expected on the profile; None when it is uncalibrated for this."""
-    return predict(
-        profile,
-        layer_costs(layers, parse_scheme(point.scheme)),
-        runtime=point.runtime,
-        scheme=point.scheme,
-        threads=point.threads,
+def prediction(
+    profile: DeviceProfile, layers: list[LayerSize], point: Point, in_floats: float = 0.0
+) -> LatencyBand | None:
+    """The latency expected on the profile.
+
+    Args:
+        profile: the device.
+        layers: of the module.
+        point: how it runs.
+        in_floats: share of the multiplications that an integer scheme leaves in float32.
+
+    Returns:
+        None when the profile is uncalibrated for this, or runs it on no CPU: all rows are a CPU's.
+    """
+    if not falls_back(profile, point.runtime):
+        return None
+    band = _predicted(profile, layers, point, point.scheme)
+    if not in_floats or band is None:
+        return band
+    floats = _predicted(profile, layers, point, "fp32")
+    return floats and _between(band, floats, in_floats)
+
+
+def _predicted(
+    profile: DeviceProfile, layers: list[LayerSize], point: Point, scheme: str
+) -> LatencyBand | None:
+    costs = layer_costs(layers, parse_scheme(scheme))
+    return predict(profile, costs, runtime=point.runtime, scheme=scheme, threads=point.threads)
+
+
+def _between(whole: LatencyBand, floats: LatencyBand, share: float) -> LatencyBand:
+    """Of a file that does a share of its multiplications in floats."""
+    return LatencyBand(
+        low_ms=whole.low_ms * (1 - share) + floats.low_ms * share,
+        mid_ms=whole.mid_ms * (1 - share) + floats.mid_ms * share,
+        high_ms=whole.high_ms * (1 - share) + floats.high_ms * share,
+        basis=f"{1 - share:.0%}: {whole.basis}; {share:.0%}: {floats.basis}",
     )
 
 

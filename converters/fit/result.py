@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ def fit_data(found: Fit) -> dict[str, Any]:
         "budget": budget_data(found.budget),
         "reference_accuracy": found.reference_accuracy,
         "measured_artifacts": found.built,
+        "repairs": [asdict(repair) for repair in found.repairs],
+        "mixed_artifacts": found.mixed,
         "passes": {"from_cache": found.passes[0], "run": found.passes[1]},
         "profiles": {
             name: {
@@ -125,6 +128,7 @@ def _fitting_data(item: Fitting) -> dict[str, Any]:
         "host_latency_ms": facts.host_latency_ms,
         "predicted": msgspec.to_builtins(facts.latency),
         "risk": item.risk,
+        "note": facts.note,
         "artifact": facts.digest,
     }
 

@@ -8,27 +8,32 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from converters.cache import Cache
 from converters.convert import Outcome, load_profiles, provenance, write_outcome
 from converters.costs import LayerSize, total_macs
+from converters.fit.accelerators import Accelerators, View
 from converters.fit.estimate import (
     MIB,
     Choices,
     Graph,
     estimates,
     limits_of,
+    mixed_of,
     prediction,
     wanted_builds,
 )
+from converters.fit.rescue import rescue_misses
 from converters.fit.result import conversion_of, fit_document, ladder_of
 from converters.fit.search import Budget, Facts, Point, Verdict, search, survivors
 from converters.ladder import host_threads
 from converters.loading import FULL_WIDTH, LoadedTask, load_task
 from converters.metadata import annotate
 from converters.publish import Publisher
-from converters.results import FORMAT_OF, Measured
-from converters.schemes import supported_scheme
+from converters.rescue import Policy
+from converters.results import FORMAT_OF, Measured, Repair, Sensitivity, warnings_about
+from converters.schemes import parse_scheme, supported_scheme
 from converters.verify import Reference
 from converters.workbench import Sources, Workbench, size_name
 from edge_sdk.contracts.profile import DeviceProfile
@@ -51,6 +56,10 @@ class FitOptions:
     resolutions: tuple[tuple[int, int], ...] = ()
     """Empty: all of the task's."""
     weights: Path | None = None
+    repair: bool = True
+    """Try to repair int8 files that miss the accuracy budget."""
+    mixed: bool = True
+    """Keep layers in float32 where int8 files still miss it."""
     force: bool = False
 
 
@@ -70,6 +79,10 @@ class Fit:
     """Artifacts that were built and measured."""
     passes: tuple[int, int]
     """How many passes came from the cache, and how many ran."""
+    repairs: tuple[Repair, ...] = ()
+    """What was tried on int8 files that missed the accuracy budget."""
+    mixed: int = 0
+    """Int8 files that hold it with some layers in float32."""
 
     @property
     def unfit(self) -> list[str]:
@@ -149,6 +162,10 @@ class _Run:
         self._progress = progress
         self._benches: dict[float, Workbench] = {}
         self._references: dict[float, Reference] = {}
+        self._layers: dict[tuple[float, str], list[LayerSize]] = {}
+        self._accelerators = Accelerators()
+        self._repairs: list[Repair] = []
+        self._sensitivities: list[Sensitivity] = []
 
     def run(
         self, widths: Sequence[float], sizes: Sequence[tuple[int, int]], out: Path
@@ -166,15 +183,15 @@ class _Run:
         points = [item.facts.point for verdict in first.values() for item in verdict.ladder]
         self._progress(f"{len(points)} candidates are worth measuring")
         measured = self._measure(points)
-        layers = {(graph.width, graph.size): graph.layers for graph in graphs}
+        self._layers = {(graph.width, graph.size): graph.layers for graph in graphs}
         verdicts = {
-            name: self._judge(profile, first[name], measured, layers)
+            name: self._judge(profile, first[name], measured)
             for name, profile in self._profiles.items()
         }
-        found = self._fit(verdicts, first, len(measured), out)
+        found = self._fit(verdicts, measured, out)
         if found.unfit:
             return replace(found, out=None), None
-        return found, self._outcome(found, measured, layers)
+        return found, self._outcome(found, measured)
 
     def _prepare(self, widths: Sequence[float], sizes: Sequence[tuple[int, int]]) -> None:
         """PyTorch's answers at every width; each is compared with the full one's."""
@@ -204,7 +221,10 @@ class _Run:
                 yield Graph(width, size, layers, bench.graph_bytes(size))
 
     def _measure(self, points: Sequence[Point]) -> dict[tuple[float, str], Measured]:
-        """Every artifact that some profile's candidates need, by (width, artifact name)."""
+        """Every artifact that some profile's candidates need, by (width, artifact name).
+
+        A mixed file comes beside the int8 file that it was made of.
+        """
         threads: dict[str, list[int]] = {}
         for kind in {FORMAT_OF[point.runtime] for point in points}:
             counts = {p.threads for p in points if FORMAT_OF[p.runtime] == kind}
@@ -213,24 +233,75 @@ class _Run:
         for width, wanted in wanted_builds(points).items():
             bench = self._benches[width]
             built = bench.build(wanted)  # type: ignore[arg-type]
-            annotate(self._task, built, provenance(self._task, self._options.weights))
-            for item in bench.verify(built, self._references[width], threads):
+            self._annotate(built)
+            measured = bench.verify(built, self._references[width], threads)
+            for item in (*measured, *self._rescued(width, measured, threads)):
                 found[width, item.name] = item
         return found
+
+    def _rescued(
+        self, width: float, measured: list[Measured], threads: dict[str, list[int]]
+    ) -> list[Measured]:
+        options = self._options
+        if not (options.repair or options.mixed):
+            return []
+        done = rescue_misses(
+            self._benches[width],
+            measured,
+            self._references[width],
+            threads,
+            options.budget,
+            Policy(0.0, "auto" if options.repair else "off", options.mixed),
+            self._annotate,
+        )
+        self._repairs += done.repairs
+        self._sensitivities += done.sensitivities
+        return done.measured
+
+    def _annotate(self, built: list[dict[str, Any]]) -> None:
+        annotate(self._task, built, provenance(self._task, self._options.weights))
 
     def _judge(
         self,
         profile: DeviceProfile,
         first: Verdict,
         measured: dict[tuple[float, str], Measured],
-        layers: dict[tuple[float, str], list[LayerSize]],
     ) -> Verdict:
-        candidates = [_facts(profile, item.facts.point, measured, layers) for item in first.ladder]
+        """The second judgement, on what was measured."""
+        points = dict.fromkeys(item.facts.point for item in first.ladder)
+        rescued = [replace(point, scheme=mixed_of(point.scheme)) for point in points]
+        built = [p for p in (*points, *rescued) if (p.width, _artifact(p)) in measured]
+        candidates = [
+            self._facts(profile, point, measured[point.width, _artifact(point)])
+            for point in dict.fromkeys(built)
+        ]
         second = search(candidates, limits_of(profile), self._options.budget)
         return Verdict(second.ladder, (*first.rejected, *second.rejected))
 
+    def _facts(self, profile: DeviceProfile, point: Point, item: Measured) -> Facts:
+        # A mixed file has taken the place of the int8 one, of which the figures remain.
+        there = item.path.exists()
+        view = self._accelerators.view(profile, item) if there else View()
+        mixed = there and parse_scheme(item.scheme).mixed
+        in_floats = self._accelerators.float_share(item) if mixed else 0.0
+        return Facts(
+            point=point,
+            model_mib=item.size_bytes / MIB,
+            latency=prediction(profile, self._layers[point.width, point.size], point, in_floats),
+            memory_mib=math.ceil(item.memory_mib),  # less is noise from run to run
+            accuracy_drop=round(item.accuracy_drop, 9),
+            distance=item.distance,
+            host_latency_ms=item.latency[host_threads(point.threads)].median_ms,
+            digest=item.digest,
+            blocked=view.blocked,
+            note=view.note,
+        )
+
     def _fit(
-        self, verdicts: dict[str, Verdict], first: dict[str, Verdict], built: int, out: Path
+        self,
+        verdicts: dict[str, Verdict],
+        measured: dict[tuple[float, str], Measured],
+        out: Path,
     ) -> Fit:
         passes = [bench.passes for bench in self._benches.values()]
         return Fit(
@@ -238,16 +309,17 @@ class _Run:
             budget=self._options.budget,
             reference_accuracy=self._references[FULL_WIDTH].accuracy[_full(self._task)],
             out=out,
-            considered={n: len(v.ladder) + len(v.rejected) for n, v in first.items()},
-            built=built,
+            considered={n: len(v.ladder) + len(v.rejected) for n, v in verdicts.items()},
+            built=len(measured),
             passes=(sum(taken for taken, _ in passes), sum(ran for _, ran in passes)),
+            repairs=tuple(self._repairs),
+            mixed=sum(bool(score.kept) for score in self._sensitivities),
         )
 
     def _outcome(
         self,
         found: Fit,
         measured: dict[tuple[float, str], Measured],
-        layers: dict[tuple[float, str], list[LayerSize]],
     ) -> Outcome:
         """The conversion of what is on some ladder; everything else is deleted."""
         used = {i.facts.digest for v in found.verdicts.values() for i in v.ladder}
@@ -270,29 +342,20 @@ class _Run:
             ladders=ladders,
             measured=tuple(kept),
             reference={size: reference.accuracy[size] for size in reference.samples},
-            macs={s: total_macs(found) for (w, s), found in layers.items() if w == FULL_WIDTH},
+            macs={
+                s: total_macs(found) for (w, s), found in self._layers.items() if w == FULL_WIDTH
+            },
             profiles=self._profiles,
             passes=found.passes,
+            repairs=found.repairs,
+            sensitivities=tuple(self._sensitivities),
+            warnings=warnings_about(kept),
         )
 
 
-def _facts(
-    profile: DeviceProfile,
-    point: Point,
-    measured: dict[tuple[float, str], Measured],
-    layers: dict[tuple[float, str], list[LayerSize]],
-) -> Facts:
-    item = measured[point.width, f"{point.size}-{point.scheme}-{point.runtime}"]
-    return Facts(
-        point=point,
-        model_mib=item.size_bytes / MIB,
-        latency=prediction(profile, layers[point.width, point.size], point),
-        memory_mib=math.ceil(item.memory_mib),  # less is noise from run to run
-        accuracy_drop=round(item.accuracy_drop, 9),
-        distance=item.distance,
-        host_latency_ms=item.latency[host_threads(point.threads)].median_ms,
-        digest=item.digest,
-    )
+def _artifact(point: Point) -> str:
+    """Name of the file that a point runs."""
+    return f"{point.size}-{point.scheme}-{point.runtime}"
 
 
 def _against(reference: Reference, full: Reference | None) -> Reference:

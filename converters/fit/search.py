@@ -76,6 +76,8 @@ class Facts:
     digest: str = ""
     blocked: str = ""
     """Why the profile cannot run this very graph, as its lint says."""
+    note: str = ""
+    """What the accelerators of the profile take of it; decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)

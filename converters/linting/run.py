@@ -10,7 +10,7 @@ import msgspec
 
 from converters.linting.source import read_graph
 from device_profiles.latency import predict, uncalibrated
-from device_profiles.lint import Graph, Lint, lint
+from device_profiles.lint import FORMATS, Graph, Lint, Node, limits_for, lint
 from edge_sdk.contracts.operating_point import LatencyBand
 from edge_sdk.contracts.profile import Constraints, DeviceProfile
 
@@ -61,12 +61,14 @@ def lint_file(path: Path, profile: DeviceProfile) -> list[FileLint]:
     Raises:
         ConversionError: the file cannot be read.
     """
-    graph = read_graph(path)
+    return lint_graph(path, read_graph(path), profile)
+
+
+def lint_graph(path: Path, graph: Graph, profile: DeviceProfile) -> list[FileLint]:
+    """As :func:`lint_file`, of a file that has been read."""
     return [
         _against(path, graph, profile, unit.name, limits)
-        for unit in profile.accelerators
-        for limits in unit.constraints
-        if limits.format == graph.format
+        for unit, limits in limits_for(profile, graph.format)
     ]
 
 
@@ -75,7 +77,7 @@ def _against(
 ) -> FileLint:
     found = lint(graph, limits)
     where = {
-        "runtime": "litert" if graph.format == "tflite" else "onnxruntime",
+        "runtime": next(name for name, kind in FORMATS.items() if kind == graph.format),
         "scheme": scheme_of(graph),
         "threads": profile.default_threads,
     }
@@ -99,7 +101,17 @@ def _against(
 def scheme_of(graph: Graph) -> str:
     """The scheme that prices the graph on a CPU: int8 when most weighted layers compute in it."""
     weighted = [node for node in graph.nodes if node.cost.macs]
-    integers = sum(
-        graph.tensors[node.inputs[0]].dtype in ("int8", "uint8") for node in weighted if node.inputs
-    )
+    integers = sum(_in_integers(node, graph) for node in weighted)
     return "static_wi8_ai8" if weighted and 2 * integers > len(weighted) else "fp32"
+
+
+def float_share(graph: Graph) -> float:
+    """Share of the multiplications that a graph does in floats, 0..1."""
+    total = sum(node.cost.macs for node in graph.nodes)
+    floats = sum(node.cost.macs for node in graph.nodes if not _in_integers(node, graph))
+    return floats / total if total else 0.0
+
+
+def _in_integers(node: Node, graph: Graph) -> bool:
+    into = [graph.tensors.get(name) for name in node.inputs[:2]]  # activations and weights
+    return bool(into) and all(one is not None and one.dtype in ("int8", "uint8") for one in into)

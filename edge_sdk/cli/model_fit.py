@@ -40,6 +40,20 @@ MOST_REASONS = 8
 @click.option("--widths", help="Comma-separated, e.g. 1.0,0.5.")
 @click.option("--threads", help="Comma-separated; default: one and what the profile knows.")
 @click.option("--runtime", "runtimes", multiple=True, help="Only this runtime; repeatable.")
+@click.option(
+    "--repair",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Equalize channels and correct biases where int8 misses --accuracy-drop.",
+)
+@click.option(
+    "--mixed",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Keep the worst layers in float32 where int8 still misses --accuracy-drop.",
+)
 @click.option("--all", "show_all", is_flag=True, help="Show every rejection.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
 @cache_options
@@ -57,7 +71,7 @@ def fit(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) ->
         found = run(task, profiles, folder, options=chosen, cache=cache, progress=bar.step)
     show(out, found, show_all=options["show_all"])
     if found.unfit:
-        raise GateError("nothing-fits", *_nothing(found))
+        raise GateError("nothing-fits", *_nothing(found, task))
     out.result(fit_data(found) | {"folder": str(folder)})
     out.next_step(
         f"open {folder / 'report.html'}",
@@ -94,6 +108,8 @@ def options_of(options: dict[str, Any]) -> FitOptions:
         widths=_numbers(options["widths"], "--widths"),
         resolutions=sizes(options["resolutions"]),
         weights=options["weights"],
+        repair=options["repair"] == "auto",
+        mixed=options["mixed"] == "auto",
         force=options["force"],
     )
 
@@ -102,7 +118,7 @@ def show(out: Output, found: Fit, *, show_all: bool = False) -> None:
     """Ladders, reasons and what would have to give."""
     for name, verdict in found.verdicts.items():
         rows = [_row(item) for item in verdict.ladder]
-        columns = ("operating point", "predicted ms", "drop pt", "MiB", "note")
+        columns = ("operating point", "predicted ms (CPU)", "drop pt", "MiB", "note")
         if rows:
             out.table(f"{name}: {len(rows)} of {found.considered[name]} candidates", columns, rows)
         else:
@@ -116,6 +132,12 @@ def show(out: Output, found: Fit, *, show_all: bool = False) -> None:
         if not verdict.ladder:
             for line in _gives(found, name):
                 out.line(f"  {line}")
+    if found.repairs or found.mixed:
+        helped = sum(repair.applied for repair in found.repairs)
+        out.line(
+            f"int8 files that missed --accuracy-drop: {helped} of {len(found.repairs)} repairs "
+            f"helped, {found.mixed} files hold it with layers in float32"
+        )
     taken, ran = found.passes
     out.line(f"{found.built} artifacts measured; {ran} passes run, {taken} from the cache")
 
@@ -129,16 +151,37 @@ def _row(item: Fitting) -> tuple[str, ...]:
         f"{band.low_ms:.2f} – {band.high_ms:.2f}" if band is not None else "uncalibrated",
         drop,
         f"{facts.memory_mib:.0f}" if facts.memory_mib is not None else "–",
-        RISKS[item.risk],
+        "; ".join(filter(None, (RISKS[item.risk], facts.note))),
     )
 
 
-def _nothing(found: Fit) -> tuple[str, str]:
+def _nothing(found: Fit, task: str) -> tuple[str, str]:
     names = ", ".join(found.unfit)
-    gives = "; ".join(f"{name}: {line}" for name in found.unfit for line in _gives(found, name)[:1])
-    hint = gives or "Only hard limits stand in the way: change the model"
     cause = f"Nothing fits {names} within the budget."
-    return cause, f"{hint}. Relax that budget, or leave the profile out."
+    gives = {name: lines[0] for name in found.unfit if (lines := _gives(found, name))}
+    hints = [f"{name}: {line}" for name, line in gives.items()]
+    if hints:
+        hints[-1] += ". Relax that budget, or leave the profile out"
+    stuck = [name for name in found.unfit if name not in gives]
+    if stuck:
+        only = f"Only hard limits stand in the way of {', '.join(stuck)}"
+        hints.append(f"{only} ({_first_limit(found, stuck[0])}): change the model")
+    if any(_lost_to_int8(found, name) for name in found.unfit):
+        hints.append(f"Or train int8 to be more accurate: edge model qat {task}")
+    return cause, f"{'. '.join(hints)}."
+
+
+def _first_limit(found: Fit, name: str) -> str:
+    reasons = [item.reason for item in found.verdicts[name].rejected]
+    return reasons[0] if reasons else "no candidate is left; search more than --schemes names"
+
+
+def _lost_to_int8(found: Fit, name: str) -> bool:
+    """Whether a static int8 file is out for its accuracy alone."""
+    return any(
+        item.kind == "accuracy" and item.facts.point.scheme.startswith("static_wi8")
+        for item in found.verdicts[name].rejected
+    )
 
 
 def _gives(found: Fit, name: str) -> list[str]:

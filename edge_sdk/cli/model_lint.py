@@ -9,6 +9,7 @@ import click
 
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import GateError, ProfileError
+from edge_sdk.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from converters.linting import FileLint
@@ -83,12 +84,11 @@ def _has_constraints(profile: DeviceProfile, runtime: str | None) -> None:
     if not known or (runtime is not None and runtime not in known):
         units = ", ".join(unit.name for unit in profile.accelerators)
         wanted = f" for {runtime}" if runtime else ""
+        hint = did_you_mean(runtime or "", known)
+        if not known:
+            hint = "Add [[accelerators.constraints]] to a copy of it, from the vendor's manual."
         raise ProfileError(
-            "no-constraints",
-            f"{profile.id} has no operator list{wanted} ({units}): none is public.",
-            f"Known: {', '.join(known)}."
-            if known
-            else "Add [[accelerators.constraints]] to a copy of it, from the vendor's manual.",
+            "no-constraints", f"{profile.id} has no operator list{wanted} ({units}).", hint
         )
 
 

@@ -84,6 +84,9 @@ class RuntimeSupport(Config, kw_only=True):
     min_version: str
     schemes: tuple[str, ...]
     """Quantization schemes that pay there, in order of preference."""
+    cpu_fallback: bool = True
+    """Whether the CPU runs what no accelerator takes. False: a graph that no accelerator of its
+    format takes whole does not run, which sizing treats as a hard limit."""
 
 
 class Thermal(Config, kw_only=True):
@@ -162,6 +165,8 @@ class DeviceProfile(Config, kw_only=True):
     machine: str
     """``uname -m`` of its operating system."""
     cpu: tuple[CpuCluster, ...]
+    cpu_source: str = ""
+    """Where cores, clocks and features come from."""
     memory: Memory
     runtimes: tuple[RuntimeSupport, ...]
     """In order of preference."""

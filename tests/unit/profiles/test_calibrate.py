@@ -113,7 +113,7 @@ def test_a_profile_written_back_is_the_same(name: str) -> None:
 def test_any_text_survives_being_written(text: str, numbers: list[float]) -> None:
     profile = load_profile("rpi4")
     rows = tuple(
-        msgspec.structs.replace(row, overhead_us=number, threads=index % 4 + 1, source=text)
+        msgspec.structs.replace(row, overhead_us=number, threads=index % 4 + 1, source=f"of {text}")
         for index, (row, number) in enumerate(zip(profile.cost, numbers, strict=False))
     )
     odd = msgspec.structs.replace(profile, notes=text, title=text, cost=())
