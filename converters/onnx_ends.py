@@ -75,12 +75,13 @@ def _pair(
 
 
 def parameters(low: float, high: float, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (float32 scalar) and zero point of a range that includes zero; symmetric for int16."""
+    """Scale (float32 scalar) and zero point of a range that includes zero.
+
+    To the last bit those of ``onnxruntime.quantization``, so that a streaming state whose one end
+    the quantizer left to us has the same at the other.
+    """
     info = np.iinfo(dtype)
-    low, high = min(low, 0.0), max(high, 0.0)
-    if dtype == "int16":
-        scale = max(-low, high) / info.max or 1.0
-        return np.array(scale, np.float32), np.array(0, np.int16)
+    low, high = min(float(np.float32(low)), 0.0), max(float(np.float32(high)), 0.0)
     scale = (high - low) / (info.max - info.min) or 1.0
     zero = int(np.clip(round(info.min - low / scale), info.min, info.max))
     return np.array(scale, np.float32), np.array(zero, dtype)

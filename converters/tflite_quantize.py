@@ -13,7 +13,7 @@ import numpy as np
 from converters.calibrate.feeds import Samples, file_feeds
 from converters.calibrate.observe import Array, Feed, Ranges, align, observe
 from converters.calibrate.padding import finite_pads, padded_tensors, with_padding
-from converters.calibrate.states import check_states, state_groups
+from converters.calibrate.states import check_states, fixed_ranges, state_groups
 from converters.calibrate.tflite_run import tflite_run
 from converters.layers import default_keep, members
 from converters.schemes import Scheme, supported_scheme
@@ -95,7 +95,8 @@ def _quantized(
     if kind.mode == "static":
         if ranges is None:
             ranges = tflite_ranges(source, calibration, settings)
-        table = _range_table(work, source, calibration, ranges)
+        fixed = fixed_ranges(source, settings.states, kind.activation_bits)
+        table = _range_table(work, source, calibration, ranges | fixed)
     result = work.quantize(table, enable_progress_report=False)
     return bytes(result.quantized_model)
 

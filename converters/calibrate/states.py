@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from converters.inspect import ModelFacts, inspect_model
+from converters.tflite_tidy import TfliteGraph
 from converters.wiring import as_exported, module_order
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
@@ -24,6 +25,9 @@ _MOVES = {
     *("SLICE", "STRIDED_SLICE", "RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "SPLIT"),
     *("CONCATENATION", "Flatten", "Gather", "GATHER", "PACK", "UNPACK"),
 }
+
+_FIXED = {"TANH": (-1.0, 1.0), "LOGISTIC": (0.0, 1.0), "SOFTMAX": (0.0, 1.0)}
+"""What TFLite's kernels spread their whole integer type over, the upper end left out."""
 
 
 def state_groups(source: Path, pairs: Pairs) -> list[list[str]]:
@@ -47,6 +51,28 @@ def state_groups(source: Path, pairs: Pairs) -> list[list[str]]:
             group += [found for found in _walk(name, sources) if found not in group]
         groups.append(group)
     return groups
+
+
+def fixed_ranges(source: Path, pairs: Pairs, bits: int) -> dict[str, tuple[float, float]]:
+    """Ranges by tensor name of states whose scale TFLite's kernels fix.
+
+    Args:
+        source: float TFLite file.
+        pairs: which output continues which input.
+        bits: of activations; 16 are symmetric.
+    """
+    graph = TfliteGraph.of(source)
+    makers = {graph.name(index): graph.op(maker) for index, maker in graph.made_by.items()}
+    found: dict[str, tuple[float, float]] = {}
+    for group in state_groups(source, pairs):
+        ends = {_FIXED[makers[name]] for name in group if makers.get(name) in _FIXED}
+        if ends:
+            high = max(end for _, end in ends)
+            low = -high if bits == 16 else min(end for end, _ in ends)
+            step = (high - low) / 2**bits
+            lowest = low + step if bits == 16 else low  # symmetric: as far down as up
+            found |= dict.fromkeys(group, (lowest, high - step))
+    return found
 
 
 def check_states(path: Path, pairs: Pairs) -> None:
