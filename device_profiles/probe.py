@@ -112,10 +112,22 @@ def detect(facts: Facts, profiles: Iterable[DeviceProfile]) -> tuple[DeviceProfi
     if model or facts.android_soc:
         board = model or facts.android_soc
         return None, f"No profile is known for {board!r}; write one and pass its path."
-    for profile in known:
-        if facts.machine and facts.machine in profile.detect.machine:
-            return profile, f"There is no device tree and the machine is {facts.machine}."
+    if found := _by_machine(facts, known):
+        wanted = found.detect.cpu_features
+        having = f" with {', '.join(wanted)}" if wanted else ""
+        return found, f"There is no device tree and the machine is {facts.machine}{having}."
     return None, f"No device tree, and no profile for machine {facts.machine or 'unknown'!r}."
+
+
+def _by_machine(facts: Facts, known: Iterable[DeviceProfile]) -> DeviceProfile | None:
+    """Of the profiles for this machine type and CPU the one that asks for most."""
+    has = set(facts.cpu_features)
+    fitting = [
+        profile
+        for profile in known
+        if facts.machine in profile.detect.machine and has >= set(profile.detect.cpu_features)
+    ]
+    return max(fitting, key=lambda profile: len(profile.detect.cpu_features), default=None)
 
 
 def contradictions(facts: Facts, profile: DeviceProfile) -> list[str]:
@@ -125,6 +137,11 @@ def contradictions(facts: Facts, profile: DeviceProfile) -> list[str]:
         found.append(
             f"The kernel is {facts.machine} and the profile is for {profile.machine}: its wheels "
             "do not fit."
+        )
+    if lacking := set(profile.detect.cpu_features) - set(facts.cpu_features):
+        found.append(
+            f"The CPU lacks {', '.join(sorted(lacking))}: files for {profile.id} are slow or "
+            "inexact here."
         )
     smallest_mib = min(profile.memory.variants_mib)
     # Firmware and video keep a part of a board's memory from the kernel.

@@ -104,6 +104,9 @@ class Detection(Config, kw_only=True):
     """Substring of /proc/device-tree/model."""
     machine: tuple[str, ...] = ()
     """``uname -m`` values; used when there is no device tree."""
+    cpu_features: tuple[str, ...] = ()
+    """What the CPU must have besides the machine type, by the names of ``cpu.features``. Of the
+    profiles that match, the one that asks for most is taken."""
     android_soc: str = ""
     """Value of ro.soc.model."""
 

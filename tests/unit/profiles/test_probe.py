@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_profiles.probe import probe, read_facts
+from device_profiles.loader import load_profile
+from device_profiles.probe import Facts, contradictions, probe, read_facts
 from tests.fakes.sysroot import write_sysroot
 
 A72, A76, A53, A78AE = 0xD08, 0xD0B, 0xD03, 0xD42
@@ -64,14 +65,34 @@ def test_android_by_its_properties(tmp_path: Path) -> None:
     assert found.reasons[0] == "Android says ro.soc.model=SM8650."
 
 
-def test_a_pc_by_its_machine(tmp_path: Path) -> None:
-    cpuinfo = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu lm avx2 avx512_vnni\n\n"
+@pytest.mark.parametrize(
+    ("flags", "features", "profile"),
+    [
+        ("fpu lm avx2 avx512f avx512_vnni", ("avx2", "vnni"), "x86-vnni"),
+        ("fpu lm avx2 avx_vnni", ("avx2", "vnni"), "x86-vnni"),
+        ("fpu lm avx2 avx512f", ("avx2",), "x86-generic"),
+        ("fpu lm", (), "x86-generic"),
+    ],
+)
+def test_a_pc_by_its_machine_and_its_flags(
+    tmp_path: Path, flags: str, features: tuple[str, ...], profile: str
+) -> None:
+    """Unsigned activations saturate without VNNI, so only a CPU that says so gets them."""
+    cpuinfo = f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\n"
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(cpuinfo * 2)
     found = probe(tmp_path)
-    assert found.profile == "x86-generic"
+    assert found.profile == profile
     assert found.facts.cpu == ("Some CPU", "Some CPU")
-    assert found.facts.cpu_features == ("avx2", "vnni")
+    assert found.facts.cpu_features == features
+    asked = {s for runtime in load_profile(profile).runtimes for s in runtime.schemes}
+    assert ("static_wi8_au8" in asked) == ("vnni" in features)
+
+
+def test_a_cpu_that_lacks_what_its_profile_needs_is_told() -> None:
+    facts = Facts(machine="x86_64", cpu_features=("avx2",))
+    assert any("lacks vnni" in text for text in contradictions(facts, load_profile("x86-vnni")))
+    assert contradictions(facts, load_profile("x86-generic")) == []
 
 
 def test_this_machine_is_probed_without_an_argument() -> None:
