@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.loading import LoadedTask
-from converters.usercode import user_code
+from converters.usercode import LIMIT_S, user_code
 from edge_sdk.errors import TaskError
 
 MAX_BYTES = 2 * 1024**3
@@ -31,14 +31,15 @@ def bad_batch(task: LoadedTask, where: str, expected: str, found: str) -> TaskEr
 
 def batches(task: LoadedTask, what: str, make: Any) -> Iterator[tuple[int, Any]]:
     """Numbered batches; every step into the user's generator is guarded, ours are not."""
-    with user_code(task.path, what):
+    with user_code(task.path, what, limit_s=LIMIT_S):
         found = make()
     if not isinstance(found, Iterable):
         raise bad_batch(task, what, "an iterable of batches", type(found).__name__)
-    iterator = iter(found)
+    with user_code(task.path, what, limit_s=LIMIT_S):
+        iterator = iter(found)
     index = 0
     while True:
-        with user_code(task.path, what):
+        with user_code(task.path, what, limit_s=LIMIT_S):
             batch = next(iterator, _END)
         if batch is _END:
             return

@@ -82,6 +82,7 @@ def _explained(what: str, module: nn.Module, error: Exception, text: str) -> Con
             "Compute both branches and choose with torch.where, or decide outside the module.",
         )
     if _COMPLEX.search(text):
+        at = at or _complex_layer(module)
         return ConversionError(
             "complex-tensor",
             f"The module cannot be exported to {what}{at}: {what} has no complex numbers.",
@@ -160,6 +161,15 @@ def layer_of(operator: str, module: nn.Module, example: Example) -> str:
             place = _user_line(node.meta.get("stack_trace") or "")
             return f"layer {name or 'forward'!r} ({kind_name}{place})"
     return "the module"
+
+
+def _complex_layer(module: nn.Module) -> str:
+    """`` at layer 'NAME' (Class)`` of the layer that holds a complex constant, where one does."""
+    for name, layer in module.named_modules():
+        own = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+        if any(tensor.is_complex() for tensor in own):
+            return f" at layer {name or 'forward'!r} ({type(layer).__name__})"
+    return ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:

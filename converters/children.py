@@ -8,12 +8,14 @@ come back as JSON lines over a pipe: ``{"step"}``, ``{"result"}`` or ``{"error"}
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +23,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from converters.memory import MemoryBudget
+from edge_sdk.durable import storage_error
 from edge_sdk.errors import ConversionError, EdgeError, error_from
 
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
+_TAIL_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
 
@@ -126,6 +130,11 @@ def child_main(work: Callable[[dict[str, Any], Callable[[str], None]], Any]) -> 
             send({"result": result, "peak_mib": _peak_mib()})
         except EdgeError as error:
             send({"error": error.as_dict()})
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = Path(error.filename or request.get("folder") or request.get("target") or ".")
+            send({"error": storage_error(error, place).as_dict()})
 
 
 def _peak_mib() -> float:
@@ -146,10 +155,10 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _start(job: Job) -> _Running:
-    stem = job.name.replace(" ", "-").replace("/", "-")
-    request = job.folder / f"{stem}.request.json"
+    folder = Path(tempfile.mkdtemp(prefix="job-", dir=job.folder))
+    request = folder / "request.json"
     request.write_text(json.dumps(job.request))
-    log = (job.folder / f"{stem}.log").open("w+b")
+    log = (folder / "log").open("w+b")
     reader, writer = os.pipe()
     environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     if job.threads is not None:
@@ -207,10 +216,11 @@ def _finish(child: _Running) -> Any:
         # Native libraries sometimes abort while unloading; the answer is complete by then.
         return child.result["result"]
     if code < 0:
+        hint = f"The native library crashed on this model. Last words: {tail or 'none'}"
+        if code == -signal.SIGKILL:
+            hint = "Most likely memory ran out: close other programs, or convert a smaller model."
         raise ConversionError(
-            "native-crash",
-            f"{child.job.name} ended by {_signal_name(-code)}.",
-            f"The native library crashed on this model. Last words: {tail or 'none'}",
+            "native-crash", f"{child.job.name} ended by {_signal_name(-code)}.", hint
         )
     raise ConversionError(
         "child-failed",
@@ -239,7 +249,7 @@ def _kill(child: _Running) -> None:
 
 def _tail(child: _Running) -> str:
     """The last line the child wrote to its log, where a Python traceback has its message."""
-    child.log.seek(0)
+    child.log.seek(max(0, child.log.seek(0, os.SEEK_END) - _TAIL_BYTES))
     lines = child.log.read().decode(errors="replace").strip().splitlines()
     return lines[-1].strip()[-_TAIL_CHARS:] if lines else ""
 

@@ -10,7 +10,7 @@ from converters.batches import Array, as_array, bad_batch, batches, joined
 from converters.loading import LoadedTask
 from converters.packing import MAX_WHOLE, pack
 from converters.task import Floats
-from converters.usercode import user_code
+from converters.usercode import LIMIT_S, user_code
 
 MAX_INPUTS = 32
 _KINDS = "float32, or whole numbers up to 2**24"
@@ -23,7 +23,7 @@ def example_arrays(task: LoadedTask, height: int, width: int) -> tuple[Array, ..
         TaskError: ``task.bad-batch``, ``task.user-code-failed``.
     """
     where = f"example_input({height}, {width})"
-    with user_code(task.path, where):
+    with user_code(task.path, where, limit_s=LIMIT_S):
         found = task.task.example_input(height, width)
     parts = found if isinstance(found, tuple | list) else (found,)
     if not 1 <= len(parts) <= MAX_INPUTS:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from converters.schemes import supported_scheme
 from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
-from converters.usercode import user_code
+from converters.usercode import LIMIT_S, user_code
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, EdgeError, TaskError
 from edge_sdk.suggest import did_you_mean
@@ -70,7 +70,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
     """
     path, class_name = _split(ref.removesuffix(MARK))
     kind = _class_in(_import(path), class_name, path)
-    with user_code(path, f"{class_name}()"):
+    with user_code(path, f"{class_name}()", limit_s=LIMIT_S):
         task = kind()
     what = _kind(task, path)
     required = REQUIRED_GENERIC if what == "generic" else REQUIRED
@@ -135,7 +135,7 @@ def _import(path: Path) -> Any:
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     try:
-        with user_code(path, f"Importing {path.name}"):
+        with user_code(path, f"Importing {path.name}", limit_s=LIMIT_S):
             spec.loader.exec_module(module)
     except EdgeError as error:
         sys.modules.pop(spec.name, None)

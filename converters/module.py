@@ -18,7 +18,7 @@ from converters.loading import LoadedTask
 from converters.packing import pack, unpack
 from converters.purity import flat_outputs, run_twice
 from converters.task import Floats
-from converters.usercode import first_line, user_code
+from converters.usercode import LIMIT_S, first_line, user_code
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import TaskError
 
@@ -36,7 +36,7 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
             ``task.user-code-failed``.
         ConversionError: ``conversion.too-large``.
     """
-    with user_code(task.path, "build()"):
+    with user_code(task.path, "build()", limit_s=LIMIT_S):
         module = task.task.build() if task.width == 1.0 else task.task.build(width=task.width)
     if not isinstance(module, nn.Module):
         raise TaskError(
@@ -54,10 +54,14 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
     if task.folded is None:
         return module
     height, width = task.resolutions[0]
-    with user_code(task.path, f"example_input({height}, {width})"):
-        example = task.task.example_input(height, width)
+    example = _example(task, height, width)
     inputs = example if isinstance(example, tuple) else (example,)
     return contiguous(fold(module, task.folded, inputs))
+
+
+def _example(task: LoadedTask, height: int, width: int) -> Any:
+    with user_code(task.path, f"example_input({height}, {width})", limit_s=LIMIT_S):
+        return task.task.example_input(height, width)
 
 
 def contiguous(module: nn.Module) -> nn.Module:
@@ -80,8 +84,7 @@ def check_example(task: LoadedTask, module: nn.Module, height: int, width: int) 
     Raises:
         TaskError: ``task.bad-batch``, ``task.bad-output``, ``task.user-code-failed``.
     """
-    with user_code(task.path, f"example_input({height}, {width})"):
-        example = task.task.example_input(height, width)
+    example = _example(task, height, width)
     checked = check_inputs(task, example, height, width, f"example_input({height}, {width})")
     one = torch.from_numpy(checked[:1].copy())
     output = run_twice(task, module, (one,), f"{height}x{width}")

@@ -8,13 +8,16 @@ earlier folder under its aside name, and the next run puts it back.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_sdk.durable import storage_error, sync_folder
-from edge_sdk.errors import ConversionError
+from edge_sdk.errors import ConversionError, StorageError
 
 CONVERSION_NAME = "conversion.json"
 
@@ -27,9 +30,9 @@ class Publisher:
     """
 
     def __init__(self, out: Path, *, force: bool = False) -> None:
-        self.out = out
+        self.out = out.resolve() if out.name in ("", "..") else out
         self._force = force
-        self._aside = out.with_name(f".{out.name}.previous")
+        self._aside = self.out.parent / f".{self.out.name}.previous"
 
     def step(self, name: str) -> None:
         """Called before each durable step; does nothing outside tests."""
@@ -42,7 +45,7 @@ class Publisher:
             ConversionError: ``conversion.output-occupied``, ``conversion.output-busy``.
             StorageError: the parent folder cannot be written.
         """
-        building = self.out.with_name(f".{self.out.name}.building-{os.getpid()}")
+        building = self.out.parent / f".{self.out.name}.building-{os.getpid()}"
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._recover()
@@ -51,10 +54,11 @@ class Publisher:
         except OSError as error:
             raise storage_error(error, self.out) from error
         try:
+            self._check_alone()  # again: another may have begun since
             yield building
             self._publish(building)
         except OSError as error:
-            raise storage_error(error, self.out) from error
+            raise _explained(error, self.out) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -65,22 +69,35 @@ class Publisher:
                 shutil.rmtree(self._aside)
             else:
                 self._aside.rename(self.out)
-        for leftover in self.out.parent.glob(f".{self.out.name}.building-*"):
-            owner = leftover.name.rpartition("-")[2]
+        self._check_alone()
+        for leftover in self._half_built():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _check_alone(self) -> None:
+        for folder in self._half_built():
+            owner = folder.name.rpartition("-")[2]
             if owner.isdecimal() and int(owner) != os.getpid() and _is_alive(int(owner)):
                 raise ConversionError(
                     "output-busy",
                     f"Process {owner} is converting into {self.out} right now.",
                     "Wait for it, or choose another folder with -o.",
                 )
-            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _half_built(self) -> list[Path]:
+        return list(self.out.parent.glob(f".{glob.escape(self.out.name)}.building-*"))
 
     def check(self) -> None:
-        """Refuse to replace what is not an earlier conversion.
+        """Refuse to replace what is not an earlier conversion, or what this process stands in.
 
         Raises:
             ConversionError: ``conversion.output-occupied``.
         """
+        if self.out in (Path.cwd(), *Path.cwd().parents):
+            raise ConversionError(
+                "output-occupied",
+                f"{self.out} holds the folder that this command runs in.",
+                "Choose another folder with -o.",
+            )
         if not self.out.exists() or self._force:
             return
         empty = self.out.is_dir() and not any(self.out.iterdir())
@@ -110,6 +127,13 @@ class Publisher:
             shutil.rmtree(self._aside, ignore_errors=True)
         else:
             self._aside.unlink(missing_ok=True)
+
+
+def _explained(error: OSError, out: Path) -> StorageError:
+    """A failed write, of the conversion or of what is kept meanwhile in the temporary folder."""
+    if error.errno is None:  # numpy says only that it wrote less than it wanted
+        error = OSError(errno.ENOSPC, str(error), tempfile.gettempdir())
+    return storage_error(error, Path(error.filename) if error.filename else out)
 
 
 def _is_alive(pid: int) -> bool:

@@ -8,13 +8,11 @@ from typing import Any
 
 from converters.importing.examine import Shapes, check_names, choose_shape
 from converters.inspect import inspect_model
-from converters.inspect.model import unreadable
+from converters.inspect.model import DAMAGED, unreadable
 from converters.metadata.tflite_notes import without_archive
 from converters.metadata.tflite_prefix import with_signature
 from converters.tflite_export import SIGNATURE
 from edge_sdk.errors import ConversionError
-
-_DAMAGED = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 
 def normalise_tflite(source: Path, target: Path, shapes: Shapes) -> None:
@@ -29,7 +27,7 @@ def normalise_tflite(source: Path, target: Path, shapes: Shapes) -> None:
     try:
         inputs, outputs = _fix_shapes(data, shapes)
         target.write_bytes(with_signature(bytes(data), SIGNATURE, inputs, outputs))
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise unreadable(source, "not a valid TFLite flatbuffer") from error
 
 

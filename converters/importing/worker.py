@@ -43,8 +43,9 @@ def work(request: dict[str, Any], step: Callable[[str], None]) -> dict[str, Any]
         return {}
     try:
         return _examine(request, source)
-    except (EdgeError, KeyboardInterrupt):
-        raise
+    except EdgeError as error:
+        cause = error.cause.replace(request["target"], str(source))  # the copy means nothing
+        raise type(error)(error.slug, cause, error.hint) from error
     except Exception as error:
         # The edge of this process: libraries raise anything on damaged files.
         raise ConversionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from edge_sdk.errors import ConversionError
 ModelFormat = Literal["tflite", "onnx"]
 MAX_MODEL_BYTES = 2 * 1024**3
 """Both formats' own limit for one file."""
+DAMAGED = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
+"""What reading a damaged flatbuffer raises: its generated accessors check nothing."""
 
 
 @dataclass(frozen=True, slots=True)

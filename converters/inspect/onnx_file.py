@@ -35,12 +35,24 @@ def read_onnx(path: Path) -> ModelFacts:
     Raises:
         ConversionError: ``conversion.unreadable-model``.
     """
+    model = load_graph(path)
     try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+        onnx.checker.check_model(str(path))  # by path, for it to find weights beside the file
+        return _Reader(model, path).facts()
+    except (onnx.checker.ValidationError, ValueError, LookupError) as error:
         raise unreadable(path, f"not valid ONNX ({_brief(error)})") from error
-    return _Reader(model, path).facts()
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """The file itself; weights that lie beside it stay there, for they may be of any size.
+
+    Raises:
+        ConversionError: ``conversion.unreadable-model``.
+    """
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise unreadable(path, f"not valid ONNX ({_brief(error)})") from error
 
 
 class _Reader:
@@ -144,7 +156,10 @@ class _Reader:
 def _dtype(code: int) -> str:
     if code == 0:
         return "unknown"
-    name: str = np.dtype(helper.tensor_dtype_to_np_dtype(code)).name
+    try:
+        name: str = np.dtype(helper.tensor_dtype_to_np_dtype(code)).name
+    except KeyError:
+        raise ValueError(f"there is no element type {code}") from None
     return name
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters.inspect.model import Layer, ModelFacts, unreadable
+from converters.inspect.model import DAMAGED, Layer, ModelFacts, unreadable
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.runtime.tensors import guess_layout
 
@@ -37,8 +36,7 @@ def read_tflite(path: Path) -> ModelFacts:
     data = path.read_bytes()
     try:
         return _Reader(schema, schema.Model.GetRootAs(data, 0), len(data)).facts()
-    except (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError) as error:
-        # The generated accessors check nothing: a damaged offset surfaces as any of these.
+    except DAMAGED as error:
         raise unreadable(path, "not a valid TFLite flatbuffer") from error
 
 

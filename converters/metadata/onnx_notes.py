@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from converters.inspect.model import unreadable
+from converters.inspect.onnx_file import load_graph
 from converters.metadata.notes import KEY, ModelNotes, decode_notes
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
@@ -28,7 +27,7 @@ _OWN = (KEY, "Image.BitmapPixelFormat", "Image.ColorSpaceGamma", "Image.NominalP
 
 def write_onnx_notes(path: Path, notes: ModelNotes) -> None:
     """See :func:`converters.metadata.write_notes`."""
-    model = _load(path)
+    model = load_graph(path)
     kept = [entry for entry in model.metadata_props if entry.key not in _OWN]
     properties = {KEY: encode(notes).decode()}
     if notes.preprocess is not None:
@@ -46,7 +45,7 @@ def write_onnx_notes(path: Path, notes: ModelNotes) -> None:
 
 def read_onnx_notes(path: Path) -> ModelNotes | None:
     """See :func:`converters.metadata.read_notes`."""
-    model = _load(path)
+    model = load_graph(path)
     found = {entry.key: entry.value for entry in model.metadata_props}
     if KEY in found:
         return decode_notes(found[KEY].encode())
@@ -79,10 +78,3 @@ def _preprocess_from(found: dict[str, str]) -> Preprocess | None:
     if form == _FORMATS["gray"]:
         return Preprocess(color="gray", mean=pair[:1], std=pair[1:])
     return Preprocess(color="rgb", mean=pair[:1] * 3, std=pair[1:] * 3)
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path))
-    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
-        raise unreadable(path, "not valid ONNX") from error

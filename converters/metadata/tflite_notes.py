@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import flatbuffers
 
-from converters.inspect.model import unreadable
+from converters.inspect.model import DAMAGED, unreadable
 from converters.metadata.notes import KEY, MAX_NOTES_BYTES, ModelNotes, decode_notes
 from converters.metadata.tflite_prefix import with_metadata
 from converters.metadata.tflite_standard import IDENTIFIER, read_standard
@@ -33,7 +32,6 @@ _AXIS_LABELS = 2
 _COLORS = {"rgb": 1, "gray": 2}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of the archive's entries: the same notes give the same bytes."""
-_DAMAGED = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 
 def write_tflite_notes(path: Path, notes: ModelNotes) -> None:
@@ -41,7 +39,7 @@ def write_tflite_notes(path: Path, notes: ModelNotes) -> None:
     model = without_archive(path.read_bytes())
     try:
         written = _with_labels(with_metadata(model, NAME, _metadata(notes)), notes)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise unreadable(path, "not a valid TFLite flatbuffer") from error
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -59,7 +57,7 @@ def read_tflite_notes(path: Path) -> ModelNotes | None:
         if content is None:
             return None
         found = read_standard(content)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise unreadable(path, "its metadata is damaged") from error
     if found is None:
         return None
@@ -94,7 +92,7 @@ def without_archive(data: bytes) -> bytes:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             starts = [entry.header_offset for entry in archive.infolist()]
             return data[: min([*starts, archive.start_dir])]
-    except (zipfile.BadZipFile, *_DAMAGED):
+    except (zipfile.BadZipFile, *DAMAGED):
         return data
 
 
@@ -120,7 +118,7 @@ def _labels(data: bytes) -> tuple[str, ...]:
                 if entry.filename.endswith(".txt") and entry.file_size <= MAX_NOTES_BYTES:
                     lines = archive.read(entry).decode(errors="replace").splitlines()
                     return tuple(line.strip() for line in lines if line.strip())
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, *_DAMAGED):
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, *DAMAGED):
         return ()
     return ()
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, Protocol
 
 import click
@@ -148,6 +148,29 @@ def _is_number(cell: object) -> bool:
     return True
 
 
+@contextmanager
+def _only_ours() -> Iterator[None]:
+    """Send what other code prints to standard error: a program reads the other one.
+
+    A user's model file may print, and so may a native library, which knows only descriptors.
+    """
+    ours, theirs = sys.stdout, sys.stderr
+    if ours is None or theirs is None:  # started with a closed descriptor
+        yield
+        return
+    ours.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = theirs
+    try:
+        yield
+    finally:
+        theirs.flush()
+        sys.stdout = ours
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def with_output(function: Callable[Concatenate[Output, P], None]) -> Callable[P, None]:
     """Give a command ``--json`` and its :class:`Output`, and turn errors into exit codes."""
 
@@ -156,7 +179,8 @@ def with_output(function: Callable[Concatenate[Output, P], None]) -> Callable[P,
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         output = Output(bool(kwargs.pop("as_json", False)))
         try:
-            function(output, *args, **kwargs)
+            with _only_ours() if output.as_json else nullcontext():
+                function(output, *args, **kwargs)
         except EdgeError as error:
             output.error(error)
             raise SystemExit(error.exit_code) from None

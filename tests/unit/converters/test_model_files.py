@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.convert import Outcome
+from converters.fusion import steps_in
 from converters.inspect import inspect_model, problems_with
+from converters.metadata import read_notes
 from converters.onnx_quantize import integer_io, quantize_onnx
 from converters.schemes import parse_scheme
 from edge_sdk.errors import ConversionError
@@ -65,13 +67,60 @@ def test_flipped_bytes_never_raise_anything_but_a_conversion_error(
 ) -> None:
     name = data.draw(st.sampled_from(["tiny-24x24-fp32.tflite", "tiny-24x24-fp32.onnx"]))
     content = bytearray((tiny_conversion.out / "artifacts" / name).read_bytes())
+    tables = st.integers(0, min(8000, len(content) - 1))  # weights fill the rest
     for _ in range(data.draw(st.integers(1, 8))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    (tmp_path / name).write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
-        inspect_model(tmp_path / name)
-    except ConversionError as error:
-        assert error.slug in ("unreadable-model", "unknown-format")
+        content[data.draw(tables)] = data.draw(st.integers(0, 255))
+    end = len(content) if data.draw(st.booleans()) else data.draw(st.integers(0, len(content)))
+    (tmp_path / name).write_bytes(content[:end])
+    for read in (inspect_model, steps_in, read_notes):
+        try:
+            read(tmp_path / name)
+        except ConversionError as error:
+            assert error.slug in ("unreadable-model", "unknown-format")
+
+
+def external(path: Path, **data: str) -> Path:
+    """A linear model whose weights are said to lie elsewhere."""
+    model = onnx.load(str(linear(path, np.ones((4, 4)))))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in data.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../../etc/passwd", "link.bin", "none.bin"])
+def test_weights_elsewhere_are_never_read(tmp_path: Path, location: str) -> None:
+    (tmp_path / "link.bin").symlink_to("/etc/passwd")
+    with pytest.raises(ConversionError) as caught:
+        inspect_model(external(tmp_path / "a.onnx", location=location))
+    assert caught.value.slug == "unreadable-model"
+    assert location in caught.value.cause
+
+
+def test_weights_beside_a_file_are_not_read_to_inspect_it(tmp_path: Path) -> None:
+    with (tmp_path / "weights.bin").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    path = external(tmp_path / "a.onnx", location="weights.bin")
+    assert inspect_model(path).layers[0].weight_elements == 16
+    assert steps_in(path).weighted == 1
+    assert read_notes(path) is None
+
+
+@pytest.mark.parametrize("where", ["weight", "input"])
+def test_an_unknown_element_type_is_refused(tmp_path: Path, where: str) -> None:
+    path = linear(tmp_path / "a.onnx", np.ones((4, 4)))
+    model = onnx.load(str(path))
+    if where == "weight":
+        model.graph.initializer[0].data_type = 99
+    else:
+        model.graph.input[0].type.tensor_type.elem_type = 99
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConversionError, match=r"unreadable-model.*element type 99"):
+        inspect_model(path)
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:

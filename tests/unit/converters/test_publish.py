@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,48 @@ def test_two_conversions_into_one_folder_do_not_mix(tmp_path: Path) -> None:
         other.communicate(b"")
     publish(Publisher(out), "one")
     assert leftovers(out) == []
+
+
+def test_of_two_that_begin_at_once_none_overtakes_the_other(tmp_path: Path) -> None:
+    """The other's folder appears between the look around and the creation of one's own."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+
+        class Late(Publisher):
+            def check(self) -> None:
+                super().check()
+                (tmp_path / f".out.building-{other.pid}").mkdir(exist_ok=True)
+
+        with pytest.raises(ConversionError, match=r"conversion\.output-busy"):
+            publish(Late(tmp_path / "out"), "one")
+        assert leftovers(tmp_path / "out") == [f".out.building-{other.pid}"]
+        other.communicate(b"\n")
+
+
+@pytest.mark.parametrize("out", ["/", "..", "../.."])
+def test_the_folder_one_stands_in_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with pytest.raises(ConversionError, match=r"conversion\.output-occupied"):
+        publish(Publisher(Path(out).absolute(), force=True), "one")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / ".a.building-1").mkdir()
+    publish(Publisher(tmp_path / "[a]"), "one")
+    assert read(tmp_path / "[a]") == "one"
+    assert (tmp_path / ".a.building-1").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, None])
+def test_a_full_disk_is_named_with_its_place(tmp_path: Path, number: int | None) -> None:
+    place = str(tmp_path / "scratch" / "calibration.npz")
+    error = OSError(number, "full", place) if number else OSError("34560 requested and 1 written")
+    publisher = Publisher(tmp_path / "out")
+    with pytest.raises(StorageError) as caught, publisher.building():
+        raise error
+    assert caught.value.code == "storage.disk-full"
+    assert (place if number else tempfile.gettempdir()) in caught.value.cause
+    assert list(tmp_path.iterdir()) == []
