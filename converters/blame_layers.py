@@ -22,6 +22,7 @@ def check_gate_and_blame(
     max_drop: float,
     min_accuracy: float = 0.0,
     reference_accuracy: float = 1.0,
+    reference: str = "PyTorch",
     exported: bool = True,
 ) -> None:
     """As :func:`converters.gate.check_gate`; an accuracy drop comes with the worst layers.
@@ -33,6 +34,7 @@ def check_gate_and_blame(
         max_drop: see :func:`~converters.gate.check_gate`.
         min_accuracy: likewise.
         reference_accuracy: likewise.
+        reference: likewise.
         exported: whether our exporters made the files.
 
     Raises:
@@ -45,6 +47,7 @@ def check_gate_and_blame(
             max_drop=max_drop,
             min_accuracy=min_accuracy,
             reference_accuracy=reference_accuracy,
+            reference=reference,
         )
     except GateError as error:
         worst = max(measured, key=lambda item: item.scheme_drop)

@@ -9,6 +9,8 @@ from converters.schemes import parse_scheme
 from edge_sdk.errors import GateError
 
 DEFAULT_MAX_DROP = 0.01
+MAX_OUTPUTS = 4
+"""Named in a message, the worst first."""
 STEPS = ("fp32", "fp16", "int8")
 """Precisions in the order they are gated: a step that fails is the one to look at, whatever the
 steps after it lose on top."""
@@ -21,11 +23,12 @@ def check_gate(
     max_drop: float = DEFAULT_MAX_DROP,
     min_accuracy: float = 0.0,
     reference_accuracy: float = 1.0,
+    reference: str = "PyTorch",
 ) -> None:
     """Refuse a conversion whose artifacts lost too much.
 
-    The loss counts against PyTorch at the artifact's own resolution: a lower resolution is a
-    choice, a quantization loss is a defect.
+    The loss counts against the reference (PyTorch, or the file that was imported, by its name) at
+    the artifact's own resolution: a lower resolution is a choice, a quantization loss is a defect.
 
     Raises:
         GateError: ``gate.accuracy-drop`` or ``gate.accuracy-low``.
@@ -37,6 +40,7 @@ def check_gate(
             f"--min-accuracy asks for {min_accuracy:.4f}.",
             "Train longer, or give weights that fit this task.",
         )
+    train = "train for it (edge model qat), " if reference == "PyTorch" else ""
     for step in STEPS:
         worst = max(
             (item for item in measured if step_of(item.scheme) == step),
@@ -47,11 +51,10 @@ def check_gate(
             raise GateError(
                 "accuracy-drop",
                 f"{worst.path.name} scores {worst.accuracy:.4f}, {worst.scheme_drop * 100:.2f} "
-                f"points below PyTorch at {worst.size}; the gate allows {max_drop * 100:.2f}. "
-                f"The step to {step} fails{_layers(worst, sensitivities)}.",
+                f"points below {reference} at {worst.size}; the gate allows {max_drop * 100:.2f}. "
+                f"The step to {step} fails{_layers(worst, sensitivities)}.{_outputs(worst)}",
                 "Calibrate with samples like those the device sees (--calibration), leave the "
-                "scheme out (--schemes), train for it (edge model qat), or accept more with "
-                "--max-drop.",
+                f"scheme out (--schemes), {train}or accept more with --max-drop.",
             )
 
 
@@ -61,6 +64,15 @@ def step_of(scheme: str) -> str:
     if kind.integer_weights:
         return "int8"
     return "fp32" if kind.weight_bits == 32 else "fp16"
+
+
+def _outputs(item: Measured) -> str:
+    """The noise of each output, where there are several to tell apart."""
+    if len(item.output_sqnr_db) < 2:
+        return ""
+    worst_first = sorted(item.output_sqnr_db.items(), key=lambda pair: pair[1])
+    shown = [f"{name} {noise:.1f} dB" for name, noise in worst_first[:MAX_OUTPUTS]]
+    return f" Signal to noise by output: {', '.join(shown)}."
 
 
 def _layers(item: Measured, sensitivities: Sequence[Sensitivity]) -> str:

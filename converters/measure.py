@@ -83,13 +83,20 @@ def within(
 
 def sqnr_db(outputs: Floats, reference: Floats, widths: Sequence[int] = ()) -> float:
     """Signal to quantization noise of the worst output, in dB, at most :data:`MAX_SQNR_DB`."""
-    found = [MAX_SQNR_DB]
+    return min(sqnr_by_output(outputs, reference, widths))
+
+
+def sqnr_by_output(
+    outputs: Floats, reference: Floats, widths: Sequence[int] = ()
+) -> tuple[float, ...]:
+    """Signal to quantization noise of each output in dB, in the order they are packed."""
+    found = []
     for got, wanted in _split(outputs, reference, widths):
         noise = float(np.sum(np.square(got - wanted), dtype=np.float64))
         signal = float(np.sum(np.square(wanted), dtype=np.float64))
-        if noise > 0:
-            found.append(10 * math.log10(max(signal, 1e-30) / noise))
-    return min(found)
+        clean = 10 * math.log10(max(signal, 1e-30) / noise) if noise > 0 else MAX_SQNR_DB
+        found.append(min(clean, MAX_SQNR_DB))
+    return tuple(found)
 
 
 def accuracy_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +55,9 @@ class Measured:
     golden_digest: str
     tolerance: dict[str, float]
     sqnr_db: float = 0.0
-    """Signal to quantization noise of the worst output against PyTorch at this resolution."""
+    """Signal to quantization noise of the worst output against the reference at this resolution."""
+    output_sqnr_db: dict[str, float] = field(default_factory=dict)
+    """That of every output, by name in the module's order; empty where it was not measured."""
     partitions: int = 0
     """Pieces LiteRT's delegate cuts the graph into; 0 where there is no delegate."""
 

@@ -16,12 +16,12 @@ from converters.children import Job, run_jobs
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
 from converters.loading import LoadedTask
-from converters.measure import accuracy_of, compare, compare_generic, is_wrong, sqnr_db
+from converters.measure import accuracy_of, compare, compare_generic, is_wrong, sqnr_by_output
 from converters.packing import widths_of
 from converters.results import RUNTIME_OF, Latency, Measured
 from converters.schemes import parse_scheme
 from converters.task import Floats
-from converters.wiring import file_outputs, in_file_order, module_shapes
+from converters.wiring import file_outputs, in_file_order, module_order, module_shapes
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ConversionError
 
@@ -45,6 +45,8 @@ class Reference:
     accuracy: dict[str, float]
     full: str
     """The full resolution."""
+    name: str = "PyTorch"
+    """What answered: the name of the file where one was imported."""
 
 
 def verify_all(
@@ -128,7 +130,7 @@ def _measured(
     size = f"{item['height']}x{item['width']}"
     samples = reference.samples[size]
     outputs = np.load(scratch / f"{path.name}.outputs.npy")
-    _check_shape(outputs, reference.outputs[size], path)
+    _check_shape(outputs, reference.outputs[size], path, reference.name)
     inputs, results = _specs(answer["inputs"]), _specs(answer["outputs"])
     widths = widths_of(module_shapes(results))
     wanted = reference.outputs[size]
@@ -139,11 +141,14 @@ def _measured(
     if is_wrong(item["scheme"], comparison, wanted):
         raise ConversionError(
             "wrong-output",
-            f"{path.name} differs from PyTorch by up to {comparison.max_output_error:.3g}, more "
-            "than rounding explains: the exporter translated something wrongly.",
-            "Look for constants made by transpose or slicing, and clone them contiguous.",
+            f"{path.name} differs from {reference.name} by up to "
+            f"{comparison.max_output_error:.3g}, more than rounding explains: something was "
+            "translated wrongly.",
+            "Look for constants made by transpose or slicing and clone them contiguous, or leave "
+            "this scheme out (--schemes).",
         )
     accuracy = accuracy_of(task, outputs, wanted, samples.labels, widths)
+    noise = sqnr_by_output(outputs, wanted, widths)
     chosen = choose_samples(samples.labels)
     golden = golden_bytes(
         in_file_order(samples.inputs[chosen], inputs), file_outputs(outputs[chosen], results)
@@ -172,18 +177,24 @@ def _measured(
         golden=golden_path,
         golden_digest=hashlib.sha256(golden).hexdigest(),
         tolerance=tolerances(item["format"], parse_scheme(item["scheme"]), results, outputs),
-        sqnr_db=sqnr_db(outputs, wanted, widths),
+        sqnr_db=min(noise),
+        output_sqnr_db=dict(zip(_names(results), noise, strict=True)),
         partitions=answer.get("partitions", 0),
     )
 
 
-def _check_shape(outputs: Floats, reference: Floats, path: Path) -> None:
+def _check_shape(outputs: Floats, reference: Floats, path: Path, name: str) -> None:
     if outputs.shape != reference.shape:
         raise ConversionError(
             "wrong-output",
-            f"{path.name} answers shape {outputs.shape}, PyTorch {reference.shape}.",
-            "This is a defect of the exporter on this module; report it with the module.",
+            f"{path.name} answers shape {outputs.shape}, {name} {reference.shape}.",
+            "This is a defect of the exporter or quantizer on this model; report it.",
         )
+
+
+def _names(specs: Sequence[TensorSpec]) -> list[str]:
+    """Of outputs, in the module's order."""
+    return [specs[position].name for position in module_order(specs)]
 
 
 def _specs(data: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -322,7 +322,9 @@ class _Run:
             labels = np.zeros(len(answers), np.int64)
         samples = Samples(inputs, labels)
         accuracy = accuracy_of(task, answers, answers, samples.labels, ())
-        return Reference({size: samples}, {size: answers}, {size: accuracy}, size)
+        return Reference(
+            {size: samples}, {size: answers}, {size: accuracy}, size, self._source.name
+        )
 
     def _verified(self, jobs: Sequence[Job], *, parallel: int) -> list[Any]:
         return run_jobs(
@@ -340,6 +342,7 @@ class _Run:
                     [other for other in measured if other.scheme in ("fp32", item.scheme)],
                     samples,
                     max_drop=self._options.max_drop,
+                    reference=self._source.name,
                     exported=False,
                 )
             except GateError as error:

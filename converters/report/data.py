@@ -61,6 +61,7 @@ def _artifact(item: Measured) -> dict[str, Any]:
         "loss": item.scheme_drop,
         "agreement": item.agreement,
         "sqnr_db": item.sqnr_db,
+        "output_sqnr_db": item.output_sqnr_db,
         "max_output_error": item.max_output_error,
         "host_latency_ms": {
             str(threads): {"median": times.median_ms, "p95": times.p95_ms, "runs": times.runs}

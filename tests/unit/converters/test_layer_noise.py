@@ -73,6 +73,8 @@ def test_a_file_against_itself_has_no_noise(tmp_path: Path) -> None:
     assert {layer.name for layer in found} == {"a", "b", "c"}
     assert {layer.sqnr_db for layer in found} == {MAX_SQNR_DB}
 
+
+def test_a_failed_gate_names_the_layers_with_the_most_noise(tmp_path: Path) -> None:
     """Weights of one layer are pulled apart per tensor, so that its int8 grid has no steps left."""
     source = three_layers(tmp_path / "m.onnx")
     model = onnx.load(str(source))

@@ -171,7 +171,7 @@ def test_a_scheme_that_loses_too_much_is_left_out_or_refused(tmp_path: Path) -> 
     np.savez(tmp_path / "cal.npz", x=values)
     imported = run(source, tmp_path / "out", calibration=tmp_path / "cal.npz")
     assert "static_wi8_ai8" not in {item.scheme for item in imported.outcome.measured}
-    assert "below" in imported.left_out["static_wi8_ai8"]
+    assert "below m.onnx at" in imported.left_out["static_wi8_ai8"]
     listed = set(imported.outcome.conversion.files.values())
     lying = {
         f"{f}/{p.name}" for f in ("artifacts", "golden") for p in (tmp_path / "out" / f).iterdir()
