@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "zoo.md"
 QUICK = ("MobileNetV2", "UNet", "MultiInput", "StreamingConv")
 EXPECTED = {
-    # onnxruntime.quantization has no dynamic kernel for these operators...
+    # ONNX Runtime has no kernel that quantizes what flows into these operators...
     ("GanGenerator", "onnx", "dynamic_wi8_afp32"): "ConvTranspose '2.weight' has float32 weights",
     ("TransposedConv", "onnx", "dynamic_wi8_afp32"): "ConvTranspose '2.weight' has float32",
     ("Gru", "onnx", "dynamic_wi8_afp32"): "has float32 weights",

@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.distill.settings import Settings
 from converters.usercode import first_line
 from edge_sdk.durable import DiskStorage, Storage
 from edge_sdk.errors import UsageError
 
-_FORMAT = "edge-distill-1"
+_FORMAT = "edge-distill-2"
 
 
 def save_state(
-    path: Path, settings: Settings, state: dict[str, Any], storage: Storage | None = None
+    path: Path, asked: dict[str, Any], state: dict[str, Any], storage: Storage | None = None
 ) -> None:
     """Write a checkpoint atomically: the old one or the new one, whatever happens.
 
     Args:
         path: of the checkpoint.
-        settings: that the run was asked for.
+        asked: what the run was asked to do: settings, student, teacher.
         state: tensors, numbers, texts and collections of them.
         storage: the disk; a power-cut test brings its own.
 
@@ -34,13 +33,13 @@ def save_state(
     """
     buffer = io.BytesIO()
     torch.save(
-        {"format": _FORMAT, "settings": settings.as_dict(), "random": _random(), "state": state},
+        {"format": _FORMAT, "asked": asked, "random": _random(), "state": state},
         buffer,
     )
     (storage or DiskStorage()).write(path, buffer.getvalue())
 
 
-def load_state(path: Path, settings: Settings) -> dict[str, Any]:
+def load_state(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """The state in a checkpoint; all random generators go on from where they were.
 
     Only tensors and plain values are unpickled (``weights_only``): the file cannot run code.
@@ -57,18 +56,23 @@ def load_state(path: Path, settings: Settings) -> dict[str, Any]:
         document: Any = torch.load(path, map_location="cpu", weights_only=True)
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}")
-        asked, state = dict(document["settings"]), dict(document["state"])
-        _check_same(asked, settings, path)
+        then, state = dict(document["asked"]), dict(document["state"])
+        _check_same(then, asked, path)
         _restore(document["random"])
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(
-            "bad-checkpoint",
-            f"{path} is not a checkpoint of edge model distill: {first_line(error)}",
-            "Delete it and start without --resume.",
-        ) from error
+        raise bad_checkpoint(path, "is no checkpoint of edge model distill", error) from error
     return state
+
+
+def bad_checkpoint(path: Path, what: str, error: Exception) -> UsageError:
+    """The error for a checkpoint that cannot be gone on with."""
+    return UsageError(
+        "bad-checkpoint",
+        f"{path} {what}: {first_line(error)}",
+        "Delete it and start without --resume.",
+    )
 
 
 def seed_all(seed: int) -> None:
@@ -78,14 +82,13 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
 
 
-def _check_same(asked: dict[str, Any], settings: Settings, path: Path) -> None:
-    now = settings.as_dict()
-    different = [name for name, value in now.items() if asked.get(name) != value]
+def _check_same(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    different = [name for name, value in now.items() if then.get(name) != value]
     if different:
         name = different[0]
         raise UsageError(
             "resume-mismatch",
-            f"{path} was started with {name} {asked.get(name)!r}, now it is {now[name]!r}.",
+            f"{path} was started with {name} {then.get(name)!r}, now it is {now[name]!r}.",
             "Give the same options, or delete the checkpoint and start over.",
         )
 

@@ -19,12 +19,20 @@ from torch import nn
 
 from converters.data import evaluation_set
 from converters.distill.batches import distillation_steps, is_labelled
-from converters.distill.checkpoint import load_state, save_state, seed_all
+from converters.distill.checkpoint import bad_checkpoint, load_state, save_state, seed_all
 from converters.distill.features import Pair, adapters, choose_pairs
 from converters.distill.losses import mask_overlap
 from converters.distill.settings import Settings
 from converters.distill.step import Lesson, epoch
-from converters.distill.teacher import Teacher, check_answers, load_teacher
+from converters.distill.teacher import (
+    Teacher,
+    check_answers,
+    doubts_about,
+    load_teacher,
+    named_network,
+    refuse_same_network,
+    split_reference,
+)
 from converters.loading import LoadedTask
 from converters.module import build_module, check_examples
 from converters.task import Floats
@@ -84,6 +92,7 @@ def distill(
     weights: Path | None = None,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda text: None,
     storage: Storage | None = None,
 ) -> Distilled:
     """Train a student against a teacher.
@@ -97,16 +106,20 @@ def distill(
         weights: of the student to start from; None: those of ``build()``.
         resume: go on from ``checkpoint``.
         report: called after every epoch.
+        warn: told before training what makes it doubtful.
         storage: the disk; a power-cut test brings its own.
 
     Raises:
         TaskError: ``task.teacher-mismatch``, ``task.no-data``, ``task.not-labelled``,
             ``task.bad-loss`` and those of loading tasks and weights.
         UsageError: ``usage.checkpoint-exists``, ``usage.nothing-to-resume``,
-            ``usage.resume-mismatch``, ``usage.bad-checkpoint``, ``usage.unknown-layer`` and the
-            others of :mod:`converters.distill.settings` and ``features``.
+            ``usage.resume-mismatch``, ``usage.bad-checkpoint``, ``usage.same-network``,
+            ``usage.unknown-layer`` and the others of :mod:`converters.distill.settings` and
+            ``features``.
     """
     run = _Run(task, teacher_ref, settings.checked(), checkpoint, weights, storage)
+    for doubt in run.doubts:
+        warn(doubt)
     if resume:
         run.load()
     elif checkpoint.exists():
@@ -138,6 +151,10 @@ class _Run:
         torch.manual_seed(settings.seed)
         self._initial = build_module(task, weights)
         self._teacher = load_teacher(teacher_ref, task)
+        self._asked = settings.as_dict() | {
+            "student": named_network(task.ref, weights),
+            "teacher": named_network(*split_reference(teacher_ref)),
+        }
         self._examples = [_one_input(task, self._initial, h, w) for h, w in task.resolutions]
         for example in self._examples:
             answer = check_answers(self._teacher, self._initial, task, example)
@@ -149,6 +166,10 @@ class _Run:
             )
         self._count = settings.epochs or int(getattr(task.task, "epochs", DEFAULT_EPOCHS))
         self._evaluation = {f"{h}x{w}": evaluation_set(task, h, w) for h, w in task.resolutions}
+        held_out = self._evaluation[self._full]
+        refuse_same_network(self._initial, self._teacher, held_out)
+        self._teacher_score = self._score(self._teacher, self._full)
+        self.doubts = doubts_about(task, self._teacher_score, held_out)
         stages = (ALONE, DISTILLED) if settings.alone and is_labelled(task) else (DISTILLED,)
         self._stages = stages
         self._done: dict[str, float] = {}
@@ -158,11 +179,11 @@ class _Run:
 
     def load(self) -> None:
         """Go on from the checkpoint."""
-        self._saved = load_state(self._path, self._settings)
+        self._saved = load_state(self._path, self._asked)
         self._done = dict(self._saved["done"])
         self._history = [Progress(**item) for item in self._saved["history"]]
         if DISTILLED in self._done:  # the power went between the last epoch and the result
-            self._student.load_state_dict(self._saved["student"])
+            self._restore({"student": self._student})
 
     def epochs(self) -> Iterator[Progress]:
         """Train what is left, yielding after each epoch."""
@@ -176,7 +197,7 @@ class _Run:
         return Distilled(
             student=self._student,
             measure="accuracy" if self._task.kind == "classification" else "agreement",
-            teacher=self._score(self._teacher, self._full),
+            teacher=self._teacher_score,
             alone=self._done.get(ALONE),
             distilled=self._done[DISTILLED],
             accuracy=scores,
@@ -227,11 +248,23 @@ class _Run:
         saved = self._saved
         if saved is None or saved["stage"] != stage:
             return lesson, optimizer, 1
-        student.load_state_dict(saved["student"])
-        layers.load_state_dict(saved["adapters"])
-        optimizer.load_state_dict(saved["optimizer"])
-        load_state(self._path, self._settings)  # the generators, after all that drew from them
+        self._restore({"student": student, "adapters": layers, "optimizer": optimizer})
+        load_state(self._path, self._asked)  # the generators, after all that drew from them
         return lesson, optimizer, int(saved["epoch"]) + 1
+
+    def _restore(self, parts: dict[str, Any]) -> None:
+        """Load the saved states of what trains.
+
+        Raises:
+            UsageError: ``usage.bad-checkpoint`` when the code has changed since.
+        """
+        saved = self._saved or {}
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(saved[name])
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                why = f"does not fit the {name}, which has changed since"
+                raise bad_checkpoint(self._path, why, error) from error
 
     def _save(
         self, stage: str, number: int, lesson: Lesson, optimizer: torch.optim.Optimizer
@@ -247,7 +280,7 @@ class _Run:
                 {name: getattr(item, name) for name in Progress.__slots__} for item in self._history
             ],
         }
-        save_state(self._path, self._settings, state, self._storage)
+        save_state(self._path, self._asked, state, self._storage)
 
     def _score(self, module: nn.Module, size: str) -> float:
         module.eval()

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from converters.data import Samples
+from converters.keys import file_digest
 from converters.loading import LoadedTask, load_task
 from converters.module import build_module
 from converters.usercode import user_code
-from edge_sdk.errors import TaskError
+from edge_sdk.errors import TaskError, UsageError
+
+_COMPARED = 8
+"""Samples that tell two networks apart."""
 
 
 class Teacher(nn.Module):
@@ -93,13 +99,61 @@ def check_answers(
             f"at {size} the student answers {shapes[0]}, the teacher {shapes[1]}; both must be "
             "one tensor of the same shape"
         )
+    if not torch.isfinite(other).all():
+        raise _mismatch(f"the teacher answers NaN or infinity at {size}")
     answer: torch.Tensor = one
     return answer
+
+
+@torch.inference_mode()
+def refuse_same_network(student: nn.Module, teacher: Teacher, held_out: Samples) -> None:
+    """Refuse a teacher that answers exactly what the student answers already.
+
+    Raises:
+        UsageError: ``usage.same-network``.
+    """
+    inputs = torch.from_numpy(held_out.inputs[:_COMPARED])
+    if torch.equal(student.eval()(inputs), teacher(inputs)):
+        raise UsageError(
+            "same-network",
+            "The teacher gives the very answers that the student gives before any training.",
+            "Give the teacher its trained weights (path.py:Class:weights.pt), or another network.",
+        )
+
+
+def doubts_about(task: LoadedTask, score: float, held_out: Samples) -> tuple[str, ...]:
+    """Why a distillation may not be worth its time.
+
+    Args:
+        task: of the student.
+        score: of the teacher on the held-out samples, 0..1.
+        held_out: those samples.
+    """
+    if task.kind != "classification" or hasattr(task.task, "score"):
+        return ()
+    count = len(held_out.labels)
+    guess = float(np.bincount(held_out.labels).max()) / count
+    if score > guess + 3 * (guess * (1 - guess) / count) ** 0.5:
+        return ()
+    doubt = (
+        f"The teacher scores {score * 100:.1f} % on {count} held-out samples, not clearly more "
+        f"than the {guess * 100:.1f} % of always giving the most frequent answer. Is it trained? "
+        "Weights are given as path.py:Class:weights.pt."
+    )
+    return (doubt,)
+
+
+def named_network(reference: str, weights: Path | None) -> str:
+    """A network as a checkpoint remembers it: its class, and its weights by their content."""
+    name = reference.rpartition(":")[2]
+    if weights is None:
+        return f"{name} as built"
+    return f"{name} with weights {file_digest(weights)[:16]}"
 
 
 def _mismatch(what: str) -> TaskError:
     return TaskError(
         "teacher-mismatch",
         f"Teacher and student do not fit: {what}.",
-        "Give a teacher for the same task, or distil by --loss feature with --features alone.",
+        "Give a teacher for the same task.",
     )

@@ -11,6 +11,17 @@ from edge_sdk.errors import ConversionError
 
 _WHOLE = ("int32", "int64", "bool")
 _FP32 = Scheme("float", 32, 32, False, False)
+_RECURRENT = (
+    "mixed_static_wi8_ai8_fp32 keeps it in float32 between int8 layers, and TFLite "
+    "(--format tflite) has it in int8, unrolled"
+)
+_WAYS_OUT = {
+    "ConvTranspose": "weight_only_wi8_afp32 and static_wi8_ai8 store its weights as int8, and "
+    "TFLite (--format tflite) takes this scheme",
+    "GRU": _RECURRENT,
+    "LSTM": f"dynamic_wi8_afp32 has an integer kernel for it, {_RECURRENT}",
+}
+"""What works instead for operators that ONNX Runtime's quantizer leaves in float."""
 
 
 def problems_with(facts: ModelFacts, scheme: Scheme) -> list[str]:
@@ -88,9 +99,20 @@ def check_claim(facts: ModelFacts, scheme: Scheme, path: Path) -> None:
         raise ConversionError(
             "false-claim",
             f"{path.name} claims {scheme} but {shown}{more}.",
-            "A layer the quantizer cannot handle stays float; replace it, or leave this scheme "
-            "out with --schemes.",
+            _way_out(facts, scheme),
         )
+
+
+def _way_out(facts: ModelFacts, scheme: Scheme) -> str:
+    """What to do about the layers that stayed float."""
+    kept = dict.fromkeys(layer.op for layer in facts.layers if _layer_problems(layer, scheme.base))
+    known = [f"The quantizer leaves {op} float: {_WAYS_OUT[op]}." for op in kept if op in _WAYS_OUT]
+    if known:
+        return " ".join(known)
+    return (
+        "A layer the quantizer cannot handle stays float; replace it, or leave this scheme out "
+        "with --schemes."
+    )
 
 
 def _of(layer: Layer) -> str:

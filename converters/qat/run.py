@@ -91,8 +91,10 @@ def qat(
     try:
         outcome = convert(task_ref, profiles, out, options=options, cache=cache, progress=progress)
     except GateError as error:
+        if error.slug != "accuracy-drop":
+            raise
         raise GateError(
-            error.slug,
+            "accuracy-drop",
             error.cause,
             f"Train longer (--epochs) or the steps too (--ranges learned), or accept more with "
             f"--max-drop; --checkpoint {checkpoint} converts this training again.",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_sdk.cli.output import Output, with_output
+from edge_sdk.errors import UsageError
 
 if TYPE_CHECKING:
     from converters.distill.run import Distilled, Progress
@@ -67,7 +70,14 @@ def distill(out: Output, /, task: str, teacher: str, **options: Any) -> None:
         learning_rate=options["learning_rate"],
         alone=options["alone"],
     )
-    with out.progress("distill", None) as bar:
+    _refuse_output(path, teacher)
+    doubts: list[str] = []
+
+    def warn(text: str) -> None:
+        doubts.append(text)
+        out.line(text, "yellow")
+
+    with out.progress("distill", None) as bar, _kept(out, checkpoint):
 
         def report(progress: Progress) -> None:
             bar.step(f"{progress.stage} {progress.number}, {progress.accuracy:.4f}")
@@ -85,13 +95,40 @@ def distill(out: Output, /, task: str, teacher: str, **options: Any) -> None:
             weights=options["weights"],
             resume=options["resume"],
             report=report,
+            warn=warn,
         )
     size = save_weights(found.student, path)
     DiskStorage().remove(checkpoint)
     _show(out, found)
     out.line(f"{path}: {size / 1024:.0f} KiB")
-    out.result(_data(found, path))
+    out.result(_data(found, path) | {"doubts": doubts})
     out.next_step(f"edge model convert {task} --weights {path}")
+
+
+def _refuse_output(path: Path, teacher: str) -> None:
+    """Refuse an output that cannot be written, or whose place is taken by the teacher."""
+    from converters.distill.teacher import split_reference
+
+    _, weights = split_reference(teacher)
+    if path.is_dir():
+        raise UsageError("bad-output", f"{path} is a folder.", "Give a file, e.g. -o student.pt.")
+    if weights is not None and weights.exists() and path.exists() and path.samefile(weights):
+        raise UsageError(
+            "bad-output",
+            f"{path} has the teacher's weights, which the student's would replace.",
+            "Give another file with -o.",
+        )
+
+
+@contextmanager
+def _kept(out: Output, checkpoint: Path) -> Iterator[None]:
+    """After Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            out.status(f"{checkpoint} is kept: the same command with --resume goes on.")
+        raise
 
 
 def _show(out: Output, found: Distilled) -> None:

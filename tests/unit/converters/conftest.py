@@ -99,6 +99,16 @@ def write_task(tmp_path: Path) -> WriteTask:
     return write
 
 
+@pytest.fixture
+def school(tmp_path: Path) -> str:
+    """A file with students and teachers of the tiny task."""
+    from tests.fakes.school import SCHOOL
+
+    path = tmp_path / "school.py"
+    path.write_text(TINY + SCHOOL)
+    return str(path)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny task, unchanged."""

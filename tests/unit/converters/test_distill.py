@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from converters.distill.features import Pair, choose_pairs
 from converters.distill.losses import feature_loss, logit_loss, mask_loss, mask_overlap
-from converters.distill.run import Distilled, Progress, distill
+from converters.distill.run import Distilled, distill
 from converters.distill.settings import Settings
 from converters.distill.teacher import split_reference
 from converters.loading import load_task
 from converters.module import save_weights
 from converters.train import train
-from edge_sdk.cli.model import command
 from edge_sdk.errors import EdgeError
-from tests.fakes.storage import FaultyStorage, PowerCut
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "digits"
 
@@ -89,133 +85,7 @@ def test_a_teacher_does_no_harm_where_labels_are_right(digits: Path, tmp_path: P
     assert [p.stage for p in found.history] == ["alone"] * 8 + ["distilled"] * 8
 
 
-TEACHER = '''
-import random
-
-
-class Wide(Tiny):
-    def build(self):
-        torch.manual_seed(2)
-        return nn.Sequential(
-            nn.Conv2d(1, 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 24, 3, 2, 1), nn.ReLU(),
-            nn.AdaptiveAvgPool2d((1, 3)), nn.Flatten(), nn.Linear(72, 3))
-
-
-class Jittered(Tiny):
-    """Draws from every global generator: a resumed run must draw the same."""
-    def build(self):
-        torch.manual_seed(1)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3),
-            nn.AdaptiveAvgPool2d((1, 3)), nn.Flatten(), nn.Linear(12, 3))
-
-    def training(self, height, width, seed):
-        for inputs, targets in super().training(height, width, seed):
-            noise = np.random.normal() + random.random()
-            yield inputs + torch.randn(()) * 0.1 + noise * 0.1, targets
-
-
-class Unlabelled(Tiny):
-    def training(self, height, width, seed):
-        for inputs, _ in super().training(height, width, seed):
-            yield inputs
-
-
-class Four(Tiny):
-    labels = ("a", "b", "c", "d")
-
-
-class Coloured(Tiny):
-    preprocess = Preprocess(color="rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
-
-
-class Rescaled(Wide):
-    """Wants inputs in another normalisation."""
-    preprocess = Preprocess(color="gray", mean=(51.0,), std=(127.5,))
-
-
-class Blobs(Tiny):
-    """Masks of the bright bar: no labels, answers (N, 1, H, W)."""
-    kind = "generic"
-    resolutions = ((12, 12),)
-    tolerance = 0.1
-    training = property()  # no such member
-
-    def build(self):
-        torch.manual_seed(1)
-        return nn.Sequential(
-            nn.Conv2d(1, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
-
-    def calibration(self, height, width):
-        for seed in range(8):
-            yield bars(32, height, width, seed)[0]
-
-    def evaluation(self, height, width):
-        yield bars(32, height, width, 99)[0]
-
-
-class BlobTeacher(Blobs):
-    def build(self):
-        class Threshold(nn.Module):
-            def forward(self, x):
-                return (nn.functional.avg_pool2d(x, 3, 1, 1) - 0.75) * 8
-        return Threshold()
-'''
-
-
-@pytest.fixture
-def school(tmp_path: Path) -> str:
-    from tests.unit.converters.conftest import TINY
-
-    path = tmp_path / "school.py"
-    path.write_text(TINY + TEACHER)
-    return str(path)
-
-
 QUICK = Settings(losses=("logit", "feature"), epochs=3, seed=5)
-
-
-def test_an_interrupted_run_ends_with_the_very_same_weights(school: str, tmp_path: Path) -> None:
-    task, teacher = load_task(f"{school}:Jittered"), f"{school}:Wide"
-    whole = distill(task, teacher, settings=QUICK, checkpoint=tmp_path / "whole")
-    for stop in range(1, 7):  # three epochs alone, three distilled
-        path, seen = tmp_path / f"stopped-{stop}", 0
-
-        def interrupt(progress: Progress, stop: int = stop) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == stop:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            distill(task, teacher, settings=QUICK, checkpoint=path, report=interrupt)
-        torch.rand(3)  # whatever else happens in between
-        again = distill(task, teacher, settings=QUICK, checkpoint=path, resume=True)
-        assert len(again.history) == 6
-        assert again.alone == whole.alone
-        state = again.student.state_dict()
-        for name, tensor in whole.student.state_dict().items():
-            assert torch.equal(state[name], tensor), (stop, name)
-
-
-def test_a_power_cut_at_any_step_leaves_a_checkpoint_that_resumes(
-    school: str, tmp_path: Path
-) -> None:
-    task, teacher = load_task(f"{school}:Tiny"), f"{school}:Wide"
-    choice = replace(QUICK, losses=("logit",), alone=False, epochs=2)
-    whole = distill(task, teacher, settings=choice, checkpoint=tmp_path / "whole")
-    counting = FaultyStorage()
-    distill(task, teacher, settings=choice, checkpoint=tmp_path / "n", storage=counting)
-    assert counting.steps >= 8
-    for cut in range(1, counting.steps + 1):
-        path = tmp_path / f"cut-{cut}"
-        with pytest.raises(PowerCut):
-            distill(
-                task, teacher, settings=choice, checkpoint=path, storage=FaultyStorage(cut_at=cut)
-            )
-        again = distill(task, teacher, settings=choice, checkpoint=path, resume=path.exists())
-        for name, tensor in whole.student.state_dict().items():
-            assert torch.equal(again.student.state_dict()[name], tensor), (cut, name)
 
 
 def test_inputs_alone_suffice(school: str, tmp_path: Path) -> None:
@@ -253,6 +123,11 @@ def test_a_teacher_sees_its_own_normalisation(school: str) -> None:
     ("student", "teacher", "change", "code"),
     [
         ("Tiny", "Four", {}, "task.teacher-mismatch"),
+        ("Tiny", "Broken", {}, "task.teacher-mismatch"),
+        ("Tiny", "Tiny", {}, "usage.same-network"),
+        ("Tiny", "Wide:none.pt", {}, "task.weights-missing"),
+        ("Tiny", "Wide", {"epochs": -3}, "usage.bad-distillation"),
+        ("Tiny", "Wide", {"hard": float("nan")}, "usage.bad-distillation"),
         ("Tiny", "Coloured", {}, "task.teacher-mismatch"),
         ("Blobs", "Tiny", {}, "task.teacher-mismatch"),
         ("Blobs", "BlobTeacher", {"losses": ("logit",)}, "usage.bad-distillation"),
@@ -299,40 +174,16 @@ def test_training_that_yields_nothing_is_refused(write_task, school: str, tmp_pa
         distill(load_task(ref), f"{school}:Wide", settings=QUICK, checkpoint=tmp_path / "c")
 
 
-def test_checkpoints_are_neither_overwritten_nor_believed(school: str, tmp_path: Path) -> None:
-    task, teacher, path = load_task(f"{school}:Tiny"), f"{school}:Wide", tmp_path / "c"
-    choice = replace(QUICK, epochs=1, alone=False)
-
-    def refused(code: str, choice: Settings, resume: bool) -> None:
-        with pytest.raises(EdgeError) as caught:
-            distill(task, teacher, settings=choice, checkpoint=path, resume=resume)
-        assert caught.value.code == code
-
-    refused("usage.nothing-to-resume", choice, True)
-    distill(task, teacher, settings=choice, checkpoint=path)
-    before = path.read_bytes()
-    refused("usage.checkpoint-exists", choice, False)
-    refused("usage.resume-mismatch", replace(choice, temperature=2.0), True)
-    assert path.read_bytes() == before
-    path.write_bytes(before[: len(before) // 2])
-    refused("usage.bad-checkpoint", choice, True)
-    torch.save([1, 2], path)
-    refused("usage.bad-checkpoint", choice, True)
-
-
-def test_the_command_writes_weights_and_cleans_up(school: str, tmp_path: Path) -> None:
-    out = tmp_path / "s.pt"
-    save_weights(load_task(f"{school}:Wide").task.build(), tmp_path / "w.pt")
-    teacher = f"{school}:Wide:{tmp_path / 'w.pt'}"
-    arguments = ["distill", f"{school}:Tiny", "--teacher", teacher, "-o", str(out)]
-    done = CliRunner().invoke(command, [*arguments, "--epochs", "1", "--json"])
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)["result"]
-    assert result["measure"] == "accuracy" and result["alone"] is not None
-    assert out.is_file() and not (tmp_path / "s.pt.distill").exists()
-    assert {path.suffix for path in tmp_path.iterdir()} <= {".py", ".pt", ""}
-    refused = CliRunner().invoke(command, [*arguments, "--loss", "feture", "--json"])
-    assert json.loads(refused.stdout)["error"]["code"] == "usage.unknown-loss"
+def test_a_teacher_that_only_guesses_raises_a_doubt(school: str, tmp_path: Path) -> None:
+    task, choice = load_task(f"{school}:Wide"), replace(QUICK, epochs=1, alone=False)
+    save_weights(train(load_task(f"{school}:Tiny"), epochs=6).module, tmp_path / "good.pt")
+    for weights, expected in (("", 1), (f":{tmp_path / 'good.pt'}", 0)):
+        doubts: list[str] = []
+        path = tmp_path / f"c{expected}"
+        teacher = f"{school}:Tiny{weights}"
+        distill(task, teacher, settings=choice, checkpoint=path, warn=doubts.append)
+        assert len(doubts) == expected
+        assert all("the 33.3 % of always giving" in d for d in doubts)
 
 
 def test_references_with_and_without_weights() -> None:
