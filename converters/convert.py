@@ -22,6 +22,7 @@ from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
 from converters.metadata import annotate
+from converters.onnx_stem import rewrites_in
 from converters.publish import CONVERSION_NAME, Publisher
 from converters.rescue import Policy, When
 from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitivity, warnings_about
@@ -206,6 +207,7 @@ class _Run:
             fusion=Fusion(
                 self._bench.steps,
                 {i.format: steps_in(i.path) for i in reversed(measured) if i.scheme == "fp32"},
+                rewrites_in(i.path for i in measured if i.format == "onnx"),
             ),
         )
 

@@ -9,7 +9,7 @@ is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,14 @@ class Fusion:
     """Calls of the module at the full resolution."""
     after: Mapping[str, Steps]
     """By format: the fp32 file at the full resolution."""
+    rewrites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By file name: what was written differently for a runtime's kernels, where anything was."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--json``."""
         after = {kind: steps.as_dict() for kind, steps in self.after.items()}
-        return {"before": self.before.as_dict(), "after": after}
+        rewrites = {name: list(done) for name, done in self.rewrites.items()}
+        return {"before": self.before.as_dict(), "after": after, "rewrites": rewrites}
 
 
 def steps_in(path: Path) -> Steps:

@@ -10,6 +10,7 @@ from torch import nn
 
 from converters.blame import Example, as_inputs, exporting
 from converters.norms import fold_norms
+from converters.onnx_pools import pool_spatial_means
 from converters.purity import flat_outputs
 
 OPSET = 18
@@ -58,6 +59,7 @@ def export_onnx(module: nn.Module, example: Example, path: Path) -> None:
         return program.model_proto
 
     model = exporting("ONNX", module, inputs, export)
+    pool_spatial_means(model)
     model.doc_string = ""
     del model.metadata_props[:]
     for node in model.graph.node:

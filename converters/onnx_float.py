@@ -16,7 +16,7 @@ _WEIGHTED = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """Operators with weights, and which input holds them."""
 _FLOAT32_ALWAYS = (
     *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
-    *("Softmax", "ReduceMean", "Resize"),
+    *("Softmax", "ReduceMean", "GlobalAveragePool", "Resize"),
 )
 """Sums and exponentials overflow or lose their small terms in half precision."""
 

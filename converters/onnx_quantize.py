@@ -18,6 +18,7 @@ from converters.calibrate.onnx_run import onnx_run
 from converters.calibrate.states import check_states, state_groups
 from converters.layers import default_keep, members
 from converters.onnx_ends import quantize_ends
+from converters.onnx_stem import ease_stems
 from converters.schemes import Scheme, supported_scheme
 from converters.settings import DEFAULTS, Settings
 from converters.usercode import first_line
@@ -85,7 +86,7 @@ def _quantized(
         model = _static(source, kind, ranges, target, settings)
         if not settings.keep and settings.only is None:
             quantize_ends(model, ranges, kind.io_dtype)
-        return integer_io(model)
+        return ease_stems(integer_io(model))
     if kind.mode == "dynamic":
         return _dynamic(source, target, settings)
     chosen = None if settings.only is None else set(members(source, settings.only))

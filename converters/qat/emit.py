@@ -19,6 +19,7 @@ from torch import fx
 from converters.blame import exporting
 from converters.onnx_export import export_onnx
 from converters.onnx_quantize import integer_io
+from converters.onnx_stem import ease_stems
 from converters.qat.prepare import enter, input_scale, layers_of
 
 _INT32_MAX = 2**31 - 1
@@ -75,7 +76,7 @@ def emit_onnx(graph: fx.GraphModule, example: torch.Tensor, path: Path) -> None:
     for _, layer in layers_of(stored):
         layer.stored_weights = True
     export_onnx(stored, example, path)
-    model = integer_io(integer_biases(onnx.load(str(path))))
+    model = ease_stems(integer_io(integer_biases(onnx.load(str(path)))))
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 

@@ -62,6 +62,14 @@ def fusions(outcome: Outcome) -> list[dict[str, str]]:
     ]
 
 
+def rewrites(outcome: Outcome) -> list[str]:
+    """What was written differently for a runtime's kernels, a sentence per place."""
+    fusion = getattr(outcome, "fusion", None)
+    if fusion is None:
+        return []
+    return [f"{name}: {text}" for name, done in fusion.rewrites.items() for text in done]
+
+
 def lint_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Each artifact of full resolution against each accelerator of the outcome's profiles."""
     full = next(iter(outcome.reference), "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.measure import MAX_SQNR_DB
 from converters.report.data import report_data, write_data
-from converters.report.extras import fusions, repairs, sensitivities
+from converters.report.extras import fusions, repairs, rewrites, sensitivities
 from converters.report.plot import ladder_plot
 from device_profiles.latency import uncalibrated
 from edge_sdk.contracts.operating_point import OperatingPoint
@@ -53,6 +53,7 @@ def _context(outcome: Outcome) -> dict[str, Any]:
         "sensitivities": sensitivities(outcome),
         "repairs": repairs(outcome),
         "fusions": fusions(outcome),
+        "rewrites": rewrites(outcome),
     }
 
 

@@ -84,8 +84,11 @@ def test_sensitivity_repairs_and_warnings_are_shown(outcome: Outcome, tmp_path: 
 def test_fusion_is_shown_where_it_was_counted(outcome: Outcome, tmp_path: Path) -> None:
     folded, before = steps_in(outcome.measured[0].path), Steps(9, 2, 2, 5)
     fields = {name: getattr(outcome, name) for name in outcome.__slots__}
-    counted = SimpleNamespace(**fields | {"fusion": Fusion(before, {"onnx": folded})})
+    fusion = Fusion(before, {"onnx": folded}, {"a.onnx": ("input: padded <somehow>",)})
+    counted = SimpleNamespace(**fields | {"fusion": fusion})
     html, data = rendered(counted, tmp_path)  # type: ignore[arg-type]
+    assert "<li>a.onnx: input: padded &lt;somehow&gt;</li>" in html
+    assert data["fusion"]["rewrites"] == {"a.onnx": ["input: padded <somehow>"]}
     assert "<h2>Fusion</h2>" in html and "the module" in html
     assert data["fusion"]["before"]["norms"] == 2
     assert data["fusion"]["after"]["onnx"]["weighted"] == folded.weighted == 2
