@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converters.children import Job, run_jobs
+from converters.children import Job
 from converters.results import LayerScore, Measured, Repair, Sensitivity
 from converters.schemes import parse_scheme
 from converters.verify import Reference
@@ -47,8 +47,8 @@ def rescue(
     *,
     job: Callable[[Measured], Job],
     verify: Callable[[list[dict[str, Any]]], list[Measured]],
+    run: Callable[[list[Job]], list[dict[str, Any]]],
     scratch: Path,
-    say: Callable[[str], None],
 ) -> Rescued:
     """Try to bring artifacts through the gate.
 
@@ -58,8 +58,8 @@ def rescue(
         policy: what may be tried.
         job: the build job of an artifact, which tells where everything lies.
         verify: measures what was built anew.
+        run: runs jobs of :mod:`converters.rescue_worker`, perhaps through a cache.
         scratch: for held-out samples.
-        say: told what is tried.
 
     Returns:
         The artifacts in their order, those that were rescued in place of what they were. An
@@ -68,8 +68,7 @@ def rescue(
     chosen = [item for item in measured if _needs(item, policy)]
     if not chosen:
         return Rescued(list(measured))
-    jobs = [_job(item, job(item), reference, policy, scratch) for item in chosen]
-    found = run_jobs(jobs, parallel=1, on_step=lambda name, text: say(f"{name}: {text}"))
+    found = run([_job(item, job(item), reference, policy, scratch) for item in chosen])
     changed = {
         item.path: answer
         for item, answer in zip(chosen, found, strict=True)

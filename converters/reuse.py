@@ -1,10 +1,10 @@
 """Running passes through the cache: what is known is taken, the rest is run and remembered.
 
-Three kinds of passes are remembered: the export and quantization of one artifact (its file), the
-answers of an artifact on the held-out samples, and its latency on this kind of host for one
-thread count. The latter two are apart so that another profile, which wants other thread counts,
-repeats only the timing; a latency older than :data:`MAX_LATENCY_AGE_S`, or of another kind of
-host, is measured again.
+Four kinds of passes are remembered: the export and quantization of one artifact (its file), its
+rescue (the repaired or mixed file and what was learned), the answers of an artifact on the held-out
+samples, and its latency on this kind of host for one thread count. The latter two are apart so that
+another profile, which wants other thread counts, repeats only the timing; a latency older than
+:data:`MAX_LATENCY_AGE_S`, or of another kind of host, is measured again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from converters.keys import array_digest, file_digest, host_id, own_code, tool_v
 from converters.task import Floats
 
 BUILD_VERSION = 1
+RESCUE_VERSION = 1
 ANSWER_VERSION = 1
 LATENCY_VERSION = 1
 REFERENCE_VERSION = 1
@@ -118,6 +119,53 @@ class Reuse:
         for plan, answer in zip(open_plans, found, strict=True):
             plan.take_in(answer)
         return [plan.answer() for plan in plans]
+
+    def rescues(
+        self, jobs: Sequence[Job], calibration: Mapping[str, Floats]
+    ) -> list[dict[str, Any]]:
+        """What :mod:`converters.rescue_worker` answers for each job, its files in place.
+
+        Raises:
+            EdgeError: as :func:`converters.children.run_jobs`.
+        """
+        keys = [self._rescue_key(job, calibration) for job in jobs]
+        answers = [self._rescued(key, job) for key, job in zip(keys, jobs, strict=True)]
+        missing = [index for index, answer in enumerate(answers) if answer is None]
+        found = run_jobs(
+            [jobs[index] for index in missing],
+            parallel=1,
+            on_step=lambda job, text: self._say(f"{job}: {text}"),
+        )
+        for index, answer in zip(missing, found, strict=True):
+            place = Path(answer["path"])
+            self._put(keys[index], "rescue", answer | {"path": place.name}, {"artifact": place})
+            answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _rescue_key(self, job: Job, calibration: Mapping[str, Floats]) -> str:
+        request = job.request
+        inputs = {
+            "module": self._module,
+            "artifact": file_digest(Path(request["path"])),
+            "calibration": array_digest(calibration[request["size"]]),
+        }
+        with np.load(request["held_out"]) as arrays:
+            inputs |= {name: array_digest(arrays[name]) for name in arrays.files}
+        unseen = (*_SILENT, "qat", "path", "held_out")
+        options = {name: value for name, value in request.items() if name not in unseen}
+        options["file"] = Path(request["path"]).name
+        return self._key("rescue", RESCUE_VERSION, inputs, options)
+
+    def _rescued(self, key: str, job: Job) -> dict[str, Any] | None:
+        place = Path(job.request["path"])
+        arrived = place.with_name(f"{place.name}.rescued")
+        hit = self._get(key, {"artifact": arrived})
+        if hit is None:
+            return None
+        target = place.with_name(hit.answer["path"])
+        arrived.replace(target)
+        self._say(f"{job.name}: its rescue: from the cache")
+        return {**hit.answer, "path": str(target)}
 
     def say(self, text: str) -> None:
         """Tell the user."""

@@ -233,8 +233,8 @@ class Workbench:
             policy,
             job=lambda item: self._job(item.format, artifacts, [(item.size, item.scheme)]),
             verify=verify,
+            run=lambda jobs: self._reuse.rescues(jobs, self._calibration),
             scratch=scratch,
-            say=self._progress,
         )
 
     def layers(self, sizes: Sequence[str]) -> dict[str, list[LayerSize]]:

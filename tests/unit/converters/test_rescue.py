@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converters.cache import Cache
 from converters.convert import Options, Outcome, convert
 from converters.gate import check_gate, step_of
 from converters.inspect import inspect_model, problems_with
@@ -85,6 +86,26 @@ def test_equalization_brings_an_artifact_through_the_gate(hard, tiny_weights, tm
     assert schemes["static_wi8_ai8"] <= 0.0
     assert outcome.sensitivities == ()
     check_folder(outcome)
+
+
+@pytest.mark.parametrize("repair", ["auto", "off"])
+def test_a_rescue_is_not_repeated(hard, tiny_weights, tmp_path, repair) -> None:
+    """Equalized or mixed: the second conversion takes file and findings from the cache."""
+    cache, ref = Cache(tmp_path / "cache"), hard(5)
+
+    def again(name: str, max_drop: float = 0.0) -> Outcome:
+        options = Options(weights=tiny_weights, formats=("onnx",), max_drop=max_drop, repair=repair)
+        return convert(ref, ["x86-generic"], tmp_path / name, options=options, cache=cache)
+
+    first, second = again("first"), again("second")
+    assert first.passes[0] == 0 and second.passes == (first.passes[1], 0)
+    assert first.repairs or first.sensitivities
+    assert (second.repairs, second.sensitivities) == (first.repairs, first.sensitivities)
+    assert [item.digest for item in second.measured] == [item.digest for item in first.measured]
+    check_folder(second)
+    other = again("other", max_drop=0.001)  # what counts as rescued has changed
+    assert other.passes[1] > 0
+    check_folder(other)
 
 
 def test_mixed_precision_keeps_the_worst_layers(hard, tiny_weights, tmp_path) -> None:
