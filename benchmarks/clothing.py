@@ -116,6 +116,14 @@ def images_of(split: str, side_px: int) -> tuple[Images, Labels]:
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
+def shifted(side_px: int) -> tuple[npt.NDArray[np.float32], Labels]:
+    """The held-out images at four positions, rolled by three pixels, as the network takes them."""
+    images, labels = images_of("held-out", side_px)
+    ways = ((0, 0), (3, 0), (-3, 0), (0, 3))
+    views = np.concatenate([np.roll(images, way, axis=(1, 2)) for way in ways])
+    return as_input(views).numpy(), np.tile(labels, len(ways))
+
+
 def as_input(images: Images) -> torch.Tensor:
     """(N, H, W, 3) uint8 as the network takes it: (N, 3, H, W), mean 127, deviation 60."""
     scaled = (images.astype(np.float32) - 127.0) / 60.0
