@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,27 +12,18 @@ from typing import Any
 from converters.cache import Cache
 from converters.convert import Outcome, load_profiles, provenance, write_outcome
 from converters.costs import LayerSize, total_macs
-from converters.fit.accelerators import Accelerators, View
-from converters.fit.estimate import (
-    MIB,
-    Choices,
-    Graph,
-    estimates,
-    limits_of,
-    mixed_of,
-    prediction,
-    wanted_builds,
-)
+from converters.fit.estimate import Choices, Graph, estimates, limits_of, wanted_builds
+from converters.fit.judge import Judge
 from converters.fit.rescue import rescue_misses
 from converters.fit.result import conversion_of, fit_document, ladder_of
-from converters.fit.search import Budget, Facts, Point, Verdict, search, survivors
+from converters.fit.search import Budget, Point, Verdict, survivors
 from converters.ladder import host_threads
 from converters.loading import FULL_WIDTH, LoadedTask, load_task
 from converters.metadata import annotate
 from converters.publish import Publisher
 from converters.rescue import Policy
 from converters.results import FORMAT_OF, Measured, Repair, Sensitivity, warnings_about
-from converters.schemes import parse_scheme, supported_scheme
+from converters.schemes import supported_scheme
 from converters.verify import Reference
 from converters.workbench import Sources, Workbench, size_name
 from edge_sdk.contracts.profile import DeviceProfile
@@ -42,6 +32,8 @@ from edge_sdk.errors import UsageError
 from edge_sdk.suggest import did_you_mean
 
 FIT_NAME = "fit.json"
+MOST_ROUNDS = 4
+"""Of measuring what is nearest when nothing fits; each round measures one file per profile."""
 Step = Callable[[str], None]
 
 
@@ -163,7 +155,6 @@ class _Run:
         self._benches: dict[float, Workbench] = {}
         self._references: dict[float, Reference] = {}
         self._layers: dict[tuple[float, str], list[LayerSize]] = {}
-        self._accelerators = Accelerators()
         self._repairs: list[Repair] = []
         self._sensitivities: list[Sensitivity] = []
 
@@ -184,10 +175,15 @@ class _Run:
         self._progress(f"{len(points)} candidates are worth measuring")
         measured = self._measure(points)
         self._layers = {(graph.width, graph.size): graph.layers for graph in graphs}
-        verdicts = {
-            name: self._judge(profile, first[name], measured)
-            for name, profile in self._profiles.items()
-        }
+        judge = Judge(self._profiles, self._options.budget, self._layers)
+        verdicts = judge.all(first, measured)
+        for _ in range(MOST_ROUNDS):
+            unsure = judge.unmeasured(verdicts)
+            if not unsure:
+                break
+            self._progress("nothing fits: measure what is nearest")
+            measured |= self._measure(unsure)
+            verdicts = judge.all(first, measured)
         found = self._fit(verdicts, measured, out)
         if found.unfit:
             return replace(found, out=None), None
@@ -261,42 +257,6 @@ class _Run:
     def _annotate(self, built: list[dict[str, Any]]) -> None:
         annotate(self._task, built, provenance(self._task, self._options.weights))
 
-    def _judge(
-        self,
-        profile: DeviceProfile,
-        first: Verdict,
-        measured: dict[tuple[float, str], Measured],
-    ) -> Verdict:
-        """The second judgement, on what was measured."""
-        points = dict.fromkeys(item.facts.point for item in first.ladder)
-        rescued = [replace(point, scheme=mixed_of(point.scheme)) for point in points]
-        built = [p for p in (*points, *rescued) if (p.width, _artifact(p)) in measured]
-        candidates = [
-            self._facts(profile, point, measured[point.width, _artifact(point)])
-            for point in dict.fromkeys(built)
-        ]
-        second = search(candidates, limits_of(profile), self._options.budget)
-        return Verdict(second.ladder, (*first.rejected, *second.rejected))
-
-    def _facts(self, profile: DeviceProfile, point: Point, item: Measured) -> Facts:
-        # A mixed file has taken the place of the int8 one, of which the figures remain.
-        there = item.path.exists()
-        view = self._accelerators.view(profile, item) if there else View()
-        mixed = there and parse_scheme(item.scheme).mixed
-        in_floats = self._accelerators.float_share(item) if mixed else 0.0
-        return Facts(
-            point=point,
-            model_mib=item.size_bytes / MIB,
-            latency=prediction(profile, self._layers[point.width, point.size], point, in_floats),
-            memory_mib=math.ceil(item.memory_mib),  # less is noise from run to run
-            accuracy_drop=round(item.accuracy_drop, 9),
-            distance=item.distance,
-            host_latency_ms=item.latency[host_threads(point.threads)].median_ms,
-            digest=item.digest,
-            blocked=view.blocked,
-            note=view.note,
-        )
-
     def _fit(
         self,
         verdicts: dict[str, Verdict],
@@ -353,11 +313,6 @@ class _Run:
         )
 
 
-def _artifact(point: Point) -> str:
-    """Name of the file that a point runs."""
-    return f"{point.size}-{point.scheme}-{point.runtime}"
-
-
 def _against(reference: Reference, full: Reference | None) -> Reference:
     """A narrower width's answers, with the full width's as what they are compared with."""
     if full is None:
@@ -391,6 +346,13 @@ def _axes(
             )
     for scheme in options.choices.schemes:
         supported_scheme(scheme)
+    for runtime in options.choices.runtimes:
+        if runtime not in FORMAT_OF:
+            raise UsageError(
+                "unknown-runtime",
+                f"There is no runtime {runtime!r}.",
+                did_you_mean(runtime, FORMAT_OF),
+            )
     return options.widths or task.widths, options.resolutions or task.resolutions
 
 

@@ -21,6 +21,8 @@ RISKS = {
     "mid": "likely too slow",
     "unknown": "uncalibrated",
 }
+MEMORY_SPREAD = 1.05
+"""Between two measurements of one file's memory."""
 MOST_REASONS = 8
 """Lines of rejections per profile in the table; ``--all`` and ``fit.json`` have every one."""
 
@@ -101,12 +103,12 @@ def options_of(options: dict[str, Any]) -> FitOptions:
     return FitOptions(
         budget=Budget(**bounds),
         choices=Choices(
-            schemes=listed(options["schemes"]),
+            schemes=tuple(dict.fromkeys(listed(options["schemes"]))),
             runtimes=options["runtimes"],
-            threads=tuple(int(number) for number in _numbers(options["threads"], "--threads")),
+            threads=tuple(map(int, _numbers(options["threads"], "--threads", whole=True))),
         ),
         widths=_numbers(options["widths"], "--widths"),
-        resolutions=sizes(options["resolutions"]),
+        resolutions=tuple(dict.fromkeys(sizes(options["resolutions"]))),
         weights=options["weights"],
         repair=options["repair"] == "auto",
         mixed=options["mixed"] == "auto",
@@ -128,7 +130,8 @@ def show(out: Output, found: Fit, *, show_all: bool = False) -> None:
         if reasons:
             out.table("rejected", ("candidate", "why"), reasons)
         if len(verdict.rejected) > most:
-            out.line(f"and {len(verdict.rejected) - most} more: --all, or fit.json")
+            more = "--all, or fit.json" if found.out else "--all"
+            out.line(f"and {len(verdict.rejected) - most} more: {more}")
         if not verdict.ladder:
             for line in _gives(found, name):
                 out.line(f"  {line}")
@@ -165,7 +168,10 @@ def _nothing(found: Fit, task: str) -> tuple[str, str]:
     stuck = [name for name in found.unfit if name not in gives]
     if stuck:
         only = f"Only hard limits stand in the way of {', '.join(stuck)}"
-        hints.append(f"{only} ({_first_limit(found, stuck[0])}): change the model")
+        hints.append(
+            f"{only} ({_first_limit(found, stuck[0])}): change the model, or let --schemes, "
+            "--runtime and --threads search more"
+        )
     if any(_lost_to_int8(found, name) for name in found.unfit):
         hints.append(f"Or train int8 to be more accurate: edge model qat {task}")
     return cause, f"{'. '.join(hints)}."
@@ -173,7 +179,7 @@ def _nothing(found: Fit, task: str) -> tuple[str, str]:
 
 def _first_limit(found: Fit, name: str) -> str:
     reasons = [item.reason for item in found.verdicts[name].rejected]
-    return reasons[0] if reasons else "no candidate is left; search more than --schemes names"
+    return reasons[0] if reasons else "it runs nothing of what was asked for"
 
 
 def _lost_to_int8(found: Fit, name: str) -> bool:
@@ -190,6 +196,7 @@ def _gives(found: Fit, name: str) -> list[str]:
 
     return [
         f"{_relaxed(miss.budget)} lets {miss.facts.point.name} in"
+        + ("" if miss.facts.digest else ", as far as is known before it is built")
         for miss in nearest(found.verdicts[name], found.budget)
     ]
 
@@ -199,7 +206,7 @@ def _relaxed(budget: Budget) -> str:
     if budget.latency_ms is not None:
         parts.append(f"--latency-ms {_up(budget.latency_ms, 2)}")
     if budget.memory_mib is not None:
-        parts.append(f"--memory-mib {_up(budget.memory_mib, 0)}")
+        parts.append(f"--memory-mib {_up(budget.memory_mib * MEMORY_SPREAD, 0)}")
     if budget.accuracy_drop is not None:
         parts.append(f"--accuracy-drop {_up(budget.accuracy_drop, 4)}")
     return " and ".join(parts)
@@ -213,13 +220,15 @@ def _up(number: float, digits: int) -> str:
     return f"{math.ceil(number * scale - 1e-9) / scale:g}"
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+def _numbers(text: str | None, option: str, *, whole: bool = False) -> tuple[float, ...]:
     try:
-        found = tuple(float(part) for part in listed(text))
+        found = tuple(dict.fromkeys(float(part) for part in listed(text)))
     except ValueError:
         found = (-1.0,)
-    if not all(0 < number <= 1024 for number in found):
+    if not all(0 < number <= 1024 and (number.is_integer() or not whole) for number in found):
         raise UsageError(
-            "bad-number", f"{option} {text} is no list of numbers.", "Write e.g. 1,0.5 or 1,4."
+            "bad-number",
+            f"{option} {text} is no list of {'whole numbers' if whole else 'numbers'}.",
+            f"Write e.g. {'1,4' if whole else '1,0.5'}.",
         )
     return found

@@ -135,6 +135,32 @@ def test_the_command_says_what_would_have_to_give_and_that_is_enough(
     assert (folder / "second" / "conversion.json").is_file()
 
 
+DIGITS = Path(__file__).parents[3] / "examples/digits/task.py"
+
+
+def test_on_digits_every_budget_that_has_to_give_is_named_and_giving_it_is_enough(
+    tmp_path: Path,
+) -> None:
+    """Latency, memory and accuracy at once: the nearest candidate is measured for the hint."""
+    save_weights(build_module(load_task(f"{DIGITS}:Digits"), None), tmp_path / "w.pt")
+    arguments = [f"{DIGITS}:Digits", "-p", "rpi4", "--resolutions", "24x24", "--runtime", "litert"]
+    arguments += ["--schemes", "fp32,static_wi8_ai8", "--threads", "4", "--json"]
+    arguments += ["--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "out")]
+    arguments += ["-w", str(tmp_path / "w.pt")]
+    budget = ["--latency-ms", "0.0001", "--memory-mib", "0.5", "--accuracy-drop", "0"]
+    result = CliRunner().invoke(command, [*arguments, *budget])
+    assert result.exit_code == 3, result.output
+    hint = json.loads(result.stdout)["error"]["hint"]
+    given = hint.partition(" lets ")[0].partition(": ")[2].replace(" and ", " ").split()
+    assert {"--latency-ms", "--memory-mib"} <= set(given), "memory is known, so it was measured"
+    assert "as far as is known" not in hint
+    result = CliRunner().invoke(command, [*arguments, *budget, *given])  # later ones win
+    assert result.exit_code == 0, result.output
+    ladder = json.loads(result.stdout)["result"]["profiles"]["rpi4"]["ladder"]
+    named = hint.partition(" lets ")[2].partition(" in.")[0]
+    assert named in [point["candidate"] for point in ladder]
+
+
 def test_a_narrower_width_takes_the_first_channels_of_the_weights(
     wide: str, tmp_path: Path
 ) -> None:
@@ -158,6 +184,12 @@ def test_a_narrower_width_takes_the_first_channels_of_the_weights(
         (["--latency-ms", "nan"], "usage.bad-budget"),
         (["--accuracy-drop", "5"], "usage.bad-budget"),
         (["--threads", "many"], "usage.bad-number"),
+        (["--threads", "1.5"], "usage.bad-number"),
+        (["--threads", "0"], "usage.bad-number"),
+        (["--widths", "nan"], "usage.bad-number"),
+        (["--latency-ms", "inf"], "usage.bad-budget"),
+        (["--memory-mib", "0"], "usage.bad-budget"),
+        (["--runtime", "litret"], "usage.unknown-runtime"),
         (["--resolutions", "big"], "usage.bad-resolution"),
         (["--widths", "0.3"], "usage.unknown-width"),
         (["--resolutions", "7x7"], "usage.unknown-resolution"),
