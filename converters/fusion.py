@@ -69,7 +69,8 @@ def steps_in(path: Path) -> Steps:
     """The operators of a float model file.
 
     Raises:
-        ConversionError: ``conversion.file-missing``, ``conversion.unknown-format``.
+        ConversionError: ``conversion.file-missing``, ``conversion.unknown-format``,
+            ``conversion.unreadable-model``.
     """
     from converters.inspect.model import format_of
 
@@ -77,9 +78,9 @@ def steps_in(path: Path) -> Steps:
 
 
 def _onnx_steps(path: Path) -> Steps:
-    import onnx
+    from converters.inspect.onnx_file import load_graph
 
-    graph = onnx.load(str(path)).graph
+    graph = load_graph(path).graph
     constants = {tensor.name for tensor in graph.initializer}
     read = {name for node in graph.node for name in node.input}
     read |= {value.name for value in graph.output}
@@ -97,9 +98,16 @@ def _onnx_steps(path: Path) -> Steps:
 
 
 def _tflite_steps(path: Path) -> Steps:
+    from converters.inspect.model import DAMAGED, unreadable
     from converters.tflite_tidy import TfliteGraph
 
-    graph = TfliteGraph.of(path)
+    try:
+        return _steps_of(TfliteGraph.of(path))
+    except DAMAGED as error:
+        raise unreadable(path, "not a valid TFLite flatbuffer") from error
+
+
+def _steps_of(graph: Any) -> Steps:
     ops = [graph.op(operator) for operator in graph.operators]
     return Steps(
         operators=len(ops),
