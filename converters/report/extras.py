@@ -73,22 +73,24 @@ def rewrites(outcome: Outcome) -> list[str]:
 def lint_rows(outcome: Outcome) -> list[dict[str, Any]]:
     """Each artifact of full resolution against each accelerator of the outcome's profiles."""
     full = next(iter(outcome.reference), "")
-    return [
-        row
-        for profile in outcome.profiles.values()
-        for item in outcome.measured
-        if item.size == full
-        for row in _linted(item, profile)
-    ]
+    rows = []
+    for profile in outcome.profiles.values():
+        if any(unit.constraints for unit in profile.accelerators):
+            for item in outcome.measured:
+                rows += _linted(item, profile) if item.size == full else []
+        elif profile.accelerators:
+            rows.append(_not_linted("every file", profile, "no operator list is known"))
+    return rows
 
 
 def _linted(item: Measured, profile: DeviceProfile) -> list[dict[str, Any]]:
-    from converters.linting.run import lint_file
-
     try:
+        from converters.linting.run import lint_file
+
         found = lint_file(item.path, profile)
-    except (EdgeError, OSError):
-        return []  # a report without this row is better than no report
+    except (EdgeError, ImportError, OSError) as error:
+        # A report with this row alone unknown is better than no report.
+        return [_not_linted(item.path.name, profile, getattr(error, "cause", "") or str(error))]
     return [
         {
             "profile": profile.id,
@@ -108,6 +110,21 @@ def _linted(item: Measured, profile: DeviceProfile) -> list[dict[str, Any]]:
         }
         for one in found
     ]
+
+
+def _not_linted(file: str, profile: DeviceProfile, why: str) -> dict[str, Any]:
+    """The row of a file whose lint did not run."""
+    units = ", ".join(unit.name for unit in profile.accelerators)
+    known: dict[str, Any] = {"profile": profile.id, "accelerator": units, "runtime": "not linted"}
+    unknown = dict.fromkeys(("nodes", "fallback", "partitions", "cost"), "–")
+    return {
+        **known,
+        **unknown,
+        "file": file,
+        "clean": False,
+        "findings": [f"not linted: {why}"],
+        "more": 0,
+    }
 
 
 def _cost(one: Any) -> str:

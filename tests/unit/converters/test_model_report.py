@@ -110,7 +110,22 @@ def test_lint_rows_come_from_the_profiles_accelerators(outcome: Outcome, tmp_pat
 def test_a_missing_file_costs_its_lint_and_nothing_else(outcome: Outcome, tmp_path: Path) -> None:
     gone = tuple(replace(m, path=tmp_path / "gone" / m.path.name) for m in outcome.measured)
     html, data = rendered(replace(outcome, measured=gone), tmp_path)
-    assert data["lint"] == [] and "<h2>Provenance</h2>" in html
+    assert "<h2>Provenance</h2>" in html
+    assert data["lint"], "a row that says why is there"
+    for row in data["lint"]:
+        assert not row["clean"] and "not linted: " in row["findings"][0]
+        assert "There is no file" in row["findings"][0]
+    assert "not linted: " in html
+
+
+def test_an_accelerator_without_an_operator_list_is_said_to_be_unchecked(
+    outcome: Outcome, tmp_path: Path
+) -> None:
+    profiles = {"tensor-g4": load_profile("tensor-g4")}
+    html, data = rendered(replace(outcome, profiles=profiles, ladders={}), tmp_path)
+    (row,) = data["lint"]
+    assert row["findings"] == ["not linted: no operator list is known"]
+    assert row["findings"][0] in html
 
 
 def test_plots_are_images_and_markers_grow_with_the_file(outcome: Outcome) -> None:

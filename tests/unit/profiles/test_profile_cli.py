@@ -12,6 +12,7 @@ from edge_sdk.cli.profile import command
 from tests.fakes.sysroot import write_sysroot
 
 DATA = Path(__file__).parents[3] / "device_profiles/data"
+NCNN = 'source = "Tencent/ncnn benchmark/README.md @a4d2ea1d4 (minimum of each row)"'
 
 
 def run(*arguments: str) -> Result:
@@ -89,3 +90,74 @@ def test_validate_names_key_and_suggestion(tmp_path: Path) -> None:
 
 def test_validate_missing_file() -> None:
     assert run("validate", "nothing.toml").exit_code == 4
+
+
+def changed(folder: Path, old: str, new: str, name: str = "rpi4") -> Path:
+    """A shipped profile with something replaced everywhere."""
+    text = (DATA / f"{name}.toml").read_text()
+    assert old in text
+    path = folder / "changed.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_validate_prints_the_leave_one_out_error_of_each_profile() -> None:
+    found = {entry["id"]: entry for entry in result("validate")}
+    assert {path.stem for path in DATA.glob("*.toml")} == set(found)
+    for entry in found.values():
+        assert (entry["mape_percent"] is not None) == entry["calibrated"]
+        assert not entry["calibrated"] or entry["mape_percent"] <= 20
+    text = run("validate", "rpi4", "tensor-g4").stdout
+    assert f"leave-one-out MAPE of the profile: {found['rpi4']['mape_percent']:.1f} %" in text
+    assert "uncalibrated: no latency is predicted" in text
+
+
+def test_a_latency_model_beyond_the_bar_fails_validation(tmp_path: Path) -> None:
+    path = changed(tmp_path, "error_percent = 19.6", "error_percent = 91.0")
+    done = run("validate", str(path), "--json")
+    assert done.exit_code == 3
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "gate.latency-model"
+    assert "rpi4 by 4" in error["cause"]
+
+
+def test_what_was_not_verified_is_shown(tmp_path: Path) -> None:
+    (key,) = result("validate", "rpi3b-plus")["not_verified"]
+    assert key == "memory.source"
+    assert result("show", "rpi3b-plus")["not_verified"].keys() == {key}
+    for command_name in ("show", "validate"):
+        assert f"{key}: Raspberry Pi 3" in run(command_name, "rpi3b-plus").stdout
+    path = changed(tmp_path, "; not verified here", "", "rpi3b-plus")
+    assert result("validate", str(path))["not_verified"] == {}
+    assert "not verified" not in run("validate", str(path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (NCNN, 'source = " "', "source is empty"),
+        ("usable_share = 0.5", "usable_share = nan", "usable_share"),
+        ("bandwidth_gb_s = 12.8", "bandwidth_gb_s = inf", "not finite"),
+        ("cores = 4", "cores = 0", "cores"),
+        ("mhz = 1800", "mhz = -1", "mhz"),
+        ('min_version = "2.1"', 'min_version = "2.1"\ncpu_fallback = false', "lists what it takes"),
+    ],
+)
+def test_profiles_that_make_no_sense_are_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    done = run("validate", str(changed(tmp_path, old, new)), "--json")
+    assert done.exit_code == 4, done.output
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "profile.invalid"
+    assert said in error["cause"]
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_figure_of_a_shipped_board_has_a_source(path: Path) -> None:
+    shown = result("show", str(path))
+    assert shown["cpu_source"] or shown["family"] == "x86"
+    assert shown["memory"]["source"]
+    for unit in shown["accelerators"]:
+        assert unit["source"] and all(limits["source"] for limits in unit["constraints"])
+    assert all(entry["source"] for entry in (*shown["cost"], *shown["reference"]))
