@@ -101,6 +101,8 @@ def main() -> None:
     if arguments.quick:
         report = {t.profile: stated(t.profile) for t in TARGETS}
     else:
+        if not arguments.json:
+            print("Fitting all boards together, each network left out in turn (half a minute)...")
         report = recompute(arguments.write)
     problems = show(report, quiet=arguments.json)
     if not arguments.quick and not arguments.write:
@@ -113,8 +115,13 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"profiles": report, "problems": problems, "worst_percent": worst}))
     else:
-        print(*problems, sep="\n")
-        print(f"worst profile: leave-one-out MAPE {worst:.1f} % (bar {BAR_PERCENT:.0f} %)")
+        for problem in problems:
+            print(f"missed: {problem}")
+        verdict = "held" if worst <= BAR_PERCENT else "missed"
+        print(
+            f"worst of {len(report)} calibrated profiles: leave-one-out MAPE {worst:.1f} % "
+            f"(bar: at most {BAR_PERCENT:.0f} %, {verdict})"
+        )
     if arguments.check and problems:
         sys.exit(1)
 
@@ -173,7 +180,8 @@ def show(report: dict[str, list[Row]], quiet: bool) -> list[str]:
         percent = mape(rows)
         coarse = sum(bool(row["coarse"]) for row in rows)
         if not quiet:
-            print(f"{name}: MAPE {percent:.1f} %, {len(rows)} rows, {coarse} coarse")
+            more = f", {coarse} of {len(rows)} rows coarse" if coarse else ""
+            print(f"{name}: leave-one-out MAPE {percent:.1f} %{more}")
             for r in rows:
                 mark = "  coarse: band widened" if r["coarse"] else ""
                 print(
