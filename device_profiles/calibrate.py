@@ -31,6 +31,7 @@ from device_profiles.fit import (
 from device_profiles.latency import LayerCost, choose_row
 from edge_sdk.contracts.profile import CostRow, DeviceProfile
 from edge_sdk.errors import ProfileError
+from edge_sdk.suggest import did_you_mean
 
 LEAST_NETWORKS = 3
 Precision = Literal["fp32", "fp16", "int8"]
@@ -73,8 +74,10 @@ def calibrate(
         source: where the measurements come from, for the rows.
 
     Raises:
-        ProfileError: ``profile.too-few-measurements``.
+        ProfileError: ``profile.too-few-measurements``, or ``profile.bad-measurements`` for a
+            runtime or thread count that the board does not have.
     """
+    _on_this_board(profile, measurements)
     groups: dict[tuple[str, Precision, int], list[Measurement]] = {}
     for item in measurements:
         groups.setdefault((item.runtime, item.precision, item.threads), []).append(item)
@@ -92,6 +95,35 @@ def calibrate(
     )
     rows = (*(refit.row for refit in refits), *kept)
     return msgspec.structs.replace(profile, cost=rows), refits
+
+
+def check_threads(profile: DeviceProfile, threads: int) -> None:
+    """Refuse more threads than the profile's board has cores.
+
+    Raises:
+        ProfileError: ``profile.bad-measurements``.
+    """
+    cores = sum(cluster.cores for cluster in profile.cpu)
+    if threads > cores:
+        raise ProfileError(
+            "bad-measurements",
+            f"{threads} threads are measured; {profile.id} has {cores} cores.",
+            "Give the number of threads that the runtime really uses, or correct [[cpu]] in a copy "
+            "of the profile.",
+        )
+
+
+def _on_this_board(profile: DeviceProfile, measurements: Sequence[Measurement]) -> None:
+    """A row that no file of the board could have given would make the profile unreadable."""
+    known = {support.name for support in profile.runtimes} | {row.runtime for row in profile.cost}
+    for item in measurements:
+        check_threads(profile, item.threads)
+        if item.runtime not in known:
+            raise ProfileError(
+                "bad-measurements",
+                f"{item.model} is timed in {item.runtime!r}, which {profile.id} does not run.",
+                did_you_mean(item.runtime, known),
+            )
 
 
 def _refit(

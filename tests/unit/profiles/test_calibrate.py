@@ -334,3 +334,35 @@ def test_a_file_goes_before_a_shipped_id(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     done = run("validate", "rpi4", "--json")
     assert json.loads(done.stdout)["result"]["id"] == "rpi5"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "threads", "said"),
+    [("onnxruntime", 400, "400 threads"), ("onxruntime", 4, "'onxruntime'")],
+)
+def test_what_the_board_cannot_have_run_is_no_measurement(
+    tmp_path: Path, runtime: str, threads: int, said: str
+) -> None:
+    """The profile that would be written could not be read again."""
+    lines = []
+    for layers in (1, 2, 4):
+        file = write_onnx(tmp_path / f"n{layers}.onnx", layers=layers)
+        line = {"file": file.name, "runtime": runtime, "threads": threads, "latency_ms": layers}
+        lines.append(json.dumps(line))
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "out.toml"
+    arguments = ("calibrate", "rpi4", "--measurements", tmp_path / "m.jsonl", "-o", out, "--json")
+    done = run(*arguments)
+    assert done.exit_code == 4, done.output
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "profile.bad-measurements"
+    assert said in error["cause"]
+    assert not out.exists()
+
+
+def test_more_threads_than_cores_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out.toml"
+    done = run("calibrate", "rpi4", "--measure", "-t", 64, "-o", out, "--json")
+    assert done.exit_code == 4, done.output
+    assert json.loads(done.stdout)["error"]["code"] == "profile.bad-measurements"
+    assert not out.exists()
