@@ -27,6 +27,9 @@ _FLOAT_SHARE = 1e-3
 _DYNAMIC_SHARE = 0.03
 """Of the largest output: ranges found at run time turn rounding differences into whole steps."""
 
+_LEAST = 1e-3
+"""Outputs that are never larger count as this large: nothing is held to a share of zero."""
+
 
 def choose_samples(labels: Integers, count: int = SAMPLES) -> list[int]:
     """Indexes of samples that cover as many classes as possible, in a fixed order."""
@@ -75,7 +78,7 @@ def tolerances(
     scales = [spec.scale for spec in specs if spec.scale is not None]
     if scales:
         return {runtime: steps * max(scales) for runtime, steps in _STEPS[kind].items()}
-    largest = max(1.0, float(np.abs(outputs).max(initial=0.0)))
+    largest = max(_LEAST, float(np.abs(outputs).max(initial=0.0)))
     stepped = scheme.mode == "dynamic" or scheme.mixed
     share = _DYNAMIC_SHARE if stepped else _FLOAT_SHARE
     return dict.fromkeys(_STEPS[kind], share * largest)

@@ -92,3 +92,18 @@ def test_tolerances_follow_the_output() -> None:
     assert tolerances("onnx", fp32, [plain], REFERENCE * 100)["onnxruntime"] == pytest.approx(0.2)
     dynamic = tolerances("onnx", parse_scheme("dynamic_wi8_afp32"), [plain], REFERENCE)
     assert dynamic["onnxruntime"] > tolerances("onnx", fp32, [plain], REFERENCE)["onnxruntime"]
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("scheme", ["fp32", "wfp16", "dynamic_wi8_afp32", "static_wi8_ai8"])
+def test_golden_vectors_notice_a_runtime_that_is_silently_wrong(scheme: str, size: float) -> None:
+    """tflite-runtime 2.14 answers dynamic int8 layers with 0 to 8 dB of signal to noise."""
+    random = np.random.default_rng(0)
+    outputs = (size * random.normal(size=(64, 10))).astype(np.float32)
+    scale = float(np.ptp(outputs)) / 255 if scheme.startswith("static") else None
+    dtype = "int8" if scale else "float32"
+    spec = TensorSpec(name="y", dtype=dtype, shape=(1, 10), layout="NC", scale=scale)
+    limit = tolerances("tflite", parse_scheme(scheme), [spec], outputs)["tflite-runtime"]
+    noise = float(outputs.std()) * 10 ** (-8 / 20)
+    wrong = outputs[:SAMPLES] + random.normal(0, noise, (SAMPLES, 10))
+    assert np.abs(wrong - outputs[:SAMPLES]).max() > 2 * limit

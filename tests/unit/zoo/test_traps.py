@@ -71,28 +71,6 @@ def test_upsampling_bakes_the_size_in_and_the_file_says_so(name: str, tmp_path: 
         engine.close()
 
 
-def test_max_pooling_does_not_bring_infinity_into_the_file(tmp_path: Path) -> None:
-    """Padding by minus infinity cannot be quantized; behind a ReLU zero does the same."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)).eval()
-    for module, infinite in ((body, 0), (nn.MaxPool2d(3, 2, 1).eval(), 1)):
-        path = tmp_path / "pool.tflite"
-        sample = torch.randn(1, 3, 12, 12)
-        export_tflite(module, sample, path)
-        model = schema.Model.GetRootAs(path.read_bytes(), 0)
-        buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
-        scalars = [b.DataAsNumpy().view(np.float32)[0] for b in buffers if b.DataLength() == 4]
-        assert sum(np.isneginf(scalars)) == infinite
-        engine = open_engine(path, format="tflite")
-        got = np.array(engine.run([sample.permute(0, 2, 3, 1).contiguous().numpy()])[0])
-        engine.close()
-        with torch.inference_mode():
-            wanted = module(sample).permute(0, 2, 3, 1).numpy()
-        assert np.abs(got - wanted).max() < 1e-5
-
-
 def test_weights_shared_between_modules_convert(tmp_path: Path) -> None:
     torch.manual_seed(0)
     first, second = nn.Linear(8, 8), nn.Linear(8, 8)
