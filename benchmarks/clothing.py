@@ -137,7 +137,7 @@ class Clothing:
     labels = tuple(f"class-{number}" for number in range(10))
     preprocess = Preprocess(color="rgb", mean=(127.0,) * 3, std=(60.0,) * 3)
     resolutions = ((96, 96),)
-    epochs = 14
+    epochs = 12
     learning_rate = 2e-3
     width = 32
 
