@@ -287,12 +287,22 @@ def _cost_table(out: Output, profile: DeviceProfile) -> None:
     if not profile.cost:
         out.line("Uncalibrated: no latency is predicted for this profile.")
         return
-    columns = ("precision", "threads", "dense GMAC/s", "depthwise", "GB/s", "us/layer", "error %")
+    columns = (
+        "runtime",
+        "precision",
+        "threads",
+        "dense GMAC/s",
+        "depthwise",
+        "GB/s",
+        "us/layer",
+        "error %",
+    )
     out.table(
         "Latency model (leave-one-out errors)",
         columns,
         [
             [
+                row.runtime,
                 row.precision,
                 row.threads,
                 row.dense_gmac_s,
