@@ -14,7 +14,10 @@ from converters.loading import load_task
 from converters.module import build_module
 from converters.reuse import MAX_LATENCY_AGE_S
 
-OPTIONS = Options(schemes=("static_wi8_ai8",), resolutions=((12, 12),), max_drop=1.0)
+OPTIONS = Options(
+    schemes=("static_wi8_ai8",), resolutions=((12, 12),), formats=("onnx",), max_drop=1.0
+)
+"""One format: the keys are made alike for both."""
 
 
 def files(outcome: Outcome) -> dict[str, str]:
