@@ -331,9 +331,8 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
 
 
 def _settings(task: LoadedTask, settings: Settings) -> Settings:
-    """With the streaming states that the task declares (``states``: pairs input, output)."""
-    states = tuple((int(a), int(b)) for a, b in getattr(task.task, "states", ()))
-    return replace(settings, states=settings.states or states)
+    """With the streaming states that the task declares."""
+    return replace(settings, states=settings.states or task.states)
 
 
 def artifact_of(item: Measured) -> Artifact:

@@ -44,7 +44,8 @@ class LoadedTask:
     kind: Kind = "classification"
     tolerance: float = DEFAULT_TOLERANCE
     """See :attr:`converters.task.GenericTask.tolerance`."""
-
+    states: tuple[tuple[int, int], ...] = ()
+    """(input, output) positions of a streaming module, where the output comes back as the input."""
     width: float = FULL_WIDTH
     """Share of the full network's channels that the module is built with."""
     widths: tuple[float, ...] = (FULL_WIDTH,)
@@ -92,6 +93,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         schemes=_schemes(task, path),
         kind=what,
         tolerance=_tolerance(task, path),
+        states=_states(task, path),
         width=width,
         widths=_widths(task, path),
     )
@@ -294,6 +296,26 @@ def _tolerance(task: Any, path: Path) -> float:
             "For example tolerance = 0.1: an error of a tenth of the output's size.",
         )
     return float(found)
+
+
+def _states(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
+    found = getattr(task, "states", ())
+    good = isinstance(found, list | tuple) and all(map(_is_pair, found))
+    if not good or len({pair[0] for pair in found}) != len(found):
+        raise _invalid(
+            path,
+            f"states must be pairs (input, output) of different inputs, got {_short(found)}.",
+            "For example states = ((1, 1),): output 1 comes back as input 1, counted from 0.",
+        )
+    return tuple((before, after) for before, after in found)
+
+
+def _is_pair(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(place, int) and place >= 0 for place in value)
+    )
 
 
 def _schemes(task: Any, path: Path) -> tuple[str, ...]:

@@ -69,6 +69,9 @@ def reference_stream(
         packed: from :func:`stream_inputs`.
         examples: one tensor per input, for shapes and types.
         pairs: which output becomes which input.
+
+    Raises:
+        ConversionError: ``conversion.bad-state``.
     """
     import torch
 
@@ -83,9 +86,27 @@ def reference_stream(
             ]
             found = module(*inputs)
             outputs = list(found) if isinstance(found, tuple | list) else [found]
+            if step == 0:
+                _check_pairs(pairs, inputs, outputs)
             state = {before: outputs[after] for before, after in pairs}
             rows.append(pack([output.numpy() for output in outputs]))
     return np.concatenate(rows)
+
+
+def _check_pairs(pairs: Pairs, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Refuse states that the module does not have, or that do not fit where they go back in."""
+    for before, after in pairs:
+        if before >= len(inputs) or after >= len(outputs):
+            found = f"there are {len(inputs)} inputs and {len(outputs)} outputs"
+        elif inputs[before].shape != outputs[after].shape:
+            found = f"{tuple(outputs[after].shape)} leaves, {tuple(inputs[before].shape)} is taken"
+        else:
+            continue
+        raise ConversionError(
+            "bad-state",
+            f"The state ({before}, {after}) does not fit the module: {found}.",
+            "Give pairs (input, output) of equal shape, counted from 0 in the order of forward.",
+        )
 
 
 def judge(
@@ -238,7 +259,7 @@ def check_task_streams(
     Raises:
         ConversionError: as :func:`check_streams`.
     """
-    pairs = tuple((int(a), int(b)) for a, b in getattr(task.task, "states", ()))
+    pairs = task.states
     if not pairs:
         return {}
     from converters.module import build_module, check_examples

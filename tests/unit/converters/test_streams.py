@@ -244,3 +244,12 @@ def test_a_streaming_task_converts_to_both_formats_with_its_state_alive(tmp_path
     assert {(item.format, item.scheme) for item in outcome.measured} >= {
         (kind, scheme) for kind in ("onnx", "tflite") for scheme in ("fp32", "static_wi8_ai8")
     }
+
+
+@pytest.mark.parametrize("pairs", [((1, 2),), ((2, 1),), ((0, 1),)])
+def test_a_state_that_does_not_fit_the_module_is_refused(
+    module: nn.Module, steps: np.ndarray, pairs
+) -> None:
+    with pytest.raises(ConversionError) as caught:
+        reference_stream(module, steps, EXAMPLES, pairs)
+    assert caught.value.code == "conversion.bad-state" and str(pairs[0]) in caught.value.cause

@@ -127,6 +127,12 @@ def test_a_failing_constructor_names_the_line(write_task) -> None:
         "name = 'has spaces'",
         "name = ''",
         "schemes = 'static_wi8_ai8'",
+        "states = (1, 1)",
+        "states = 'ab'",
+        "states = ((1, -1),)",
+        "states = ((1, 1, 1),)",
+        "states = ((1, 1), (1, 2))",
+        "states = ((1.0, 1),)",
     ],
 )
 def test_invalid_members_are_refused(write_task, code: str) -> None:
