@@ -87,6 +87,9 @@ class GenericTask(Protocol):
     tolerance: float
     """Optional, 0.1 by default (20 dB): a sample counts as right when, for each output, the root
     mean square of its error is at most this share of that of the output over all samples."""
+    states: Sequence[tuple[int, int]]
+    """Optional: (input, output) positions, counted from 0, of a streaming model's states. Every
+    artifact is then held to PyTorch over a hundred steps; calibrate with states that occur."""
 
     def build(self) -> torch.nn.Module:
         """The module; its forward takes the inputs in order and returns a tensor or a tuple."""
