@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "zoo.md"
+CHILD_TIMEOUT_S = 7200.0
+"""For all networks in one format: two minutes of work, but the machine may do others."""
 QUICK = ("MobileNetV2", "UNet", "MultiInput", "StreamingConv")
 EXPECTED = {
     # ONNX Runtime has no kernel that quantizes what flows into these operators...
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = survey(
             {name: known[name] for name in names},
             folder,
+            timeout_s=CHILD_TIMEOUT_S,
             progress=lambda text: print(text, file=sys.stderr, flush=True),
         )
     open_cells = [cell for cell in cells if not cell.verified and not _is_expected(cell)]
