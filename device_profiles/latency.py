@@ -80,6 +80,8 @@ def choose_row(
 
     A row for fewer threads than asked for is used (it errs on the slow side), one for more never.
     """
+    if not falls_back(profile, runtime):
+        return None  # all rows are a CPU's
     wanted = precision_of(scheme)
     fitting = [
         row
@@ -90,6 +92,11 @@ def choose_row(
         and row.threads <= threads
     ]
     return max(fitting, key=lambda row: (row.threads, row.runtime == runtime), default=None)
+
+
+def falls_back(profile: DeviceProfile, runtime: str) -> bool:
+    """Whether the CPU runs what no accelerator takes."""
+    return all(known.cpu_fallback for known in profile.runtimes if known.name == runtime)
 
 
 def precision_of(scheme: str) -> Literal["fp32", "fp16", "int8"]:
@@ -138,6 +145,8 @@ def profile_mape_percent(profile: DeviceProfile) -> float | None:
 def uncalibrated(profile: DeviceProfile, *, runtime: str, scheme: str, threads: int) -> str:
     """Why there is no prediction, for a person."""
     wanted = precision_of(scheme)
+    if not falls_back(profile, runtime):
+        return f"{profile.id} runs {runtime} on its accelerator alone, which no row describes."
     if not profile.cost:
         return f"{profile.id} is uncalibrated: no public measurement stands behind it."
     return (

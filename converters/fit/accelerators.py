@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from converters.linting import FileLint, float_share, lint_graph, read_graph
 from converters.results import Measured
+from device_profiles.latency import falls_back
 from device_profiles.lint import Graph, limits_for
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.errors import ConversionError
@@ -55,11 +56,6 @@ class Accelerators:
         if item.digest not in self._graphs:
             self._graphs[item.digest] = read_graph(item.path)
         return self._graphs[item.digest]
-
-
-def falls_back(profile: DeviceProfile, runtime: str) -> bool:
-    """Whether the CPU runs what no accelerator takes."""
-    return all(known.cpu_fallback for known in profile.runtimes if known.name == runtime)
 
 
 def described(found: FileLint) -> str:

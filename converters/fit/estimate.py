@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from converters.costs import LayerSize, layer_costs
-from converters.fit.accelerators import falls_back
 from converters.fit.search import Facts, Limits, Point
 from converters.results import FORMAT_OF
 from converters.schemes import SUPPORTED, builds, mixed_name, parse_scheme
@@ -112,8 +111,6 @@ def prediction(
     Returns:
         None when the profile is uncalibrated for this, or runs it on no CPU: all rows are a CPU's.
     """
-    if not falls_back(profile, point.runtime):
-        return None
     band = _predicted(profile, layers, point, point.scheme)
     if not in_floats or band is None:
         return band

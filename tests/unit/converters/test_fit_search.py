@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.fit.search import (
@@ -85,6 +85,7 @@ def points(fitting: tuple[Fitting, ...]) -> list[Facts]:
     return [item.facts for item in fitting]
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS)
 def test_every_candidate_is_on_the_ladder_or_rejected_with_a_reason(
     candidates: list[Facts], limits: Limits, budget: Budget
@@ -95,6 +96,7 @@ def test_every_candidate_is_on_the_ladder_or_rejected_with_a_reason(
     assert all(item.reason for item in verdict.rejected)
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS)
 def test_no_point_breaks_a_hard_limit_or_a_budget(
     candidates: list[Facts], limits: Limits, budget: Budget
@@ -113,6 +115,7 @@ def test_no_point_breaks_a_hard_limit_or_a_budget(
             assert one.latency.low_ms <= budget.latency_ms
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS, BUDGETS)
 def test_more_budget_never_removes_a_point(
     candidates: list[Facts], limits: Limits, one: Budget, two: Budget
@@ -131,6 +134,7 @@ def test_more_budget_never_removes_a_point(
             assert fact in wide
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS)
 def test_the_ladder_descends_and_holds_no_superfluous_point(
     candidates: list[Facts], limits: Limits, budget: Budget
@@ -152,6 +156,7 @@ def test_the_ladder_descends_and_holds_no_superfluous_point(
             assert not strictly_better
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS)
 def test_what_would_have_to_give_really_lets_it_in(
     candidates: list[Facts], limits: Limits, budget: Budget
@@ -169,6 +174,7 @@ def test_what_would_have_to_give_really_lets_it_in(
         assert all(broken_limit(one, limits) for one in candidates)
 
 
+@settings(deadline=None)
 @given(MANY, limit_sets(), BUDGETS)
 def test_pruning_before_building_loses_no_point_of_the_ladder(
     candidates: list[Facts], limits: Limits, budget: Budget

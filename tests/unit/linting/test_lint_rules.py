@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_profiles.latency import LayerCost
@@ -37,6 +37,7 @@ def chain(ops: list[str], **changes) -> Graph:
     return Graph("tflite", nodes, tensors, ("t0",), (f"t{len(ops)}",), size_bytes=1000)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["CONV_2D", "RELU", "FusedThing", "ERF", "TOPK"]), min_size=1))
 def test_exactly_the_planted_operators_are_found(ops: list[str]) -> None:
     found = lint(chain(ops), LIMITS)
@@ -53,6 +54,7 @@ def test_exactly_the_planted_operators_are_found(ops: list[str]) -> None:
     assert len(found.costs) == len(planted)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5), st.sampled_from(["rank", "static-shape", "dtype"]))
 def test_a_planted_tensor_is_found_at_both_its_nodes(at: int, rule: str) -> None:
     change = {

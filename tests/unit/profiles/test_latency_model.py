@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_profiles.latency import (
@@ -47,6 +48,7 @@ def band(layers, profile, runtime, scheme, threads):
     return found
 
 
+@settings(deadline=None)
 @given(network=layers, where=combination)
 def test_band_is_ordered_positive_and_explained(network, where) -> None:
     found = band(network, **where)
@@ -55,6 +57,7 @@ def test_band_is_ordered_positive_and_explained(network, where) -> None:
     assert found.basis.startswith(where["runtime"]) or f"used for {where['runtime']}" in found.basis
 
 
+@settings(deadline=None)
 @given(network=layers, where=combination, more=st.integers(0, 10**9), what=st.data())
 def test_more_work_is_never_faster(network, where, more, what) -> None:
     at = what.draw(st.integers(0, len(network) - 1))
@@ -70,6 +73,7 @@ def test_more_work_is_never_faster(network, where, more, what) -> None:
     assert longer.mid_ms >= before.mid_ms
 
 
+@settings(deadline=None)
 @given(first=layers, second=layers, where=combination)
 def test_layers_add_up_in_any_order(first, second, where) -> None:
     whole = band([*first, *second], **where).mid_ms
@@ -200,3 +204,14 @@ def test_published_mobilenet_v1_timings_lie_within_the_band(name: str, precision
     scheme, size = ("fp32", 4) if precision == "fp32" else ("static_wi8_ai8", 1)
     found = band(mobilenet_v1(size), profile, "litert", scheme, 4)
     assert found.low_ms <= published.ms <= found.high_ms
+
+
+def test_what_runs_on_an_accelerator_alone_is_not_priced_as_on_the_cpu() -> None:
+    profile = load_profile("rpi4")
+    layers = [LayerCost("dense", 10**7, 10**5)]
+    asked = {"runtime": "litert", "scheme": "fp32", "threads": 1}
+    assert predict(profile, layers, **asked) is not None
+    runtimes = tuple(msgspec.structs.replace(r, cpu_fallback=False) for r in profile.runtimes)
+    alone = msgspec.structs.replace(profile, runtimes=runtimes)
+    assert predict(alone, layers, **asked) is None
+    assert "accelerator alone" in uncalibrated(alone, **asked)
