@@ -119,12 +119,14 @@ def _collect(
 
     _needs("onnx", "ai_edge_litert")
     from converters.measurements import measure_here, read_measurements, read_telemetry
+    from device_profiles.calibrate import check_threads
 
     if measurements is not None:
         return read_measurements(measurements)
     if telemetry is not None and conversion is not None:
         return read_telemetry(telemetry, conversion, profile.id)
     _needs("torch", "onnxruntime", "litert_torch")
+    check_threads(profile, threads or 1)  # before minutes of measuring
     with (
         tempfile.TemporaryDirectory(prefix="edge-calibrate-") as scratch,
         out.progress("measure", None) as bar,
