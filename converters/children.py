@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from converters.memory import MemoryBudget
 from edge_sdk.durable import storage_error
@@ -69,12 +69,14 @@ def run_jobs(
     on_step: Callable[[str, str], None] = lambda job, text: None,
     on_done: Callable[[str, Any], None] = lambda job, result: None,
     memory: MemoryBudget | None = None,
+    keep_going: bool = False,
 ) -> list[Any]:
     """Run jobs, at most ``parallel`` at a time; their results in the order of ``jobs``.
 
     Fewer run at a time where memory would not suffice for more, see :mod:`converters.memory`.
 
-    The first error ends every other child. No child outlives this call, whatever ends it.
+    The first error ends every other child; with ``keep_going`` an error is its job's result
+    instead. No child outlives this call, whatever ends it.
 
     Raises:
         EdgeError: as the child raised it, or ``conversion.native-crash``,
@@ -94,16 +96,21 @@ def run_jobs(
                 index, job = waiting.pop(0)
                 running[index] = _start(job)
                 selector.register(running[index].pipe, selectors.EVENT_READ, index)
-            for key, _ in selector.select(timeout=0.5):
-                child = running[key.data]
-                if _read(child, on_step):
+            readable = {key.data for key, _ in selector.select(timeout=0.5)}
+            for index, child in list(running.items()):
+                late = time.monotonic() > child.deadline
+                if not late and (index not in readable or _read(child, on_step)):
                     continue
                 selector.unregister(child.pipe)
-                results[key.data] = _finish(child)
+                try:
+                    results[index] = _expire(child) if late else _finish(child)
+                except EdgeError as error:
+                    if not keep_going:
+                        raise
+                    results[index] = error
                 memory.learn(child.job.module, child.peak_mib)
-                del running[key.data]
-                on_done(child.job.name, results[key.data])
-            _check_deadlines(running.values())
+                del running[index]
+                on_done(child.job.name, results[index])
     finally:
         for child in running.values():
             _kill(child)
@@ -229,14 +236,13 @@ def _finish(child: _Running) -> Any:
     )
 
 
-def _check_deadlines(children: Any) -> None:
-    for child in children:
-        if time.monotonic() > child.deadline:
-            raise ConversionError(
-                "child-timeout",
-                f"{child.job.name} did not finish within {child.job.timeout_s:.0f} s.",
-                "Use a smaller model or fewer evaluation samples, or a faster machine.",
-            )
+def _expire(child: _Running) -> NoReturn:
+    _kill(child)
+    raise ConversionError(
+        "child-timeout",
+        f"{child.job.name} did not finish within {child.job.timeout_s:.0f} s.",
+        "Use a smaller model or fewer evaluation samples, or a faster machine.",
+    )
 
 
 def _kill(child: _Running) -> None:

@@ -9,21 +9,24 @@ lie on a shared file system.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from converters.children import Job, child_main, run_jobs
 from converters.fit.run import FitOptions
-from edge_sdk.errors import EdgeError, UsageError, error_from
+from edge_sdk.errors import ConversionError, EdgeError, UsageError, error_from
 
 LOCAL = "local"
 MEMORY_PER_JOB_MIB = 3000
 """A search runs an exporter and a quantizer at a time; see :mod:`converters.memory`."""
+SEARCH_TIMEOUT_S = 24 * 3600.0
 _OBJECT_STORE_BYTES = 128 * 1024**2
 RAY_HINT = "pip install 'edge-sdk[ray]'"
 
@@ -54,6 +57,8 @@ class Row:
 
 
 Tell = Callable[[str], None]
+Answer = dict[str, Any]
+"""Of :func:`search_cell`."""
 
 
 def run_matrix(
@@ -79,12 +84,11 @@ def run_matrix(
         UsageError: ``usage.extra-missing``, ``usage.ray-unreachable``.
     """
     count = min(len(cells), workers or workers_here()) or 1
-    run = _on_processes(cells, count) if ray is None else _on_ray(cells, ray, count)
-    rows: dict[int, Row] = {}
-    for index, answer in run:
-        rows[index] = _row(cells[index], answer)
-        progress(f"{cells[index].task.rpartition('/')[2]} done")
-    return [rows[index] for index in range(len(cells))]
+    if ray is None:
+        answers = _on_processes(cells, count, progress)
+    else:
+        answers = _on_ray(cells, ray, count, progress)
+    return [_row(cell, answer) for cell, answer in zip(cells, answers, strict=True)]
 
 
 def workers_here() -> int:
@@ -95,7 +99,7 @@ def workers_here() -> int:
     return max(1, int(min(os.cpu_count() or 1, by_memory)))
 
 
-def search_cell(cell: Cell) -> dict[str, Any]:
+def search_cell(cell: Cell) -> Answer:
     """One model's search, in a process of its own.
 
     Returns:
@@ -114,23 +118,59 @@ def search_cell(cell: Cell) -> dict[str, Any]:
     return {"result": fit_data(found), "unfit": found.unfit}
 
 
-def _on_processes(cells: Sequence[Cell], count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(search_cell, cell): index for index, cell in enumerate(cells)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+def _on_processes(cells: Sequence[Cell], count: int, progress: Tell) -> list[Answer]:
+    """One child per cell: one that crashes or is killed takes no other with it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = [
+            Job(
+                name=short_name(cell),
+                module="converters.spread",
+                request=msgspec.to_builtins(cell, enc_hook=str),
+                folder=Path(scratch),
+                timeout_s=SEARCH_TIMEOUT_S,
+            )
+            for cell in cells
+        ]
+        found = run_jobs(
+            jobs,
+            parallel=count,
+            on_done=lambda job, answer: progress(f"{job} done"),
+            keep_going=True,
+        )
+    return [
+        {"error": answer.as_dict()} if isinstance(answer, EdgeError) else answer for answer in found
+    ]
 
 
-def _on_ray(
-    cells: Sequence[Cell], address: str, count: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _on_ray(cells: Sequence[Cell], address: str, count: int, progress: Tell) -> list[Answer]:
+    answers: dict[int, Answer] = {}
     with _session(address, count) as ray:
         remote = ray.remote(search_cell).options(num_cpus=1, max_retries=1)
         waiting = {remote.remote(cell): index for index, cell in enumerate(cells)}
         while waiting:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            for reference in done:
-                yield waiting.pop(reference), ray.get(reference)
+            (reference,), _ = ray.wait(list(waiting), num_returns=1)
+            index = waiting.pop(reference)
+            try:
+                answers[index] = ray.get(reference)
+            except ray.exceptions.RayError as error:  # the worker died, or a defect of ours
+                answers[index] = {"error": _lost(cells[index], error).as_dict()}
+            progress(f"{short_name(cells[index])} done")
+    return [answers[index] for index in range(len(cells))]
+
+
+def _lost(cell: Cell, error: Exception) -> EdgeError:
+    lines = str(error).strip().splitlines()
+    return ConversionError(
+        "child-failed",
+        f"The search of {short_name(cell)} ended on its Ray worker: "
+        f"{lines[-1][:300] if lines else type(error).__name__}",
+        "Run the command again without --ray to see whether the model or the cluster is at fault.",
+    )
+
+
+def short_name(cell: Cell) -> str:
+    """``file.py:Class`` of a cell's task."""
+    return cell.task.rpartition("/")[2]
 
 
 @contextmanager
@@ -165,7 +205,16 @@ def _session(address: str, count: int) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _row(cell: Cell, answer: dict[str, Any]) -> Row:
+def _row(cell: Cell, answer: Answer) -> Row:
     if "error" in answer:
         return Row(cell.task, None, (), error_from(answer["error"]))
     return Row(cell.task, answer["result"], tuple(answer["unfit"]))
+
+
+def _search(request: dict[str, Any], step: Tell) -> Answer:
+    """Body of a child process, see :mod:`converters.children`."""
+    return search_cell(msgspec.convert(request, Cell, dec_hook=lambda kind, value: kind(value)))
+
+
+if __name__ == "__main__":
+    child_main(_search)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,15 @@ from edge_sdk.cli.model_import import import_file
 from edge_sdk.cli.model_layers import layers
 from edge_sdk.cli.model_lint import lint
 from edge_sdk.cli.model_matrix import matrix
-from edge_sdk.cli.model_options import cache_from, cache_options
+from edge_sdk.cli.model_options import (
+    cache_from,
+    cache_options,
+    gate_share,
+    listed,
+    needs,
+    needs_converters,
+    sizes,
+)
 from edge_sdk.cli.model_qat import qat
 from edge_sdk.cli.model_quantize import (
     quantize_choices,
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
     from converters.train import Epoch
 
 DEFAULT_PROFILES = ("rpi4", "rpi5", "jetson-orin-nano", "snapdragon-8-gen3", "x86-generic")
-INSTALL_HINT = "pip install 'edge-sdk[convert]'"
 
 
 @click.group(name="model", help="Train, convert, measure and inspect models.")
@@ -60,7 +66,7 @@ command.add_command(distill)
 def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: Any) -> None:
     """Train at all of the task's resolutions at once."""
     path: Path = options["out"]
-    _needs("torch")
+    needs("torch")
     from converters.loading import load_task
     from converters.module import save_weights
     from converters.train import train as run
@@ -112,19 +118,19 @@ def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: A
 @with_output
 def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) -> None:
     """Export, quantize, verify, gate and size."""
-    _needs("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_quantizer")
+    needs_converters()
     from converters.convert import Options
     from converters.convert import convert as run
 
     folder: Path = options["folder"] or Path("out") / task.rpartition(":")[2].lower()
     chosen = Options(
-        schemes=_listed(options["schemes"]),
-        resolutions=tuple(_size(text) for text in _listed(options["resolutions"])),
+        schemes=listed(options["schemes"]),
+        resolutions=sizes(options["resolutions"]),
         formats=options["formats"] or ("tflite", "onnx"),
         runtime=options["runtime"],
         weights=options["weights"],
-        max_drop=options["max_drop"],
-        min_accuracy=options["min_accuracy"],
+        max_drop=gate_share(options, "max_drop"),
+        min_accuracy=gate_share(options, "min_accuracy"),
         force=options["force"],
         fold_preprocess=options["fold_preprocess"],
         **quantize_choices(options),
@@ -331,28 +337,3 @@ def _show_notes(out: Output, file: Path) -> dict[str, Any]:
         p = notes.preprocess
         out.line(f"  input: {p.color}, (pixel - {list(p.mean)}) / {list(p.std)}")
     return {"notes": msgspec.to_builtins(notes)}
-
-
-def _needs(*modules: str) -> None:
-    """Refuse early, with the install command, when packages are missing; calm their threads."""
-    import importlib.util
-
-    # Idle math threads would spin by default: on a busy machine that made a training of twenty
-    # seconds take a hundred. OpenMP reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError("extra-missing", f"This command needs {', '.join(missing)}.", INSTALL_HINT)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, cross, width = text.partition("x")
-    if not cross or not height.isdecimal() or not width.isdecimal():
-        raise UsageError(
-            "bad-resolution", f"{text!r} is not a resolution.", "Write HEIGHTxWIDTH, e.g. 24x24."
-        )
-    return int(height), int(width)

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 @with_output
 def distill(out: Output, /, task: str, teacher: str, **options: Any) -> None:
     """Train, checkpoint each epoch, compare, write the weights."""
-    from edge_sdk.cli.model import _needs
+    from edge_sdk.cli.model_options import needs
 
-    _needs("torch")
+    needs("torch")
     from converters.distill.run import CHECKPOINT_SUFFIX
     from converters.distill.run import distill as run
     from converters.distill.settings import Settings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_options import gate_share, listed, needs
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 @with_output
 def import_file(out: Output, /, file: Path, profiles: tuple[str, ...], **options: Any) -> None:
     """Examine in a child process, quantize where possible, verify, gate, size, pack."""
-    from edge_sdk.cli.model import _conversion_data, _listed, _needs
+    from edge_sdk.cli.model import _conversion_data
 
-    _needs("onnx", "onnxruntime", "ai_edge_litert", "ai_edge_quantizer")
+    needs("onnx", "onnxruntime", "ai_edge_litert", "ai_edge_quantizer")
     from converters.importing import ImportOptions, import_model
     from converters.importing.subject import Described, read_labels
 
@@ -56,8 +57,8 @@ def import_file(out: Output, /, file: Path, profiles: tuple[str, ...], **options
             preprocess=_preprocess(options["mean"], options["std"]),
         ),
         shapes=dict(_shape(text) for text in options["shapes"]),
-        schemes=_listed(options["schemes"]),
-        max_drop=options["max_drop"],
+        schemes=listed(options["schemes"]),
+        max_drop=gate_share(options, "max_drop"),
         force=options["force"],
     )
     with out.progress("import", None) as bar:

@@ -26,9 +26,9 @@ MOST_SHOWN = 40
 @with_output
 def lint(out: Output, /, path: Path, profile_id: str, runtime: str | None, strict: bool) -> None:
     """Walk the model file or conversion PATH against a profile's operator and shape constraints."""
-    from edge_sdk.cli.model import _needs
+    from edge_sdk.cli.model_options import needs
 
-    _needs("onnx", "ai_edge_litert")
+    needs("onnx", "ai_edge_litert")
     from converters.bench import model_files
     from converters.linting import lint_file
     from device_profiles.loader import load_profile

@@ -43,7 +43,12 @@ def cache_from(options: dict[str, Any]) -> Cache | None:
 
 
 def needs_converters() -> None:
-    """Refuse early, with the install command, when packages are missing.
+    """As :func:`needs`, for everything that a conversion takes."""
+    needs(*CONVERTERS)
+
+
+def needs(*modules: str) -> None:
+    """Refuse early, with the install command, when packages are missing; calm their threads.
 
     Raises:
         UsageError: ``usage.extra-missing``.
@@ -51,8 +56,10 @@ def needs_converters() -> None:
     import importlib.util
     import os
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle math threads do not spin
-    missing = [name for name in CONVERTERS if importlib.util.find_spec(name) is None]
+    # Idle math threads would spin by default: on a busy machine that made a training of twenty
+    # seconds take a hundred. OpenMP reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError("extra-missing", f"This command needs {', '.join(missing)}.", INSTALL_HINT)
 
@@ -69,6 +76,22 @@ def sizes(text: str | None) -> tuple[tuple[int, int], ...]:
         UsageError: ``usage.bad-resolution``.
     """
     return tuple(_size(part) for part in listed(text))
+
+
+def gate_share(options: dict[str, Any], name: str) -> float:
+    """A share of accuracy that the command line gives.
+
+    Raises:
+        UsageError: ``usage.bad-share``.
+    """
+    value: float = options[name]
+    if not 0 <= value <= 1:  # false for NaN too, which no gate would ever refuse
+        raise UsageError(
+            "bad-share",
+            f"--{name.replace('_', '-')} is {value:g}.",
+            "Give a share from 0 to 1; 0.01 is one point.",
+        )
+    return value
 
 
 def _size(text: str) -> tuple[int, int]:

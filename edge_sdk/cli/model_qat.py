@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 @with_output
 def qat(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) -> None:
     """Observe, train, freeze, export to both formats, verify, gate, compare."""
-    from edge_sdk.cli.model import DEFAULT_PROFILES, _conversion_data, _needs, _show_conversion
+    from edge_sdk.cli.model import DEFAULT_PROFILES, _conversion_data, _show_conversion
+    from edge_sdk.cli.model_options import gate_share, needs
 
-    _needs("torch", "onnx", "onnxruntime", "litert_torch")
+    needs("torch", "onnx", "onnxruntime", "litert_torch")
     from converters.convert import Options
     from converters.qat.run import qat as run
 
@@ -52,7 +53,7 @@ def qat(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) ->
     if rate is not None and not 0 < rate <= 1:
         raise UsageError("bad-rate", f"--learning-rate {rate} is out of range.", "Give e.g. 3e-4.")
     chosen = Options(
-        weights=options["weights"], max_drop=options["max_drop"], force=options["force"]
+        weights=options["weights"], max_drop=gate_share(options, "max_drop"), force=options["force"]
     )
     if options["weights"] is None and options["checkpoint"] is None:
         out.line("No --weights: training starts from what build() returns.", "yellow")

@@ -115,9 +115,9 @@ def _collect(
     threads: int | None,
     measure: bool,
 ) -> list[Measurement]:
-    from edge_sdk.cli.model import _needs
+    from edge_sdk.cli.model_options import needs
 
-    _needs("onnx", "ai_edge_litert")
+    needs("onnx", "ai_edge_litert")
     from converters.measurements import measure_here, read_measurements, read_telemetry
     from device_profiles.calibrate import check_threads
 
@@ -125,7 +125,7 @@ def _collect(
         return read_measurements(measurements)
     if telemetry is not None and conversion is not None:
         return read_telemetry(telemetry, conversion, profile.id)
-    _needs("torch", "onnxruntime", "litert_torch")
+    needs("torch", "onnxruntime", "litert_torch")
     check_threads(profile, threads or 1)  # before minutes of measuring
     with (
         tempfile.TemporaryDirectory(prefix="edge-calibrate-") as scratch,

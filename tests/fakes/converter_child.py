@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -28,6 +29,13 @@ def behave(request: dict[str, Any], step: Callable[[str], None]) -> Any:
         raise ZeroDivisionError("an unplanned defect")
     elif behaviour == "exit":
         sys.exit(3)
+    elif behaviour == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif behaviour == "full-disk":
+        raise OSError(errno.ENOSPC, "No space left on device", request["place"])
+    elif behaviour == "chatter":
+        print("chatter\n" * 100_000)
+        raise ZeroDivisionError("the last words")
     elif behaviour == "touch":
         time.sleep(request["seconds"])
         with open(request["path"], "w") as handle:  # noqa: PTH123

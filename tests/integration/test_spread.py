@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from converters.fit.estimate import Choices
@@ -80,6 +82,33 @@ def test_ray_and_processes_agree_and_share_the_cache(folder: Path) -> None:
     import ray
 
     assert not ray.is_initialized()
+
+
+def crashing(folder: Path, out: str) -> list[Cell]:
+    """A task that kills its process, and one with an error of its own."""
+    kills = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (folder / "kills.py").write_text(kills)
+    cell = cells(folder, out)[1]
+    return [replace(cell, task=f"{folder / 'kills.py'}:Task"), cell]
+
+
+def test_a_search_that_is_killed_ends_no_other(folder: Path) -> None:
+    said: list[str] = []
+    rows = run_matrix(crashing(folder, "killed"), workers=2, progress=said.append)
+    codes = [row.error.code for row in rows if row.error is not None]
+    assert codes == ["conversion.native-crash", "task.no-data"]
+    assert sorted(said) == ["kills.py:Task done", "two.py:Variant done"]
+
+
+@pytest.mark.slow
+@NEEDS_RAY
+def test_a_ray_worker_that_is_killed_ends_no_other(folder: Path) -> None:
+    rows = run_matrix(crashing(folder, "lost"), ray="local", workers=1)
+    codes = [row.error.code for row in rows if row.error is not None]
+    assert codes == ["conversion.child-failed", "task.no-data"]
+    assert "kills.py:Task" in rows[0].error.cause
+    left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert not [line for line in left if "raylet" in line or "gcs_server" in line]
 
 
 @NEEDS_RAY

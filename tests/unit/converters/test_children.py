@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from converters.children import Job, run_jobs
-from edge_sdk.errors import ConversionError, TaskError
+from edge_sdk.errors import ConversionError, StorageError, TaskError
 
 
 def job(folder: Path, behaviour: str, *, name: str = "job", **request: Any) -> Job:
@@ -114,3 +114,48 @@ def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         parent.kill()
     psutil.wait_procs([child], timeout=30)
     assert not child.is_running()
+
+
+def test_errors_are_results_where_the_rest_goes_on(tmp_path: Path) -> None:
+    jobs = [
+        job(tmp_path, "raise", name="bad"),
+        job(tmp_path, "hang", name="late", timeout_s=2.0),
+        job(tmp_path, "crash", name="crash"),
+        job(tmp_path, "answer", name="good", value=7),
+    ]
+    done: list[str] = []
+    found = run_jobs(
+        jobs, parallel=2, keep_going=True, on_done=lambda name, result: done.append(name)
+    )
+    assert [getattr(answer, "slug", "") for answer in found[:3]] == [
+        "bad-batch",
+        "child-timeout",
+        "native-crash",
+    ]
+    assert found[3]["answer"] == 7
+    assert sorted(done) == ["bad", "crash", "good", "late"]
+    assert not children_left()
+
+
+def test_a_full_disk_in_a_child_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        run_jobs([job(tmp_path, "full-disk", place=str(tmp_path / "a.onnx"))], parallel=1)
+    assert caught.value.code == "storage.disk-full"
+    assert "a.onnx" in caught.value.cause
+
+
+def test_a_killed_child_hints_at_memory(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        run_jobs([job(tmp_path, "killed")], parallel=1)
+    assert caught.value.slug == "native-crash"
+    assert "memory" in caught.value.hint
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="the last words"):
+        run_jobs([job(tmp_path, "chatter")], parallel=1)
+
+
+def test_a_job_may_have_any_name(tmp_path: Path) -> None:
+    found = run_jobs([job(tmp_path, "answer", name=f"{'x' * 300}/\n", value=1)], parallel=1)
+    assert found[0]["answer"] == 1
