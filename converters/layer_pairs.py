@@ -50,14 +50,14 @@ def quantized_pairs(folder: Path) -> list[Pair]:
                 quantized=folder / files[digest],
                 source=source,
                 scheme=item.scheme,
-                samples=_samples(folder / files[item.golden], item),
+                samples=golden_samples(folder / files[item.golden], item),
                 exported="imported-from" not in conversion.provenance,
             )
         )
     return sorted(found, key=lambda pair: pair.quantized.name)
 
 
-def _samples(golden: Path, item: Artifact) -> Floats:
+def golden_samples(golden: Path, item: Artifact) -> Floats:
     """The golden inputs, packed in the module's order."""
     try:
         with np.load(golden, allow_pickle=False) as arrays:

@@ -35,6 +35,44 @@ def sensitivities(outcome: Outcome) -> list[dict[str, Any]]:
     return found
 
 
+def layer_noises(outcome: Outcome) -> list[dict[str, Any]]:
+    """Noise by layer of the noisiest static file, where no layer was scored alone.
+
+    Files whose activations stay float have no layer to compare.
+    """
+    full = next(iter(outcome.reference), "")
+    static = [m for m in outcome.measured if m.size == full and "static" in m.scheme]
+    if getattr(outcome, "sensitivities", ()) or not static:
+        return []
+    worst = min(static, key=lambda item: item.sqnr_db)
+    scores = _layer_scores(outcome, worst)
+    if not scores:
+        return []
+    image = sensitivity_plot(scores, frozenset(), what="signal to noise behind this layer, dB")
+    return [
+        {
+            "title": f"{worst.scheme} {worst.size}, {worst.format}",
+            "worst": [f"{name} ({db:.1f} dB)" for name, db in scores[:3]],
+            "image": base64.b64encode(image).decode(),
+        }
+    ]
+
+
+def _layer_scores(outcome: Outcome, item: Measured) -> list[tuple[str, float]]:
+    from converters.layer_noise import layer_noise
+    from converters.layer_pairs import golden_samples
+
+    wanted = (item.format, item.size, "fp32")
+    floats = [o.path for o in outcome.measured if (o.format, o.size, o.scheme) == wanted]
+    exported = "imported-from" not in outcome.conversion.provenance
+    try:
+        samples = golden_samples(item.golden, outcome.conversion.artifacts[item.digest])
+        found = layer_noise(item.path, floats[0], samples, exported=exported) if floats else []
+    except (EdgeError, OSError):
+        return []  # a report without this picture is better than no report
+    return [(layer.name, layer.sqnr_db) for layer in found]
+
+
 def repairs(outcome: Outcome) -> list[dict[str, str]]:
     """What was tried to win accuracy back."""
     return [

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.measure import MAX_SQNR_DB
 from converters.report.data import report_data, write_data
-from converters.report.extras import fusions, repairs, rewrites, sensitivities
-from converters.report.plot import ladder_plot
+from converters.report.extras import fusions, layer_noises, repairs, rewrites, sensitivities
+from converters.report.plot import ladder_plot, latency
 from device_profiles.latency import uncalibrated
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.profile import DeviceProfile
@@ -51,9 +51,34 @@ def _context(outcome: Outcome) -> dict[str, Any]:
         "origin": "the imported file" if "imported-from" in conversion.provenance else "PyTorch",
         "warnings": list(getattr(outcome, "warnings", ())),
         "sensitivities": sensitivities(outcome),
+        "layer_noises": layer_noises(outcome),
+        "glance": [
+            _glance_row(outcome.profiles[name], ladder) for name, ladder in outcome.ladders.items()
+        ],
         "repairs": repairs(outcome),
         "fusions": fusions(outcome),
         "rewrites": rewrites(outcome),
+    }
+
+
+def _glance_row(profile: DeviceProfile, ladder: Ladder) -> dict[str, str]:
+    """One device in one line: its fastest point, and what that gains over float32."""
+    fastest = min(ladder.points, key=latency)
+    size = (fastest.height_px, fastest.width_px)
+    plain = [
+        point
+        for point in ladder.candidates
+        if point.scheme == "fp32" and (point.height_px, point.width_px) == size
+    ]
+    gain = f"{latency(plain[0]) / latency(fastest):.1f}x" if plain and latency(fastest) else "–"
+    return {
+        "id": profile.id,
+        "title": profile.title,
+        "point": f"{size[0]}x{size[1]} {fastest.scheme}",
+        "accuracy": f"{fastest.accuracy * 100:.2f}",
+        "band": band(fastest),
+        "gain": gain,
+        "points": str(len(ladder.points)),
     }
 
 

@@ -52,7 +52,7 @@ def ladder_plot(
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 3.4), dpi=144, layout="constrained")
+    figure = Figure(figsize=(6.0, 3.3), dpi=144, layout="constrained")
     axes = figure.add_subplot()
     chosen = {point.id for point in ladder.points}
     largest = max((sizes.get(p.artifact, 0) for p in ladder.candidates), default=0) or 1
@@ -61,7 +61,7 @@ def ladder_plot(
         marker = _MARKERS[resolutions.index((point.height_px, point.width_px)) % len(_MARKERS)]
         area = max(_SMALLEST, _LARGEST * sizes.get(point.artifact, 0) / largest)
         _draw(axes, point, marker, area, on_ladder=point.id in chosen)
-    steps = [(_latency(point), point.accuracy * 100) for point in ladder.points]
+    steps = [(latency(point), point.accuracy * 100) for point in ladder.points]
     axes.plot(*zip(*steps, strict=True), color="#888888", linewidth=1, zorder=1)
     _finish(axes, profile, ladder, score)
     axes.set_title(
@@ -70,12 +70,18 @@ def ladder_plot(
     return _png(figure)
 
 
-def sensitivity_plot(scores: Sequence[tuple[str, float]], kept: frozenset[str]) -> bytes:
-    """Bars of what each layer's quantization alone leaves of the signal, the worst on top.
+ALONE = "signal to noise of the output with this layer alone quantized, dB"
+
+
+def sensitivity_plot(
+    scores: Sequence[tuple[str, float]], kept: frozenset[str], *, what: str = ALONE
+) -> bytes:
+    """Bars of the signal that layers leave, the worst on top.
 
     Args:
         scores: layer and SQNR in dB, the worst first.
         kept: layers that stayed in float because of it.
+        what: is shown, with its unit.
     """
     import matplotlib
 
@@ -90,7 +96,7 @@ def sensitivity_plot(scores: Sequence[tuple[str, float]], kept: frozenset[str]) 
     axes.barh(range(len(shown)), [value for _, value in shown], color=colours)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("signal to noise of the output with this layer alone quantized, dB", fontsize=8)
+    axes.set_xlabel(what, fontsize=8)
     axes.grid(axis="x", alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -105,7 +111,7 @@ def _png(figure: Figure) -> bytes:
 
 def _draw(axes: Axes, point: OperatingPoint, marker: str, area: float, *, on_ladder: bool) -> None:
     colour = _COLOURS.get(point.scheme, "#555555") if on_ladder else "#c8c8c8"
-    x, y = _latency(point), point.accuracy * 100
+    x, y = latency(point), point.accuracy * 100
     if on_ladder and point.predicted is not None:
         spread = [[x - point.predicted.low_ms], [point.predicted.high_ms - x]]
         axes.errorbar(x, y, xerr=spread, color=colour, alpha=0.35, linewidth=3, zorder=2)
@@ -129,7 +135,7 @@ def _finish(axes: Axes, profile: DeviceProfile, ladder: Ladder, score: str) -> N
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    legend = axes.legend(fontsize=8, frameon=False, loc="best")
+    legend = axes.legend(fontsize=8.5, frameon=False, loc="best")
     for handle in legend.legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):
             handle.set_sizes([40.0])
@@ -139,5 +145,6 @@ def _right_end(point: OperatingPoint) -> float:
     return point.predicted.high_ms if point.predicted is not None else point.host_latency_ms
 
 
-def _latency(point: OperatingPoint) -> float:
+def latency(point: OperatingPoint) -> float:
+    """Milliseconds: the middle of the prediction, or what the converting host measured."""
     return point.predicted.mid_ms if point.predicted is not None else point.host_latency_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from converters.fusion import Fusion, Steps, steps_in
 from converters.importing import ImportOptions, import_model
 from converters.ladder import Ladder
 from converters.report import write_report
-from converters.report.plot import ladder_plot, sensitivity_plot
+from converters.report.page import band
+from converters.report.plot import ladder_plot, latency, sensitivity_plot
 from converters.results import LayerScore, Repair, Sensitivity
 from device_profiles.loader import load_profile
 from tests.fakes.models import write_onnx
@@ -62,6 +64,26 @@ def test_json_and_page_tell_the_same(outcome: Outcome, tmp_path: Path) -> None:
     assert set(data["ladders"]) == set(outcome.ladders)
     assert data["provenance"] == outcome.conversion.provenance
     assert "agreement of the imported file" in html, "no claim about PyTorch, which never ran"
+
+
+def test_each_device_has_a_line_at_a_glance(outcome: Outcome, tmp_path: Path) -> None:
+    html, _ = rendered(outcome, tmp_path)
+    lines = html.partition("<h2>At a glance</h2>")[2].partition("</table>")[0].splitlines()
+    for name, ladder in outcome.ladders.items():
+        (line,) = [text for text in lines if f'href="#{name}"' in text]
+        assert f'id="{name}"' in html, "the link leads to the device's ladder"
+        fastest = min(ladder.points, key=latency)
+        assert f"{fastest.height_px}x{fastest.width_px} {fastest.scheme}" in line
+        assert band(fastest) in line
+        assert re.search(r"<td>\d+\.\dx</td>", line)
+
+
+def test_the_noisiest_static_file_is_shown_layer_by_layer(tiny_conversion: Outcome) -> None:
+    html = (tiny_conversion.out / "report.html").read_text()
+    section = html.partition("<h2>Sensitivity</h2>")[2].partition("</section>")[0]
+    assert "static_wi8_ai8" in section
+    assert re.search(r"Worst: \S+.* \(-?\d+\.\d dB\)", section)
+    assert "data:image/png;base64," in section
 
 
 def test_sensitivity_repairs_and_warnings_are_shown(outcome: Outcome, tmp_path: Path) -> None:
