@@ -25,8 +25,11 @@ from edge_sdk.errors import TaskError
 _BATCH = 128
 
 
-def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
+def build_module(task: LoadedTask, weights: Path | None, *, seed: int | None = 0) -> nn.Module:
     """The task's module in evaluation mode, ready to export.
+
+    Without weights a module has those it is born with. Several processes build it, and all must
+    get the same: hence the seed; with None the generator goes on from where it stands.
 
     Parameters and buffers are cloned contiguous: the TFLite exporter reads the memory of a
     non-contiguous constant in the wrong order without saying so.
@@ -36,7 +39,12 @@ def build_module(task: LoadedTask, weights: Path | None) -> nn.Module:
             ``task.user-code-failed``.
         ConversionError: ``conversion.too-large``.
     """
-    with user_code(task.path, "build()", limit_s=LIMIT_S):
+    with (
+        user_code(task.path, "build()", limit_s=LIMIT_S),
+        torch.random.fork_rng(devices=[], enabled=seed is not None),
+    ):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
         module = task.task.build() if task.width == 1.0 else task.task.build(width=task.width)
     if not isinstance(module, nn.Module):
         raise TaskError(

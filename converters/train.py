@@ -72,7 +72,7 @@ def train(
     count = checked_epochs(task, epochs)
     torch.manual_seed(seed)
     calm_threads()
-    module = build_module(task, None).requires_grad_(True)
+    module = build_module(task, None, seed=None).requires_grad_(True)
     rate = float(getattr(task.task, "learning_rate", DEFAULT_LEARNING_RATE))
     optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
     held_out = evaluation_set(task, *task.resolutions[0])

@@ -149,7 +149,7 @@ class _Run:
         self._task, self._settings, self._path = task, settings, checkpoint
         self._storage = storage
         torch.manual_seed(settings.seed)
-        self._initial = build_module(task, weights)
+        self._initial = build_module(task, weights, seed=settings.seed)
         self._teacher = load_teacher(teacher_ref, task)
         self._asked = settings.as_dict() | {
             "student": named_network(task.ref, weights),
