@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +13,14 @@ from converters.blame_layers import check_gate_and_blame
 from converters.cache import Cache
 from converters.costs import total_macs
 from converters.fold import with_folding
+from converters.folder import conversion_of, tool_versions, write_folder
 from converters.fusion import Fusion, steps_in
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
 from converters.loading import LoadedTask, load_task
 from converters.metadata import annotate
 from converters.onnx_stem import rewrites_in
-from converters.publish import CONVERSION_NAME, Publisher
+from converters.publish import Publisher
 from converters.rescue import Policy, When
 from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitivity, warnings_about
 from converters.schemes import DEFAULT, builds, canonical, in_order, supported_scheme
@@ -31,12 +28,8 @@ from converters.settings import DEFAULTS, Settings
 from converters.stream import check_task_streams
 from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
-from edge_sdk import __version__
-from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
-from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.contracts.profile import DeviceProfile
-from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import UsageError
 from edge_sdk.suggest import did_you_mean
 
@@ -137,7 +130,7 @@ def convert(
         )
         outcome = _Run(task, plan, options, bench, building).run(out, progress)
         progress("write the report")
-        write_outcome(outcome, building)
+        write_folder(outcome, building)
     return outcome
 
 
@@ -193,7 +186,14 @@ class _Run:
             for name, profile in self._plan.profiles.items()
         }
         return Outcome(
-            conversion=self._conversion(measured, ladders, full),
+            conversion=conversion_of(
+                self._task,
+                measured,
+                ladders,
+                full,
+                self._building,
+                provenance(self._task, self._options.weights),
+            ),
             ladders=ladders,
             out=out,
             measured=tuple(measured),
@@ -230,44 +230,10 @@ class _Run:
             for kind, names in self._plan.schemes.items()
         }
 
-    def _conversion(
-        self,
-        measured: Sequence[Measured],
-        ladders: dict[str, Ladder],
-        accuracy: float,
-    ) -> Conversion:
-        files: dict[str, str] = {}
-        for item in measured:
-            files[item.digest] = str(item.path.relative_to(self._building))
-            files[item.golden_digest] = str(item.golden.relative_to(self._building))
-        return Conversion(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            task=TaskInfo(
-                name=self._task.name,
-                kind=self._task.kind,
-                labels=self._task.labels,
-                preprocess=self._task.preprocess,
-                reference_accuracy=accuracy,
-                output_tolerance=self._task.tolerance if self._task.kind == "generic" else 0.0,
-            ),
-            artifacts={item.digest: artifact_of(item) for item in measured},
-            ladders={name: ladder.points for name, ladder in ladders.items()},
-            files=files,
-            provenance=provenance(self._task, self._options.weights),
-        )
-
 
 def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
     """Versions of the tools and digests of what went in."""
-    packages = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer")
-    found = {
-        "edge-sdk": __version__,
-        "python": platform.python_version(),
-    }
-    for package in (*packages, "ai-edge-litert"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    found["host"] = f"{platform.system()} {platform.machine()}"
+    found = tool_versions()
     found["task"] = f"{task.path.name}:{task.ref.rpartition(':')[2]}"
     found["task-sha256"] = hashlib.sha256(task.path.read_bytes()).hexdigest()
     if weights is not None:
@@ -333,27 +299,3 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
 def _settings(task: LoadedTask, settings: Settings) -> Settings:
     """With the streaming states that the task declares."""
     return replace(settings, states=settings.states or task.states)
-
-
-def artifact_of(item: Measured) -> Artifact:
-    """What a manifest says of a verified artifact."""
-    return Artifact(
-        digest=item.digest,
-        format=item.format,
-        runtime=item.runtime,
-        scheme=item.scheme,
-        height_px=item.height_px,
-        width_px=item.width_px,
-        inputs=item.inputs,
-        outputs=item.outputs,
-        golden=item.golden_digest,
-        tolerance=item.tolerance,
-    )
-
-
-def write_outcome(outcome: Outcome, building: Path) -> None:
-    """Write the report and, last, ``conversion.json``."""
-    from converters.report import write_report
-
-    write_report(outcome, building / "report.html")
-    DiskStorage().write(building / CONVERSION_NAME, encode(outcome.conversion))

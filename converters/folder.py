@@ -5,21 +5,60 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.ladder import Ladder
+from converters.loading import LoadedTask
 from converters.publish import CONVERSION_NAME
 from converters.results import Measured
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
-from edge_sdk.contracts.manifest import Artifact
+from edge_sdk.contracts.conversion import Conversion
+from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.durable import DiskStorage
 
 if TYPE_CHECKING:
     from converters.convert import Outcome
 
 _TOOLS = ("torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+
+
+def conversion_of(
+    task: LoadedTask,
+    measured: Sequence[Measured],
+    ladders: Mapping[str, Ladder],
+    accuracy: float,
+    building: Path,
+    provenance: dict[str, str],
+) -> Conversion:
+    """The contract of the folder.
+
+    Args:
+        task: at its full width.
+        measured: the artifacts that are delivered.
+        ladders: by profile.
+        accuracy: the reference's, at the full width and resolution.
+        building: folder that the artifacts lie in.
+        provenance: versions of tools and digests of what went in.
+    """
+    return Conversion(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=TaskInfo(
+            name=task.name,
+            kind=task.kind,
+            labels=task.labels,
+            preprocess=task.preprocess,
+            reference_accuracy=accuracy,
+            output_tolerance=task.tolerance if task.kind == "generic" else 0.0,
+        ),
+        artifacts={item.digest: artifact_of(item) for item in measured},
+        ladders={name: ladder.points for name, ladder in ladders.items()},
+        files=file_table(measured, building),
+        provenance=provenance,
+    )
 
 
 def artifact_of(item: Measured) -> Artifact:

@@ -80,7 +80,7 @@ def train(
     for number in range(1, count + 1):
         started = time.monotonic()
         set_rate(optimizer, rate * cosine(number - 1, count))
-        loss = _epoch(task, module, optimizer, seed * MAX_EPOCHS + number)
+        loss = one_epoch(task, module, optimizer, seed * MAX_EPOCHS + number)
         module.eval()
         accuracy = accuracy_on(task, module, held_out)
         history.append(Epoch(number, count, loss, accuracy, time.monotonic() - started))
@@ -122,19 +122,22 @@ def checked_epochs(task: LoadedTask, epochs: int | None) -> int:
     return count
 
 
-def _epoch(task: LoadedTask, module: nn.Module, optimizer: Any, seed: int) -> float:
-    """One pass over the training data; the mean loss."""
-    module.train()
+def one_epoch(task: LoadedTask, network: nn.Module, optimizer: Any, seed: int) -> float:
+    """One pass over the training data at all resolutions; the mean loss.
+
+    Raises:
+        TaskError: ``task.no-data``, ``task.bad-loss``, ``task.user-code-failed``.
+    """
+    network.train()
     total, steps = 0.0, 0
     for step in training_steps(task, seed):
         optimizer.zero_grad()
         for inputs, targets in step:
             with user_code(task.path, "loss()"):
-                loss = task.task.loss(module(inputs), targets)
-            value = finite_loss(task, loss)
+                loss = task.task.loss(network(inputs), targets)
+            total += finite_loss(task, loss) / len(step)
             loss.backward()
-            total += value / len(step)
-        nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         steps += 1
     if steps == 0:

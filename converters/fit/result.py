@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from converters.convert import artifact_of, provenance
 from converters.fit.search import Budget, Facts, Fitting, Verdict, nearest
 from converters.ladder import Ladder
-from converters.loading import LoadedTask
 from converters.results import Measured
-from edge_sdk.contracts.conversion import Conversion
-from edge_sdk.contracts.manifest import TaskInfo
 from edge_sdk.contracts.operating_point import OperatingPoint
 
 if TYPE_CHECKING:
@@ -30,45 +24,6 @@ def ladder_of(verdict: Verdict, measured: Mapping[str, Measured]) -> Ladder:
     others = [item.facts for item in verdict.rejected if item.facts.digest]
     candidates = (*points, *(_point(facts, measured) for facts in others))
     return Ladder(points[0].runtime, points, candidates)
-
-
-def conversion_of(
-    task: LoadedTask,
-    kept: Sequence[Measured],
-    ladders: Mapping[str, Ladder],
-    accuracy: float,
-    building: Path,
-    weights: Path | None,
-) -> Conversion:
-    """The contract of the folder.
-
-    Args:
-        task: at its full width.
-        kept: artifacts on some ladder.
-        ladders: by profile.
-        accuracy: PyTorch's, at the full width and resolution.
-        building: folder that the artifacts lie in.
-        weights: the user's.
-    """
-    files = {}
-    for item in kept:
-        files[item.digest] = str(item.path.relative_to(building))
-        files[item.golden_digest] = str(item.golden.relative_to(building))
-    return Conversion(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=TaskInfo(
-            name=task.name,
-            kind=task.kind,
-            labels=task.labels,
-            preprocess=task.preprocess,
-            reference_accuracy=accuracy,
-            output_tolerance=task.tolerance if task.kind == "generic" else 0.0,
-        ),
-        artifacts={item.digest: artifact_of(item) for item in kept},
-        ladders={name: ladder.points for name, ladder in ladders.items()},
-        files=files,
-        provenance=provenance(task, weights),
-    )
 
 
 def fit_data(found: Fit) -> dict[str, Any]:

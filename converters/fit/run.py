@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from converters.cache import Cache
-from converters.convert import Outcome, load_profiles, provenance, write_outcome
+from converters.convert import Outcome, load_profiles, provenance
 from converters.costs import LayerSize, total_macs
 from converters.fit.estimate import Choices, Graph, estimates, limits_of, wanted_builds
 from converters.fit.judge import Judge
 from converters.fit.rescue import rescue_misses
-from converters.fit.result import conversion_of, fit_document, ladder_of
+from converters.fit.result import fit_document, ladder_of
 from converters.fit.search import Budget, Point, Verdict, survivors
+from converters.folder import conversion_of, write_folder
 from converters.ladder import host_threads
 from converters.loading import FULL_WIDTH, LoadedTask, load_task
 from converters.metadata import annotate
@@ -126,7 +127,7 @@ def fit(
             raise _UnfitError
         progress("write the report")
         DiskStorage().write(building / FIT_NAME, fit_document(found))
-        write_outcome(outcome, building)
+        write_folder(outcome, building)
     if found is None:
         raise RuntimeError("the search ended without a verdict")
     return found
@@ -296,7 +297,12 @@ class _Run:
         reference = self._references[FULL_WIDTH]
         return Outcome(
             conversion=conversion_of(
-                self._task, kept, ladders, accuracy, self._building, self._options.weights
+                self._task,
+                kept,
+                ladders,
+                accuracy,
+                self._building,
+                provenance(self._task, self._options.weights),
             ),
             out=found.out or self._building,
             ladders=ladders,

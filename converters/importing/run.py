@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from converters.children import Job, run_jobs
 from converters.convert import Outcome
 from converters.costs import LayerSize, layer_sizes, total_macs
 from converters.data import Samples
-from converters.folder import artifact_of, file_table, tool_versions, write_folder
+from converters.folder import conversion_of, tool_versions, write_folder
 from converters.gate import DEFAULT_MAX_DROP
 from converters.importing.profiles import fitting_profiles
 from converters.importing.samples import Given, noise, read_samples
@@ -34,8 +33,6 @@ from converters.results import RUNTIME_OF, Measured
 from converters.schemes import DEFAULT, in_order, parse_scheme, supported_scheme
 from converters.task import Floats
 from converters.verify import Reference, verify_all
-from edge_sdk.contracts.conversion import Conversion
-from edge_sdk.contracts.manifest import TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.errors import ConversionError, EdgeError, GateError
@@ -165,7 +162,9 @@ class _Run:
             for name, profile in profiles.items()
         }
         outcome = Outcome(
-            conversion=self._conversion(task, kept, ladders, reference, origin),
+            conversion=conversion_of(
+                task, kept, ladders, reference.accuracy[reference.full], self._building, origin
+            ),
             out=out,
             ladders=ladders,
             measured=tuple(kept),
@@ -364,30 +363,6 @@ class _Run:
             "imported-sha256": digest,
             "verified-on": samples,
         }
-
-    def _conversion(
-        self,
-        task: LoadedTask,
-        measured: Sequence[Measured],
-        ladders: dict[str, Any],
-        reference: Reference,
-        origin: dict[str, str],
-    ) -> Conversion:
-        return Conversion(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            task=TaskInfo(
-                name=task.name,
-                kind=task.kind,
-                labels=task.labels,
-                preprocess=task.preprocess,
-                reference_accuracy=reference.accuracy[reference.full],
-                output_tolerance=task.tolerance if task.kind == "generic" else 0.0,
-            ),
-            artifacts={item.digest: artifact_of(item) for item in measured},
-            ladders={name: ladder.points for name, ladder in ladders.items()},
-            files=file_table(measured, self._building),
-            provenance=origin,
-        )
 
 
 def _sizes(subject: _Subject) -> list[LayerSize]:

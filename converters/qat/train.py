@@ -24,12 +24,11 @@ from converters.train import (
     calm_threads,
     checked_epochs,
     cosine,
-    finite_loss,
+    one_epoch,
     set_rate,
-    training_steps,
 )
 from converters.usercode import user_code
-from edge_sdk.errors import ConversionError, TaskError
+from edge_sdk.errors import ConversionError
 
 Ranges = Literal["observed", "learned"]
 
@@ -104,7 +103,7 @@ def train_qat(
         set_rate(optimizer, rate * cosine(number - 1, count))
         if number == count:
             _settle(graph, ranges)
-        loss = _epoch(task, graph, optimizer, seed * MAX_EPOCHS + number)
+        loss = one_epoch(task, graph, optimizer, seed * MAX_EPOCHS + number)
         accuracy = accuracy_on(task, graph, held_out)
         history.append(Epoch(number, count, loss, accuracy, time.monotonic() - started))
         report(history[-1])
@@ -164,26 +163,3 @@ def _settle(graph: fx.GraphModule, ranges: Ranges) -> None:
     if ranges == "observed":
         for _, part in ranges_of(graph):
             part.enter("frozen")
-
-
-def _epoch(
-    task: LoadedTask, graph: fx.GraphModule, optimizer: torch.optim.Optimizer, seed: int
-) -> float:
-    """One pass over the training data at all resolutions; the mean loss."""
-    graph.train()
-    total, steps = 0.0, 0
-    for step in training_steps(task, seed):
-        optimizer.zero_grad()
-        for inputs, targets in step:
-            with user_code(task.path, "loss()"):
-                loss = task.task.loss(graph(inputs), targets)
-            total += finite_loss(task, loss) / len(step)
-            loss.backward()
-        nn.utils.clip_grad_norm_(graph.parameters(), 5.0)
-        optimizer.step()
-        steps += 1
-    if steps == 0:
-        raise TaskError(
-            "no-data", f"{task.path.name}: training() yields no batch.", "Yield at least one."
-        )
-    return total / steps

@@ -11,6 +11,7 @@ from converters.module import build_module
 
 DIGITS = Path(__file__).resolve().parents[3] / "examples" / "digits" / "task.py"
 
+
 def test_weights_that_a_module_is_born_with_are_the_same_each_time() -> None:
     task = load_task(f"{DIGITS}:Digits")
     torch.manual_seed(1)
