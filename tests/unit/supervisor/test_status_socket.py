@@ -29,7 +29,7 @@ def _answer_one(status: StatusSocket, document: bytes) -> None:
     import select
 
     select.select([status], [], [], 5)
-    status.answer(document)
+    status.answer(lambda _: document)
 
 
 def test_no_agent_is_a_clear_error(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_path_the_kernel_cannot_take_names_the_setting(tmp_path: Path) -> None
 
 def test_nobody_waiting_is_no_error(tmp_path: Path) -> None:
     status = StatusSocket(tmp_path)
-    status.answer(b"{}")
+    status.answer(lambda _: b"{}")
     status.close()
 
 
