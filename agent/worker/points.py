@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.pipelines.pixels import Pixels
 from agent.pipelines.vision import VisionPipeline
 from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.shelf import Shelf
 from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.manifest import Artifact, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
@@ -55,7 +56,7 @@ class Points:
         runtimes: Sequence[str] = (),
     ) -> None:
         self.manifest = manifest
-        self._store = BlobStore(blobs, DiskStorage())
+        self._shelf = Shelf(BlobStore(blobs, DiskStorage()), manifest.derived)
         self._threads = threads
         ladder = manifest.ladders.get(profile, ())
         self.ladder = tuple(p for p in ladder if not runtimes or p.runtime in runtimes)
@@ -69,20 +70,16 @@ class Points:
             )
 
     def open(self, index: int) -> tuple[OperatingPoint, Artifact, Engine]:
-        """Verify an artifact's bytes and load it on a runtime.
+        """Build an artifact where it is derived, verify its bytes and load it on a runtime.
 
         Raises:
-            EdgeError: ``contract.bad-manifest``, ``storage.blob-missing``,
-                ``trust.blob-damaged``, or what the runtimes say.
+            EdgeError: ``contract.bad-manifest``, what
+                :meth:`edge_sdk.bundle.shelf.Shelf.opened` raises, or what the runtimes say.
         """
         point = self.ladder[index]
         artifact = self.artifact(point)
-        self._store.verify(artifact.digest)
-        engine = open_engine(
-            self._store.path(artifact.digest),
-            format=artifact.format,
-            threads=self.threads(point),
-        )
+        with self._shelf.opened(artifact.digest) as path:
+            engine = open_engine(path, format=artifact.format, threads=self.threads(point))
         return point, artifact, engine
 
     def load(self, index: int, pixels: Pixels) -> Loaded:
@@ -121,12 +118,12 @@ class Points:
         return artifact
 
     def blob(self, digest: str) -> bytes:
-        """A verified blob.
+        """A verified file of the release, built where it is derived.
 
         Raises:
-            EdgeError: ``storage.blob-missing`` or ``trust.blob-damaged``.
+            EdgeError: as :meth:`edge_sdk.bundle.shelf.Shelf.read`.
         """
-        return self._store.read(digest)
+        return self._shelf.read(digest)
 
 
 def read_manifest(path: Path) -> Manifest:

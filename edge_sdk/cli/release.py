@@ -122,9 +122,16 @@ def key_trust(
 @click.option("--name", required=True, help="Name of the line of releases, e.g. digits.")
 @click.option("--version", required=True, help="What people call it, e.g. 2 or 1.4.0.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
+@click.option("--whole", is_flag=True, help="No recipes: for agents older than this version.")
 @with_output
 def create(
-    out: Output, conversion: Path, folder: Path, name: str, version: str, sequence: int | None
+    out: Output,
+    conversion: Path,
+    folder: Path,
+    name: str,
+    version: str,
+    sequence: int | None,
+    whole: bool,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
     from edge_sdk.bundle.release import create_release, open_release
@@ -136,6 +143,7 @@ def create(
             name=name,
             version=version,
             sequence=sequence,
+            whole=whole,
             notify=lambda done: progress.step(done),
         )
     _show(out, open_release(folder))
