@@ -26,6 +26,7 @@ from agent.adapt.signals import (
     Reason,
     deepest,
     filtered,
+    is_calm,
     signals,
 )
 from agent.sense.sample import PressureSample
@@ -223,13 +224,13 @@ class Governor:
         )
         worst, _ = deepest(known, self._signals)
         # A critical reading ends the calm even where the filter has not followed it yet.
-        is_calm = worst < 0.0 and not self._is_critical(sample)
+        calm = is_calm(known, self._signals) and not self._is_critical(sample)
         return replace(
             state,
             filtered=known,
             sampled_at=now,
             pressed_since=_timer(state.pressed_since, worst > 1.0, now),
-            calm_since=_timer(state.calm_since, is_calm, now),
+            calm_since=_timer(state.calm_since, calm, now),
         )
 
     def _is_critical(self, sample: PressureSample) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.adapt.governor import Decision, Governor, Reading, Rung
-from agent.adapt.trace import Segment, TraceTick
+from agent.adapt.trace import Segment
 from agent.sense.sample import PressureSample
 
 
@@ -65,14 +65,16 @@ def replay(segment: Segment, governor: Governor, *, feedback: bool = True) -> li
     first = segment.ticks[0]
     state = governor.start(first.t, first.index)
     steps: list[Step] = []
+    stood = first.index  # A sample was taken on the point before its own decision.
     for tick in segment.ticks:
         sample = tick.sample
         if feedback:
-            ratio = _ratio(segment.start.ladder, tick, governor.ladder[state.index])
+            ratio = _ratio(segment.start.ladder, stood, governor.ladder[state.index])
             sample = elsewhere(sample, ratio)
         state, decision = governor.decide(state, sample, tick.t)
         readings = tuple(governor.readings(state))
         steps.append(Step(tick.t - first.t, sample, decision, readings, tick.index))
+        stood = tick.index
     return steps
 
 
@@ -122,9 +124,9 @@ def summarise(steps: Sequence[Step], ladder: Sequence[Rung]) -> Summary:
     return summary
 
 
-def _ratio(recorded: Sequence[Rung], tick: TraceTick, rung: Rung) -> float:
+def _ratio(recorded: Sequence[Rung], stood: int, rung: Rung) -> float:
     """Cost of ``rung`` as a multiple of the point the device stood on; 1.0 when not known."""
-    if not 0 <= tick.index < len(recorded):
+    if not 0 <= stood < len(recorded):
         return 1.0
-    there = recorded[tick.index].cost
+    there = recorded[stood].cost
     return rung.cost / there if there > 0.0 and rung.cost > 0.0 else 1.0

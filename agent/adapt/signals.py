@@ -29,6 +29,10 @@ STALE_S = 10.0
 """A signal without a new reading keeps its value this long, then counts as absent. A stream of
 one frame per second has a deadline reading in every other sample only."""
 
+FAST_S = 0.5
+"""Time constant of the fast filter, or the policy's where that is shorter. It must settle within
+the dwell on the way down."""
+
 THROTTLED_BAND = Band(enter=0.5, leave=0.25)
 """The throttling flag, filtered, is a share of recent time."""
 
@@ -42,6 +46,8 @@ class Filtered:
 
     value: float
     at: float
+    fast: float
+    """The same with :data:`FAST_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Signal:
     band: Band | None
     """None for one that is remembered and decides nothing by itself."""
     reading: Callable[[PressureSample], float | None]
+    own: bool = False
+    """Follows the agent's own moves at once, so that after one its filtered past means little."""
 
     def read(self, sample: PressureSample) -> float | None:
         """The sample's value; not a number counts as absent."""
@@ -64,6 +72,17 @@ class Signal:
         if known is None or self.band is None:
             return -math.inf
         return self.band.excess(known.value)
+
+    def press(self, known: Filtered | None) -> float:
+        """The excess that asks for a cheaper point.
+
+        One of its own signals must press in the slow and in the fast filter: otherwise the slow
+        one's memory of the point that was just left would cost another step.
+        """
+        slow = self.excess(known)
+        if known is None or self.band is None or not self.own:
+            return slow
+        return min(slow, self.band.excess(known.fast))
 
 
 def signals(policy: GovernorPolicy) -> tuple[Signal, ...]:
@@ -77,10 +96,10 @@ def signals(policy: GovernorPolicy) -> tuple[Signal, ...]:
         _plain("pressure-memory", policy.worker_rss_mib, "worker_rss_mib"),
         _plain("pressure-thermal", THROTTLED_BAND, "throttled"),
         _plain("pressure-thermal", None if isinstance(heat, UnsetType) else heat, _CELSIUS),
-        _plain("deadline", policy.deadline_miss_share, "deadline_miss_share"),
-        _plain("queue", policy.queue_frames, "queue_frames"),
-        _plain("headroom", _below(1.0 - spare) if spare else None, LATENCY),
-        _plain("headroom", _below(100.0 * (1.0 - spare)) if spare else None, BUSY),
+        _plain("deadline", policy.deadline_miss_share, "deadline_miss_share", own=True),
+        _plain("queue", policy.queue_frames, "queue_frames", own=True),
+        _plain("headroom", _below(1.0 - spare, 0.25) if spare else None, LATENCY, own=True),
+        _plain("headroom", _below(100.0 * (1.0 - spare), 0.125) if spare else None, BUSY),
         _plain("headroom", None, OWN),
         Signal("battery_used_percent", "energy", policy.battery_used_percent, _need(policy)),
     ]
@@ -94,36 +113,50 @@ def filtered(
     if new is None:
         return old if old is not None and now - old.at <= STALE_S else None
     if old is None or time_constant_s <= 0:
-        return Filtered(new, now)
-    kept = math.exp((old.at - now) / time_constant_s)
-    # This form stays monotone in both values under rounding; old + gain * (new - old) does not.
-    return Filtered(kept * old.value + (1.0 - kept) * new, now)
+        return Filtered(new, now, new)
+    elapsed_s = now - old.at
+    return Filtered(
+        _low_pass(old.value, new, elapsed_s / time_constant_s),
+        now,
+        _low_pass(old.fast, new, elapsed_s / min(FAST_S, time_constant_s)),
+    )
 
 
 def deepest(
     known: Sequence[Filtered | None], listened: Sequence[Signal]
 ) -> tuple[float, Signal | None]:
-    """The signal deepest in its band; calm when the device can tell nothing at all."""
+    """The signal that presses hardest, and how; minus infinity when nothing can be told."""
     worst: tuple[float, Signal | None] = (-math.inf, None)
     for value, signal in zip(known, listened, strict=True):
-        if (excess := signal.excess(value)) > worst[0]:
-            worst = (excess, signal)
+        if (press := signal.press(value)) > worst[0]:
+            worst = (press, signal)
     return worst
+
+
+def is_calm(known: Sequence[Filtered | None], listened: Sequence[Signal]) -> bool:
+    """Whether every signal that can be told is below its band."""
+    return all(signal.excess(value) < 0.0 for value, signal in zip(known, listened, strict=True))
+
+
+def _low_pass(old: float, new: float, share: float) -> float:
+    kept = math.exp(-share)
+    # This form stays monotone in both values under rounding; old + gain * (new - old) does not.
+    return kept * old + (1.0 - kept) * new
 
 
 _CELSIUS = "temperature_celsius"
 
-_HEADROOM_GAP = 0.875
-"""``leave`` of a headroom band as a share of ``enter``. A narrow gap is enough: the way up is
-guarded by what the better point is expected to need."""
+
+def _plain(reason: Reason, band: Band | None, field: str, *, own: bool = False) -> Signal:
+    return Signal(field, reason, band, lambda sample: getattr(sample, field), own)
 
 
-def _plain(reason: Reason, band: Band | None, field: str) -> Signal:
-    return Signal(field, reason, band, lambda sample: getattr(sample, field))
+def _below(enter: float, gap: float) -> Band:
+    """A band whose width is ``gap`` of its upper edge.
 
-
-def _below(enter: float) -> Band:
-    return Band(enter=enter, leave=_HEADROOM_GAP * enter)
+    It can be narrow: the way up is guarded by what the better point is expected to need.
+    """
+    return Band(enter=enter, leave=(1.0 - gap) * enter)
 
 
 def _need(policy: GovernorPolicy) -> Callable[[PressureSample], float | None]:

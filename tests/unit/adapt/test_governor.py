@@ -108,6 +108,17 @@ def test_a_file_read_as_fast_as_it_goes_is_not_short_of_headroom() -> None:
     assert switches(run(Governor(POLICY, LADDER), [full] * 40)[1]) == []
 
 
+def test_the_memory_of_the_point_just_left_costs_no_second_step() -> None:
+    governor = Governor(structs.replace(POLICY, time_constant_s=4.0, dwell_up_s=100.0), LADDER)
+    late = structs.replace(CALM, deadline_miss_share=1.0, latency_share=1.5)
+    fine = structs.replace(CALM, latency_share=0.75)
+    state, now = governor.start(0.0), 0.0
+    for _ in range(120):
+        now += TICK_S
+        state, _ = governor.decide(state, late if state.index == 0 else fine, now)
+    assert state.index == 1
+
+
 def test_no_headroom_asked_for_is_none_kept() -> None:
     greedy = structs.replace(POLICY, headroom=0.0)
     full = structs.replace(CALM, cpu_percent=99.0, latency_share=0.95)
