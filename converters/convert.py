@@ -20,7 +20,7 @@ from converters.fold import with_folding
 from converters.fusion import Fusion, steps_in
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
-from converters.loading import LoadedTask, load_task
+from converters.loading import SLIM_MARK, LoadedTask, load_task
 from converters.metadata import annotate
 from converters.publish import CONVERSION_NAME, Publisher
 from converters.rescue import Policy, When
@@ -266,7 +266,7 @@ def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     found["host"] = f"{platform.system()} {platform.machine()}"
-    found["task"] = f"{task.path.name}:{task.ref.rpartition(':')[2]}"
+    found["task"] = f"{task.path.name}:{task.ref.partition(SLIM_MARK)[0].rpartition(':')[2]}"
     found["task-sha256"] = hashlib.sha256(task.path.read_bytes()).hexdigest()
     if weights is not None:
         found["weights-sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
