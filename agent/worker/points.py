@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,14 @@ class Points:
                 f"Convert the model for it. {did_you_mean(profile, manifest.ladders)}",
             )
 
-    def open(self, index: int) -> tuple[OperatingPoint, Artifact, Engine]:
+    def open(
+        self, index: int, before_open: Callable[[], None] = lambda: None
+    ) -> tuple[OperatingPoint, Artifact, Engine]:
         """Build an artifact where it is derived, verify its bytes and load it on a runtime.
+
+        Args:
+            index: into the ladder.
+            before_open: called between both; may wait for a good moment to load.
 
         Raises:
             EdgeError: ``contract.bad-manifest``, what
@@ -79,17 +85,20 @@ class Points:
         point = self.ladder[index]
         artifact = self.artifact(point)
         with self._shelf.opened(artifact.digest) as path:
+            before_open()
             engine = open_engine(path, format=artifact.format, threads=self.threads(point))
         return point, artifact, engine
 
-    def load(self, index: int, pixels: Pixels) -> Loaded:
-        """A pipeline on one point.
+    def load(
+        self, index: int, pixels: Pixels, before_open: Callable[[], None] = lambda: None
+    ) -> Loaded:
+        """A pipeline on one point; arguments as :meth:`open`.
 
         Raises:
             EdgeError: as :meth:`open`, or the model does not fit the pipeline.
         """
         start = time.perf_counter()
-        _, artifact, engine = self.open(index)
+        _, artifact, engine = self.open(index, before_open)
         try:
             pipeline = VisionPipeline(engine, artifact, self.manifest.task, pixels)
         except BaseException:
