@@ -27,6 +27,7 @@ from agent.adapt.signals import (
     deepest,
     filtered,
     is_calm,
+    is_urgent,
     signals,
 )
 from agent.sense.sample import PressureSample
@@ -55,6 +56,7 @@ class GovernorState:
     filtered: tuple[Filtered | None, ...] = ()
     """Per signal, in the governor's own order; None where the device cannot tell."""
     pressed_since: float | None = None
+    urgent_since: float | None = None
     calm_since: float | None = None
 
 
@@ -145,13 +147,14 @@ class Governor:
         target, reason = self._target(state, sample)
         changed = target != state.index
         if changed:
-            # Both timers start anew, so that each further step waits for its whole dwell.
+            # All timers start anew, so that each further step waits for its whole dwell.
             state = replace(
                 state,
                 index=target,
                 reason=reason,
                 since=now,
                 pressed_since=None if state.pressed_since is None else now,
+                urgent_since=None if state.urgent_since is None else now,
                 calm_since=None if state.calm_since is None else now,
             )
         return state, self._decision(state, changed, now)
@@ -165,12 +168,18 @@ class Governor:
             return state.index, state.reason
         if self._is_critical(sample):
             return max(self.bottom, state.index), "pressure-thermal"
-        if _lasted(state.pressed_since, now, policy.dwell_down_s) and state.index < self.bottom:
+        if state.index < self.bottom and self._must_fall(state, now):
             _, signal = deepest(state.filtered, self._signals)
             return state.index + 1, state.reason if signal is None else signal.reason
         if state.index > 0 and self._may_rise(state, now):
             return state.index - 1, "recovered"
         return state.index, state.reason
+
+    def _must_fall(self, state: GovernorState, now: float) -> bool:
+        """Pressed for long enough."""
+        return _lasted(state.pressed_since, now, self.policy.dwell_down_s) or _lasted(
+            state.urgent_since, now, self.policy.dwell_urgent_s
+        )
 
     def _may_rise(self, state: GovernorState, now: float) -> bool:
         """Calm for long enough, and the better rung is expected to keep the headroom.
@@ -230,6 +239,7 @@ class Governor:
             filtered=known,
             sampled_at=now,
             pressed_since=_timer(state.pressed_since, worst > 1.0, now),
+            urgent_since=_timer(state.urgent_since, is_urgent(known, self._signals), now),
             calm_since=_timer(state.calm_since, calm, now),
         )
 

@@ -101,6 +101,10 @@ class GovernorPolicy(Config, kw_only=True):
     dwell_down_s: Annotated[
         Seconds, Meta(description="A signal must stay above enter this long per step down.")
     ] = 3.0
+    dwell_urgent_s: Annotated[
+        Seconds,
+        Meta(description="The same while frames are very late, where that is shorter."),
+    ] = 1.0
     dwell_up_s: Annotated[
         Seconds, Meta(description="All signals must stay below leave this long per step up.")
     ] = 15.0

@@ -29,6 +29,9 @@ STALE_S = 10.0
 """A signal without a new reading keeps its value this long, then counts as absent. A stream of
 one frame per second has a deadline reading in every other sample only."""
 
+URGENT = 4.0
+"""An own signal this deep in its band cannot wait: a third of all frames is late, say."""
+
 FAST_S = 0.5
 """Time constant of the fast filter, or the policy's where that is shorter. It must settle within
 the dwell on the way down."""
@@ -131,6 +134,14 @@ def deepest(
         if (press := signal.press(value)) > worst[0]:
             worst = (press, signal)
     return worst
+
+
+def is_urgent(known: Sequence[Filtered | None], listened: Sequence[Signal]) -> bool:
+    """Whether one of the agent's own signals is far above its band."""
+    return any(
+        signal.own and signal.press(value) > URGENT
+        for value, signal in zip(known, listened, strict=True)
+    )
 
 
 def is_calm(known: Sequence[Filtered | None], listened: Sequence[Signal]) -> bool:

@@ -22,7 +22,7 @@ from edge_sdk.errors import ConfigError
 
 TICK_S = 0.5
 LADDER = [Rung(f"p{i}", 0.97 - 0.01 * i, 8.0 / 2**i) for i in range(4)]
-POLICY = GovernorPolicy(time_constant_s=1.0, dwell_down_s=2.0, dwell_up_s=5.0)
+POLICY = GovernorPolicy(time_constant_s=1.0, dwell_down_s=2.0, dwell_urgent_s=2.0, dwell_up_s=5.0)
 CALM = PressureSample(
     cpu_pressure_percent=1.0,
     memory_pressure_percent=0.0,
@@ -61,6 +61,16 @@ def test_steps_down_once_per_dwell_to_the_bottom_and_stays() -> None:
     assert switches(decisions) == [(2.5, 1), (4.5, 2), (6.5, 3)]
     assert {d.reason for d in decisions if d.index} == {"pressure-cpu"}
     assert decisions[-1].point == "p3"
+
+
+def test_frames_that_are_very_late_do_not_wait_for_the_whole_dwell() -> None:
+    late = structs.replace(CALM, deadline_miss_share=1.0, latency_share=3.0)
+    policy = structs.replace(POLICY, dwell_urgent_s=1.0)
+    _, decisions = run(Governor(policy, LADDER), [CALM, *[late] * 20])
+    assert switches(decisions) == [(2.0, 1), (3.0, 2), (4.0, 3)]
+    fine = structs.replace(CALM, latency_share=0.2)
+    hiccup = run(Governor(policy, LADDER), [fine, late, *[fine] * 20])[1]
+    assert switches(hiccup) == []
 
 
 def test_steps_back_up_once_per_dwell_when_calm() -> None:
@@ -401,6 +411,7 @@ policies = st.builds(
     GovernorPolicy,
     time_constant_s=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
     dwell_down_s=st.sampled_from([0.0, 0.5, 1.3, 3.0]),
+    dwell_urgent_s=st.sampled_from([0.0, 0.5, 1.0]),
     dwell_up_s=st.sampled_from([0.0, 1.0, 2.7, 5.0]),
     accuracy_floor=st.sampled_from([0.0, 0.945, 0.955, 1.0]),
     probe_s=st.sampled_from([0.0, 5.0, 20.0]),
@@ -418,6 +429,11 @@ def flat(plateaus: Sequence[tuple[int, PressureSample]]) -> list[PressureSample]
     return [sample for count, sample in plateaus for _ in range(count)]
 
 
+def sample_never_late(plateaus: Sequence[tuple[int, PressureSample]]) -> bool:
+    late = ("deadline_miss_share", "latency_share", "queue_frames")
+    return not any(getattr(sample, name) for _, sample in plateaus for name in late)
+
+
 @given(policies, ladders, runs)
 def test_never_switches_faster_than_its_dwell(
     policy: GovernorPolicy, ladder: list[Rung], plateaus: list[tuple[int, PressureSample]]
@@ -433,7 +449,10 @@ def test_never_switches_faster_than_its_dwell(
         if state.index > before and heat is not None and heat >= 95.0:
             assert state.index == governor.bottom
         else:
-            dwell = policy.dwell_down_s if state.index > before else policy.dwell_up_s
+            down = min(policy.dwell_down_s, policy.dwell_urgent_s)
+            if sample_never_late(plateaus):
+                down = policy.dwell_down_s
+            dwell = down if state.index > before else policy.dwell_up_s
             assert abs(state.index - before) == 1
             assert now - last >= dwell
         last = now
