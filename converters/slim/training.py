@@ -74,10 +74,13 @@ class Trainer:
         self.labelled = settings.labels and is_labelled(task) and task.kind == "classification"
         self._frozen = settings.separate or not self.labelled
         trained = network.widths[1:] if self._frozen else network.widths
-        self._parameters = network.parameters(widths=trained)
-        for parameter in self._parameters:
+        apart = [[width] for width in trained] if settings.separate else [trained]
+        self._clipped = [network.parameters(widths=widths) for widths in apart]
+        """Gradients whose size is bounded together: networks of their own do not meet."""
+        parameters = network.parameters(widths=trained)
+        for parameter in parameters:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self._parameters, lr=1e-3, weight_decay=1e-2)
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2)
         own = float(getattr(task.task, "learning_rate", DEFAULT_LEARNING_RATE))
         self._rate = settings.learning_rate or own
 
@@ -128,7 +131,8 @@ class Trainer:
                 loss = self._narrow_loss(width, inputs, targets, wanted)
             values.append(finite_loss(self._task, loss))
             loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._parameters, _CLIP)
+        for parameters in self._clipped:
+            nn.utils.clip_grad_norm_(parameters, _CLIP)
         self.optimizer.step()
         return sum(values) / len(values)
 
