@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,8 @@ def pack(
         notify: told the name of each file as its recipe is found.
     """
     wanted = [list(ladder) for ladder in ladders]
-    common = {digest for ladder in wanted for digest in ladder}
-    derived, recipes = _find_recipes(files, common, notify)
+    asked = Counter(digest for ladder in wanted for digest in set(ladder))
+    derived, recipes = _find_recipes(files, asked, notify)
     sizes = {digest: file.ref.size_bytes for digest, file in files.items()}
     sizes |= {digest: len(data) for digest, data in recipes.items()}
     shipped = {digest for ladder in wanted for digest in choose_blobs(ladder, sizes, derived)}
@@ -73,7 +73,7 @@ def pack(
 
 
 def _find_recipes(
-    files: Mapping[str, SourceFile], common: set[str], notify: Callable[[str], None]
+    files: Mapping[str, SourceFile], asked: Counter[str], notify: Callable[[str], None]
 ) -> tuple[dict[str, Derivation], dict[str, bytes]]:
     kinds: defaultdict[str, list[SourceFile]] = defaultdict(list)
     for file in files.values():
@@ -81,10 +81,7 @@ def _find_recipes(
     derived: dict[str, Derivation] = {}
     recipes: dict[str, bytes] = {}
     for alike in kinds.values():
-        # The largest come first and become bases, and only then what no device asks for.
-        alike.sort(
-            key=lambda file: (file.ref.digest not in common, -file.ref.size_bytes, file.path.name)
-        )
+        alike.sort(key=lambda file: _order(file, asked[file.ref.digest]))
         for found in _within(alike):
             ref = blob_ref(found.recipe)
             recipes[ref.digest] = found.recipe
@@ -95,6 +92,11 @@ def _find_recipes(
             )
             notify(f"recipe for {found.file.path.name}")
     return derived, recipes
+
+
+def _order(file: SourceFile, asked: int) -> tuple[bool, int, int, str]:
+    """The largest come first and become bases, and only then what no device asks for."""
+    return not asked, -file.ref.size_bytes, -asked, file.path.name
 
 
 @dataclass(frozen=True, slots=True)
