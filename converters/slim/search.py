@@ -106,18 +106,50 @@ def search(
         narrowest network exceeds a budget, that is what the budget gets.
     """
     levels = {unit.name: 0 for unit in units}
-    kept = {name: n for unit in units for name, n in unit.counts(0).items()}
     found = []
     for budget in budgets:
-        while cost(kept) > budget:
-            step = _best(units, curves, cost, levels, kept)
+        ceiling = dict(levels)
+        while cost(_kept(units, levels)) > budget:
+            step = _best(units, curves, cost, levels)
             if step is None:
                 break
-            unit, level = step
-            levels[unit.name] = level
-            kept |= unit.counts(level)
-        found.append(dict(kept))
+            levels[step[0].name] = step[1]
+        _give_back(units, curves, cost, levels, ceiling, budget)
+        found.append(_kept(units, levels))
     return found
+
+
+def _kept(units: Sequence[Unit], levels: Mapping[str, int]) -> dict[str, int]:
+    return {name: n for unit in units for name, n in unit.counts(levels[unit.name]).items()}
+
+
+def _give_back(
+    units: Sequence[Unit],
+    curves: Mapping[str, Curve],
+    cost: Cost,
+    levels: dict[str, int],
+    ceiling: Mapping[str, int],
+    budget: float,
+) -> None:
+    """Undo steps that the budget leaves room for: the last one often went too far."""
+    while True:
+        room = []
+        for unit in units:
+            level = levels[unit.name] - 1
+            if level < ceiling[unit.name]:
+                continue
+            if cost(_kept(units, {**levels, unit.name: level})) <= budget:
+                gain = _harm(curves[unit.name], unit, level)
+                room.append((gain, unit.name, level))
+        if not room:
+            return
+        _, name, level = max(room)
+        levels[name] = level
+
+
+def _harm(curve: Curve, unit: Unit, level: int) -> float:
+    """What the step down from a level costs."""
+    return curve.at(unit.levels[level + 1]) - curve.at(unit.levels[level])
 
 
 def _best(
@@ -125,20 +157,18 @@ def _best(
     curves: Mapping[str, Curve],
     cost: Cost,
     levels: Mapping[str, int],
-    kept: Mapping[str, int],
 ) -> tuple[Unit, int] | None:
-    now = cost(kept)
+    """The next step down: the least harm per saved cost."""
+    now = cost(_kept(units, levels))
     best: tuple[float, Unit, int] | None = None
     for unit in units:
         level = levels[unit.name] + 1
         if level >= len(unit.levels):
             continue
-        curve = curves[unit.name]
-        harm = curve.at(unit.levels[level]) - curve.at(unit.levels[level - 1])
-        saved = now - cost({**kept, **unit.counts(level)})
+        saved = now - cost(_kept(units, {**levels, unit.name: level}))
         if saved <= 0:
             continue
-        rate = max(harm, 1e-12) / saved
+        rate = max(_harm(curves[unit.name], unit, level - 1), 1e-12) / saved
         if best is None or rate < best[0]:
             best = rate, unit, level
     return (best[1], best[2]) if best is not None else None
