@@ -102,7 +102,9 @@ class Result:
         )
 
 
-def measure(ref: str, weights: Path, folder: Path, *, epochs: int, rate: float, say: Say) -> Result:
+def measure(
+    ref: str, weights: Path, folder: Path, *, epochs: int, rate: float, say: Say, peers: bool = True
+) -> Result:
     """Narrow, train side by side, convert, compare.
 
     Args:
@@ -112,6 +114,7 @@ def measure(ref: str, weights: Path, folder: Path, *, epochs: int, rate: float, 
         epochs: of the extra training.
         rate: its learning rate.
         say: told what goes on.
+        peers: also uniform widths and Torch-Pruning.
     """
     from converters.data import evaluation_set
     from converters.loading import load_task
@@ -119,7 +122,7 @@ def measure(ref: str, weights: Path, folder: Path, *, epochs: int, rate: float, 
     from converters.slim.samples import recalibrate
 
     started, task = time.monotonic(), load_task(ref)
-    bench = Bench(task, weights, epochs, rate, say)
+    bench = Bench(task, weights, epochs, rate, say, peers=peers)
     repaired = bench.scores()
     bench.train()
     macs = bench.macs()
@@ -173,7 +176,9 @@ def _faster(rows: list[Row]) -> tuple[Row, ...]:
 class Bench:
     """The networks of one comparison, trained side by side."""
 
-    def __init__(self, task: Any, weights: Path, epochs: int, rate: float, say: Say) -> None:
+    def __init__(
+        self, task: Any, weights: Path, epochs: int, rate: float, say: Say, *, peers: bool
+    ) -> None:
         from converters.module import build_module, check_examples
         from converters.slim.network import SlimNetwork
         from converters.slim.plan import plan
@@ -188,21 +193,29 @@ class Bench:
         self.samples = sample_batches(task, 512)
         share = _share(original, self._example)
         self._settings = Settings(
-            widths=(1.0, share), separate=True, epochs=epochs, learning_rate=rate, hard=0.3
+            widths=(1.0, share),
+            separate=True,
+            epochs=epochs,
+            learning_rate=rate,
+            hard=0.3,
+            round_to=vector_channels(),
         )
         planned = plan(task, original, self._example, self.samples, self._settings, progress=say)
         self._layers, self.module = planned.layers, planned.module
         self.groups, self.kept = planned.analysis.groups, planned.kept[share]
         flat = _uniform(planned)
-        counts: dict[float, dict[str, int]] = {CONTROL: {}, OURS: self.kept, UNIFORM: flat}
+        counts: dict[float, dict[str, int]] = {CONTROL: {}, OURS: self.kept}
+        counts |= {UNIFORM: flat} if peers else {}
         self._network = SlimNetwork(self.module, self.groups, counts, shared=False)
         moments = second_moments(self.module, self.groups, self.samples)
-        for key in (OURS, UNIFORM):
+        for key in list(counts)[1:]:
             small = self._network.at(key)
             compensate(self.module, small, self.groups, counts[key], moments)
             repair(self.module, small, self.groups, counts[key], self.samples)
         self._counts = counts
-        peer, self.peer = torch_pruning(original, self.samples)
+        peer, self.peer = None, "skipped: --bare"
+        if peers:
+            peer, self.peer = torch_pruning(original, self.samples)
         if peer is not None:
             self._network.narrower[PEER] = peer
         self._full = copy.deepcopy(original)
@@ -265,6 +278,15 @@ class Bench:
         return plain, int8
 
 
+def vector_channels() -> int:
+    """float32 channels that one vector of this processor holds, at least 8."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return 8
+    return 16 if "avx512f" in flags else 8
+
+
 def _share(module: Any, example: Any) -> float:
     """The share of channels that leaves :data:`MACS_SHARE` of the multiply-accumulates."""
     from converters.slim.costs import Layers
@@ -319,6 +341,7 @@ def torch_pruning(module: Any, samples: Any) -> tuple[Any, str]:
             example,
             importance=tp.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=percent / 100,
+            round_to=8,
             ignored_layers=[layer for layer in small.modules() if type(layer) is type(heads[-1])],
         )
         pruner.step()
@@ -437,6 +460,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of the extra training; default 12, quick 3")
     parser.add_argument("--rate", type=float, default=1e-3, help="its learning rate")
     parser.add_argument("--weights", type=Path, help="of an earlier training; written if absent")
+    parser.add_argument("--bare", action="store_true", help="only slim and the unpruned network")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     arguments = parser.parse_args()
@@ -450,7 +474,15 @@ def main() -> None:
         weights = arguments.weights or Path(name) / "weights.pt"
         if not weights.is_file():
             _train(ref, weights)
-        result = measure(ref, weights, Path(name), epochs=epochs, rate=arguments.rate, say=_say)
+        result = measure(
+            ref,
+            weights,
+            Path(name),
+            epochs=epochs,
+            rate=arguments.rate,
+            say=_say,
+            peers=not arguments.bare,
+        )
     if arguments.json:
         extra = {"losses": result.losses, "passes": result.passes}
         print(json.dumps(asdict(result) | extra, indent=2))

@@ -95,6 +95,7 @@ def describe(
     held: tuple[Held, ...],
     *,
     task: str,
+    round_to: int,
     macs: dict[float, float],
     accuracy: dict[str, float],
 ) -> Slim:
@@ -114,7 +115,7 @@ def describe(
         weights_sha256="",
         shared=network.shared,
         importance=settings.importance,
-        round_to=settings.round_to,
+        round_to=round_to,
         widths=widths,
         groups=tuple(map(_written, network.groups)),
         held=tuple(Kept(name=h.name, channels=h.channels, reason=h.reason) for h in held),

@@ -21,7 +21,7 @@ from converters.slim.narrow import permute, tensors_of
 from converters.slim.samples import Batch
 from converters.slim.search import Unit, search, uniform, units_of
 from converters.slim.sensitivity import curves
-from converters.slim.settings import Settings
+from converters.slim.settings import Settings, round_to_of
 from converters.train import training_steps
 from device_profiles.loader import load_profile
 from edge_sdk.errors import ConversionError, ProfileError
@@ -79,7 +79,7 @@ def plan(
         module, analysis.groups, cast(Method, settings.importance), batches, loss or _size(batches)
     )
     permute(module, ranking(scores), analysis.groups)
-    units = units_of(analysis.groups, settings.round_to)
+    units = units_of(analysis.groups, rounding(settings))
     return Plan(
         module,
         analysis,
@@ -106,6 +106,19 @@ def _counts(
     budgets = [cost(_shares(analysis, width)) for width in widths]
     measured = curves(module, analysis.groups, units, batches[0], progress)
     return dict(zip(widths, search(units, measured, cost, budgets), strict=True))
+
+
+def rounding(settings: Settings) -> int:
+    """Multiple that outputs come in on the profile that is asked for.
+
+    Raises:
+        ProfileError: those of loading a profile.
+    """
+    features: tuple[str, ...] = ()
+    if settings.profile is not None:
+        clusters = load_profile(settings.profile).cpu
+        features = tuple(feature for cluster in clusters for feature in cluster.features)
+    return round_to_of(settings, features)
 
 
 def _shares(analysis: Analysis, width: float) -> dict[str, int]:

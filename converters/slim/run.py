@@ -22,7 +22,7 @@ from converters.slim import checkpoint as saved
 from converters.slim.description import Slim, describe, write
 from converters.slim.groups import Held
 from converters.slim.network import FULL, SlimNetwork, width_key
-from converters.slim.plan import Plan, plan
+from converters.slim.plan import Plan, plan, rounding
 from converters.slim.repair import compensate, repair
 from converters.slim.samples import recalibrate, sample_batches
 from converters.slim.settings import Settings
@@ -163,6 +163,7 @@ class _Run:
             self._settings,
             self._plan.analysis.held,
             task=self._task.name,
+            round_to=rounding(self._settings),
             macs={width: self._plan.layers.macs(kept) for width, kept in counts.items()},
             accuracy=scores,
         )

@@ -12,6 +12,9 @@ from edge_sdk.suggest import did_you_mean
 
 MAX_WIDTHS = 16
 LEAST_WIDTH = 0.1
+ROUND_TO = 8
+ROUND_TO_WIDE = 16
+_WIDE_VECTORS = ("avx512", "vnni", "sve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,8 @@ class Settings:
     widths: tuple[float, ...] = (1.0, 0.75, 0.5, 0.35)
     """The full 1.0 first, descending."""
     importance: str = "activation"
-    round_to: int = 8
-    """Outputs of a layer come in multiples of this, as kernels like it."""
+    round_to: int | None = None
+    """Outputs of a layer come in multiples of this; None: as the profile's kernels like it."""
     uniform: bool = False
     """One share for all layers instead of the search."""
     separate: bool = False
@@ -61,7 +64,7 @@ class Settings:
             and list(self.widths) == sorted(set(self.widths), reverse=True),
             f"one to {MAX_WIDTHS - 1} narrower widths": 0 < len(narrower) < MAX_WIDTHS,
             f"no width under {LEAST_WIDTH}": all(w >= LEAST_WIDTH for w in narrower),
-            "--round-to from 1 to 256": 1 <= self.round_to <= 256,
+            "--round-to from 1 to 256": self.round_to is None or 1 <= self.round_to <= 256,
             f"0 to {MAX_EPOCHS} epochs": self.epochs is None or 0 <= self.epochs <= MAX_EPOCHS,
             "a learning rate above 0 and at most 1": self.learning_rate is None
             or 0 < self.learning_rate <= 1,
@@ -79,3 +82,19 @@ class Settings:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+
+
+def round_to_of(settings: Settings, features: tuple[str, ...]) -> int:
+    """Multiple that outputs come in.
+
+    Kernels work on blocks of channels, as many as a vector holds: 16 float32 with AVX-512, 8 or
+    fewer elsewhere. A layer that ends inside a block costs as much as one that fills it.
+
+    Args:
+        settings: of the run; an explicit choice wins.
+        features: of the device's processors, as its profile lists them.
+    """
+    if settings.round_to is not None:
+        return settings.round_to
+    wide = any(feature.startswith(_WIDE_VECTORS) for feature in features)
+    return ROUND_TO_WIDE if wide else ROUND_TO

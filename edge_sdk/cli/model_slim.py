@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="l1, l2, bn, taylor or activation: which channels matter.",
 )
-@click.option("--round-to", default=8, show_default=True, help="Outputs come in multiples of it.")
+@click.option("--round-to", type=int, help="Outputs come in multiples of it: 8, or as --profile.")
 @click.option("--uniform", is_flag=True, help="One share for all layers, no search.")
 @click.option("--profile", help="Search by the latency predicted for this device profile.")
 @click.option("--scheme", default="fp32", show_default=True, help="That --profile predicts for.")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from converters.slim.atoms import FIXED, Atoms
 from converters.slim.groups import Entry, Group
 from converters.slim.search import Curve, Unit, search, uniform, units_of
+from converters.slim.settings import Settings, round_to_of
 
 
 def group(name: str, size: int, block: int = 1, link: str = "") -> Group:
@@ -106,3 +107,9 @@ def test_atoms_partition_like_a_plain_closure(pairs: list[tuple[int, int]]) -> N
             if a not in held:
                 together = any(a in part and b in part for part in parts)
                 assert (atoms.root(a) == atoms.root(b)) == together
+
+
+def test_wide_vectors_want_wide_blocks() -> None:
+    assert round_to_of(Settings(), ("neon", "dotprod")) == 8
+    assert round_to_of(Settings(), ("avx512f",)) == 16
+    assert round_to_of(Settings(round_to=4), ("avx512f",)) == 4
