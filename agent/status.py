@@ -18,7 +18,7 @@ import msgspec
 
 from edge_sdk.contracts.base import Wire, decode, encode
 from edge_sdk.durable import storage_error
-from edge_sdk.errors import ConfigError, EdgeError, LinkError, UsageError
+from edge_sdk.errors import ConfigError, EdgeError, LinkError, error_from
 
 SOCKET_NAME = "agent.sock"
 MAX_STATUS_BYTES = 1 << 20
@@ -100,13 +100,12 @@ def ask(folder: Path, request: Request) -> dict[str, Any]:
 
     Raises:
         LinkError: ``link.agent-not-running``.
-        UsageError: what the agent says about the request.
+        EdgeError: what the agent says about the request.
     """
     document = _ask(folder, encode(request))
     refusal = document.get("error")
     if isinstance(refusal, dict):
-        slug = str(refusal.get("code", "")).partition(".")[2] or "bad-request"
-        raise UsageError(slug, str(refusal.get("cause", "")), str(refusal.get("hint", "")))
+        raise error_from(refusal)
     return document
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -370,6 +371,12 @@ def test_every_field_of_the_policy_is_described() -> None:
     for struct in ("GovernorPolicy", "Band"):
         bare = [n for n, f in schema[struct]["properties"].items() if "description" not in f]
         assert bare == []
+
+
+def test_every_key_is_on_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "governor.md").read_text()
+    names = [field.name for field in structs.fields(GovernorPolicy)]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 # -- properties ---------------------------------------------------------------------------------
