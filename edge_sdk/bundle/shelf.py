@@ -1,8 +1,8 @@
 """The files of a release, whether they lie in its folder or have to be built first.
 
-A file that is built goes to memory, not to the disk: building takes about as long as reading and
-hashing a stored copy would, while a copy of every width would double what the release occupies and
-would have to be kept, cleaned up and written safely. See ``docs/adr/0005``.
+A file that is built goes to memory, not to the disk: building takes milliseconds and happens in the
+background, while a copy of every width would double what the release occupies, and would have to be
+written safely and cleaned up. See ``docs/adr/0006``.
 """
 
 from __future__ import annotations

@@ -40,5 +40,8 @@ def packed(release: DeviceRelease, folder: Path) -> DeviceRelease:
 
 def padded_ladder(folder: Path) -> DeviceRelease:
     """Three ONNX points with a long text in common, so that two of them become recipes."""
-    points = [Recipe("onnx", size, padding_bytes=PADDING_BYTES) for size in (16, 12, 8)]
+    points = [
+        Recipe("onnx", size, padding_bytes=PADDING_BYTES - 16 * number)
+        for number, size in enumerate((16, 12, 8))
+    ]
     return packed(make_release(folder / "whole", points), folder / "packed")
