@@ -10,12 +10,13 @@ import numpy as np
 
 from edge_sdk.recipes.build import Bytes, scale
 from edge_sdk.recipes.parts import Part
-from edge_sdk.recipes.program import MAX_MULTIPLIER, Block, Scaled
+from edge_sdk.recipes.program import MAX_COUNT, MAX_MULTIPLIER, Block, Scaled
 
 Runs = list[tuple[int, int]]
 """(first index, count) of consecutive indexes, ascending."""
 
 MAX_RUNS = 4096
+"""A tensor in more pieces than this is no part of another."""
 MIN_NEAR_BYTES = 64
 _WORTH = 0.8
 """Corrections are taken when they pack this much better than the bytes themselves."""
@@ -69,7 +70,10 @@ def near_block(base: Part, whole: Bytes, wanted: Bytes) -> tuple[Scaled, bytes] 
     prefix = np.ascontiguousarray(whole[tuple(slice(size) for size in wanted.shape)]).reshape(-1)
     block = _blocks(base, [[(0, size)] for size in wanted.shape[:-1]])[0]
     found = []
-    for axis in {0, wanted.ndim - 2}:
+    axes = {axis for axis in (0, wanted.ndim - 2) if wanted.shape[axis] <= MAX_COUNT}
+    if not axes:
+        return None
+    for axis in axes:
         inner = prod(wanted.shape[axis + 1 :])
         multipliers = _fit(prefix, wanted, inner, wanted.shape[axis])
         corrections = wanted.reshape(-1) - scale(prefix, inner, multipliers)

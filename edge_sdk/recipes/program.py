@@ -43,6 +43,8 @@ MAGIC = b"EDGR\x01"
 MAX_PROGRAM_BYTES = 4 * 1024 * 1024
 """Instructions of one recipe, inflated; real ones have a few kilobytes."""
 MAX_DIMENSIONS = 8
+MAX_COUNT = 65_536
+"""Segments or multipliers of one instruction."""
 MAX_MULTIPLIER = 128 << 16
 """Beyond it every byte but zero is clipped anyway; the products fit 32 bits."""
 _HEADER_NUMBERS = 4
@@ -141,7 +143,7 @@ class Recipe:
             raise bad_recipe("it reads beyond the end of its base")
         if isinstance(instruction, Scaled):
             turn = instruction.inner * len(instruction.multipliers)
-            if not turn or block.length % turn:
+            if not turn or block.length % turn or len(instruction.multipliers) > MAX_COUNT:
                 raise bad_recipe("its multipliers do not fit their block")
             if max(instruction.multipliers) > MAX_MULTIPLIER:
                 raise bad_recipe("a multiplier is too large")
@@ -267,8 +269,8 @@ def _pairs(program: bytes, at: int, count: int) -> tuple[tuple[tuple[int, int], 
 
 
 def _read_numbers(program: bytes, at: int, count: int) -> tuple[tuple[int, ...], int]:
-    if count > len(program) - at:
-        raise bad_recipe("it ends within an instruction")
+    if count > 2 * MAX_COUNT or count > len(program) - at:
+        raise bad_recipe("an instruction is too long, or it ends within one")
     numbers = []
     for _ in range(count):
         number, at = _read_number(program, at)

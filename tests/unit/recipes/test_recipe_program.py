@@ -206,6 +206,23 @@ def test_a_bomb_is_not_inflated() -> None:
     assert peak < 2 << 20
 
 
+@pytest.mark.parametrize("opcode", ["segments", "multipliers"])
+def test_an_instruction_of_millions_of_numbers_is_not_decoded(opcode: str) -> None:
+    ones = b"\x00\x01" * (1 << 20)
+    if opcode == "segments":
+        program = number(1) + number(0) + number(0) + number(1 << 20) + ones
+    else:
+        block = number(0) + number(0) + number(1) + number(0) + number(1)
+        program = number(2) + block + number(1) + number(1 << 21) + ones
+    recipe = open_recipe(raw(program, b"", 1 << 20), len(BASE), 1 << 20)
+    tracemalloc.start()
+    with pytest.raises(ContractError, match="too long"):
+        list(recipe.instructions())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 @pytest.mark.parametrize(
     ("base", "target", "program", "literals"),
     [
