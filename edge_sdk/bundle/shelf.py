@@ -22,6 +22,8 @@ from edge_sdk.errors import StorageError, TrustError
 from edge_sdk.recipes.build import build
 from edge_sdk.recipes.program import open_recipe
 
+DESCRIPTORS = Path("/proc/self/fd")
+
 
 class Shelf:
     """Verified files of a release by digest.
@@ -29,11 +31,20 @@ class Shelf:
     Args:
         store: the blobs that are there.
         derived: how the other files are built; :attr:`Manifest.derived`.
+        descriptors: where this process's open files have paths; without it, built files pass
+            through a temporary folder.
     """
 
-    def __init__(self, store: BlobStore, derived: Mapping[str, Derivation]) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        derived: Mapping[str, Derivation],
+        *,
+        descriptors: Path = DESCRIPTORS,
+    ) -> None:
         self._store = store
         self._derived = derived
+        self._descriptors = descriptors
 
     def is_built(self, digest: str) -> bool:
         """Whether a file has to be built, because it is not stored itself."""
@@ -54,7 +65,8 @@ class Shelf:
             self._store.verify(digest)
             yield self._store.path(digest)
             return
-        with _memory_file(digest, self._derived[digest].size_bytes) as (path, memory):
+        size = self._derived[digest].size_bytes
+        with _memory_file(digest, size, self._descriptors) as (path, memory):
             self._build(digest, memory)
             yield path
 
@@ -111,13 +123,13 @@ def _mapped(store: BlobStore, digest: str) -> memoryview:
 
 
 @contextmanager
-def _memory_file(name: str, size: int) -> Iterator[tuple[Path, memoryview]]:
+def _memory_file(name: str, size: int, descriptors: Path) -> Iterator[tuple[Path, memoryview]]:
     """A file that lives in memory and goes with its last user, and its writable content."""
     with ExitStack() as stack:
         try:
-            if sys.platform == "linux":
+            if sys.platform == "linux" and descriptors.is_dir():
                 handle = os.memfd_create(name[:12], os.MFD_CLOEXEC)
-                path = Path(f"/proc/self/fd/{handle}")
+                path = descriptors / str(handle)
             else:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

@@ -28,7 +28,9 @@ def as_array(data: bytes, part: Part) -> Bytes:
     return flat.reshape((*part.shape, part.itemsize))
 
 
-def exact_blocks(base: Part, whole: Bytes, wanted: Bytes) -> list[Block] | None:
+def exact_blocks(
+    base: Part, whole: Bytes, wanted: Bytes, *, pieces: bool = True
+) -> list[Block] | None:
     """Blocks of ``base`` that make ``wanted``, or None when it is no part of it.
 
     Along every axis but one the wanted indexes must be a prefix. Along that one they may be any
@@ -39,13 +41,15 @@ def exact_blocks(base: Part, whole: Bytes, wanted: Bytes) -> list[Block] | None:
         base: where it lies.
         whole: its content, (*shape, itemsize) uint8.
         wanted: likewise, of the same rank.
+        pieces: look for runs, too, which takes a while.
     """
     if not _fits_in(wanted, whole):
         return None
     prefix = whole[tuple(slice(size) for size in wanted.shape)]
-    if np.array_equal(prefix, wanted):
+    corner = (0,) * max(wanted.ndim - 2, 0)
+    if np.array_equal(prefix[corner], wanted[corner]) and np.array_equal(prefix, wanted):
         return _blocks(base, [[(0, size)] for size in wanted.shape[:-1]])
-    for axis in range(wanted.ndim - 1):
+    for axis in range(wanted.ndim - 1 if pieces else 0):
         if whole.shape[axis] > wanted.shape[axis]:
             runs = _runs_along(whole, wanted, axis)
             if runs is not None:

@@ -20,6 +20,8 @@ from edge_sdk.recipes.program import Block, Instruction, Literal, Scaled, encode
 
 MAX_CANDIDATES = 64
 """Tensors of the base that one tensor of the target is compared with."""
+LIKELY_CANDIDATES = 3
+"""Of these, the first may also be found in pieces."""
 STRANGE_SHARE = 0.9
 """A target of which more than this is nowhere in the base is given up before it is packed."""
 
@@ -74,8 +76,9 @@ class Base:
     ) -> tuple[Sequence[Block | Scaled], bytes] | None:
         wanted = as_array(target, part)
         candidates = list(self._candidates(target, part, index))
-        for candidate in candidates:
-            blocks = exact_blocks(candidate, as_array(self.data, candidate), wanted)
+        for rank, candidate in enumerate(candidates):
+            whole, pieces = as_array(self.data, candidate), rank < LIKELY_CANDIDATES
+            blocks = exact_blocks(candidate, whole, wanted, pieces=pieces)
             if blocks is not None:
                 return blocks, b""
         for candidate in candidates[:1]:

@@ -60,6 +60,16 @@ def test_a_built_file_is_the_file(bench: Bench) -> None:
     assert bench.store.digests() == before
 
 
+def test_where_open_files_have_no_paths_a_temporary_file_serves(
+    bench: Bench, tmp_path: Path
+) -> None:
+    derived = {DIGEST: Derivation(base=bench.base, recipe=bench.recipe, size_bytes=bench.size)}
+    shelf = Shelf(bench.store, derived, descriptors=tmp_path / "nothing")
+    with shelf.opened(DIGEST) as path:
+        assert path.read_bytes() == NARROW
+    assert not path.exists() and not path.parent.exists()
+
+
 def test_memory_and_descriptors_come_back(bench: Bench) -> None:
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
