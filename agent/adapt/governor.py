@@ -34,6 +34,9 @@ from agent.sense.sample import PressureSample
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.telemetry import LadderPosition
 
+DEARER = 1.05
+"""A rung that costs more than so many times a better one is passed over; less may be noise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
@@ -113,7 +116,8 @@ class Governor:
             raise ValueError("a ladder has at least one rung")
         self.policy = fitted(policy, None)
         self.ladder = tuple(ladder)
-        self.bottom = _bottom(self.ladder, policy.accuracy_floor)
+        self.steps = _worthwhile(self.ladder[: _bottom(self.ladder, policy.accuracy_floor) + 1])
+        self.bottom = self.steps[-1]
         self._signals = signals(self.policy)
         self._names = {signal.name: index for index, signal in enumerate(self._signals)}
 
@@ -170,10 +174,18 @@ class Governor:
             return max(self.bottom, state.index), "pressure-thermal"
         if state.index < self.bottom and self._must_fall(state, now):
             _, signal = deepest(state.filtered, self._signals)
-            return state.index + 1, state.reason if signal is None else signal.reason
+            return self._below(state.index), state.reason if signal is None else signal.reason
         if state.index > 0 and self._may_rise(state, now):
-            return state.index - 1, "recovered"
+            return self._above(state.index), "recovered"
         return state.index, state.reason
+
+    def _below(self, index: int) -> int:
+        """The next worthwhile rung on the way down."""
+        return next((step for step in self.steps if step > index), self.bottom)
+
+    def _above(self, index: int) -> int:
+        """The next worthwhile rung on the way up."""
+        return next((step for step in reversed(self.steps) if step < index), 0)
 
     def _must_fall(self, state: GovernorState, now: float) -> bool:
         """Pressed for long enough."""
@@ -193,7 +205,8 @@ class Governor:
 
     def _affords(self, state: GovernorState) -> bool:
         """Whether the better rung leaves the headroom free, by the share it costs more."""
-        free, ratio = 1.0 - self.policy.headroom, self.cost_ratio(state.index, state.index - 1)
+        free = 1.0 - self.policy.headroom
+        ratio = self.cost_ratio(state.index, self._above(state.index))
         if not self.policy.headroom:
             return True
         latency, busy, own = (self._value(state, name) for name in (LATENCY, BUSY, OWN))
@@ -264,6 +277,20 @@ class Governor:
 
 _STARTUP: Reason = "startup"
 _PINNED: Reason = "pinned"
+
+
+def _worthwhile(ladder: Sequence[Rung]) -> tuple[int, ...]:
+    """Rungs that cost less than every better one, or about as much; the first always.
+
+    A measured ladder may hold points that are both dearer and worse than another one.
+    """
+    kept: list[int] = []
+    least = 0.0
+    for index, rung in enumerate(ladder):
+        if not kept or rung.cost <= 0.0 or least <= 0.0 or rung.cost <= DEARER * least:
+            kept.append(index)
+            least = min(least, rung.cost) if least > 0.0 and rung.cost > 0.0 else rung.cost
+    return tuple(kept)
 
 
 def rungs(points: Sequence[OperatingPoint]) -> list[Rung]:

@@ -219,6 +219,21 @@ def test_readings_name_value_and_band_of_every_signal_that_can_be_told() -> None
     assert "own_cpu_percent" not in readings and "queue_frames" not in readings
 
 
+def test_a_point_that_is_worse_and_dearer_is_passed_over_both_ways() -> None:
+    costs = (4.0, 6.0, 2.0, 2.05, 2.2, 1.0)
+    ladder = [Rung(f"p{n}", 0.9 - n / 100, cost) for n, cost in enumerate(costs)]
+    governor = Governor(POLICY, ladder)
+    assert governor.steps == (0, 2, 3, 5)
+    state, decisions = run(governor, [BUSY] * 60)
+    assert [index for _, index in switches(decisions)] == [2, 3, 5]
+    state, decisions = run(governor, [CALM] * 100, state, start=30.0)
+    assert [index for _, index in switches(decisions)] == [3, 2, 0]
+    floored = Governor(structs.replace(POLICY, accuracy_floor=0.885), ladder)
+    assert (floored.steps, floored.bottom) == ((0,), 0)
+    off = run(governor, [CALM] * 30, governor.start(0.0, index=4))[1]
+    assert [index for _, index in switches(off)] == [3, 2]
+
+
 def test_a_spike_shorter_than_the_dwell_moves_nothing() -> None:
     _, decisions = run(Governor(POLICY, LADDER), [CALM] * 10 + [BUSY] * 2 + [CALM] * 10)
     assert switches(decisions) == []
@@ -460,7 +475,8 @@ def test_never_switches_faster_than_its_dwell(
             if sample_never_late(plateaus):
                 down = policy.dwell_down_s
             dwell = down if state.index > before else policy.dwell_up_s
-            assert abs(state.index - before) == 1
+            where = [governor.steps.index(index) for index in (state.index, before)]
+            assert abs(where[0] - where[1]) == 1
             assert now - last >= dwell
         last = now
 
