@@ -1,8 +1,9 @@
 """What the pressure benchmark does to a worker, and a board that feels exactly that.
 
-The board is a folder of ``/proc`` and ``/sys`` files. Its CPU pressure is what this worker really
-waited (run queue and quota), so that other programs on the machine do not count; its temperature is
-a first-order plant heated by the processor time that the worker really took.
+The board is a folder of ``/proc`` and ``/sys`` files. Its CPU pressure is what the quota really
+held the worker back, and, where neighbours are the stress, what it really waited in the run queue:
+other programs on the machine do not count. Its temperature is a first-order plant heated by the
+processor time that the worker really took.
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ class Plant:
 class PressureBoard:
     """The worker's board below ``root``."""
 
-    def __init__(self, root: Path, pid: int, group: CpuGroup | None) -> None:
+    def __init__(self, root: Path, pid: int, group: CpuGroup | None, *, queueing: bool) -> None:
         self.root = root
+        self._queueing = queueing
         self._pid = pid
         self._group = group
         self._cpu_s = self.cpu_s()
@@ -129,7 +131,8 @@ class PressureBoard:
 
     def update(self, celsius: float, slowed: bool) -> None:
         """Write what the board feels now."""
-        waited_us = self._waited_us() + (self._group.throttled_us() if self._group else 0)
+        waited_us = self._waited_us() if self._queueing else 0
+        waited_us += self._group.throttled_us() if self._group else 0
         zeros = "avg10=0.00 avg60=0.00 avg300=0.00 total="
         self._write("proc/pressure/cpu", f"some {zeros}{waited_us + 1}\nfull {zeros}0\n")
         self._write("sys/class/thermal/thermal_zone0/temp", f"{celsius * 1000:.0f}\n")

@@ -149,7 +149,9 @@ class Run:
 
     def _steer(self, hogs: Hogs) -> None:
         setting = self._setting
-        board = PressureBoard(setting.folder / self._name, self._worker.pid, self._group)
+        queueing = self._stress.hogs > 0
+        root, pid = setting.folder / self._name, self._worker.pid
+        board = PressureBoard(root, pid, self._group, queueing=queueing)
         board.update(self._plant.celsius, False)
         trace = setting.folder / f"{self._name}.jsonl"
         recorder = TraceFile(TraceConfig(path=str(trace)), self._name, "rpi4", time.time)
