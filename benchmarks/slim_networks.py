@@ -38,7 +38,7 @@ class Bench:
         self._task, self._epochs, self._say = task, epochs, say
         original = build_module(task, weights)
         self._example = check_examples(task, original, *task.resolutions[0])
-        self.samples = sample_batches(task, 512)
+        self.samples = sample_batches(task, 1024, training=True)
         share = _share(original, self._example)
         self._settings = Settings(
             widths=(1.0, share),
@@ -85,7 +85,6 @@ class Bench:
 
     def train(self) -> None:
         """The same extra training for all."""
-        from converters.slim.samples import recalibrate
         from converters.slim.training import Trainer
 
         trainer = Trainer(self._task, self._network, self._settings, self.samples, self._full)
@@ -97,7 +96,6 @@ class Bench:
             self._say(f"epoch {number}/{self._epochs} loss {loss:.4f}  {scores}  {seconds:.0f} s")
         for module in self.modules().values():
             module.requires_grad_(False)
-            recalibrate(module, self.samples)
 
     def macs(self) -> dict[str, float]:
         """Multiply-accumulates by name, as a share of the full network's."""

@@ -22,6 +22,7 @@ from converters.slim.samples import Batch
 from converters.slim.search import Unit, search, uniform, units_of
 from converters.slim.sensitivity import curves
 from converters.slim.settings import Settings, round_to_of
+from converters.slim.statistics import second_moments
 from converters.train import training_steps
 from device_profiles.loader import load_profile
 from edge_sdk.errors import ConversionError, ProfileError
@@ -104,7 +105,10 @@ def _counts(
     cost = cost_of(layers, settings)
     # What the share itself would cost, not what its rounding to whole steps happens to.
     budgets = [cost(_shares(analysis, width)) for width in widths]
-    measured = curves(module, analysis.groups, units, batches[0], progress)
+    moments = second_moments(module, analysis.groups, batches) if settings.separate else None
+    measured = curves(
+        module, analysis.groups, units, batches[0], moments=moments, progress=progress
+    )
     return dict(zip(widths, search(units, measured, cost, budgets), strict=True))
 
 

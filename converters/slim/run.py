@@ -34,7 +34,7 @@ from edge_sdk.durable import DiskStorage, Storage
 from edge_sdk.errors import UsageError
 
 UNLABELLED_EPOCHS = 10
-SAMPLES = 512
+SAMPLES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,9 @@ class _Run:
         seed_all(self._settings.seed)
         module = build_module(self._task, self._weights)
         self._example = check_examples(self._task, module, *self._task.resolutions[0])
-        self._samples = sample_batches(self._task, SAMPLES)
+        self._samples = sample_batches(
+            self._task, SAMPLES, training=self._settings.labels and is_labelled(self._task)
+        )
         self._evaluation = evaluation_set(self._task, *self._task.resolutions[0])
         self._plan = self._planned(module, state)
         self._network = SlimNetwork(
@@ -146,8 +148,9 @@ class _Run:
             started = time.monotonic()
             self._progress(f"epoch {number} of {count}")
             loss = self._trainer.epoch(number, count)
-            for width in self._network.widths[1:]:
-                recalibrate(self._network.at(width), self._samples)
+            if self._network.shared:  # a network of its own has followed its own statistics
+                for width in self._network.widths[1:]:
+                    recalibrate(self._network.at(width), self._samples)
             scores = self._scores()
             seconds = time.monotonic() - started
             self._history.append(Progress(number, count, loss, scores, seconds))

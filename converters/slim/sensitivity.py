@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from converters.purity import flat_outputs
 from converters.slim.groups import Group
 from converters.slim.narrow import narrow
+from converters.slim.repair import compensate
 from converters.slim.samples import Batch, batch_statistics
 from converters.slim.search import Curve, Unit
 
@@ -21,6 +22,8 @@ def curves(
     groups: Sequence[Group],
     units: Sequence[Unit],
     batch: Batch,
+    *,
+    moments: Mapping[str, torch.Tensor] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Curve]:
     """Damage by share for each unit, narrowed alone.
@@ -33,6 +36,7 @@ def curves(
         groups: all groups.
         units: what is narrowed together.
         batch: unlabelled samples.
+        moments: for least squares, where the narrowed network will be repaired by it.
         progress: told each unit.
     """
     with torch.no_grad(), batch_statistics(module):
@@ -46,20 +50,16 @@ def curves(
         } - {0}
         points = {1.0: 0.0}
         for level in sorted(levels):
-            points[unit.levels[level]] = _damage(module, groups, unit.counts(level), batch, wanted)
+            small = narrow(module, groups, unit.counts(level))
+            if moments:
+                compensate(module, small, groups, unit.counts(level), moments)
+            points[unit.levels[level]] = _damage(small, batch, wanted)
         found[unit.name] = _monotone(points)
     return found
 
 
 @torch.no_grad()
-def _damage(
-    module: nn.Module,
-    groups: Sequence[Group],
-    kept: dict[str, int],
-    batch: Batch,
-    wanted: Sequence[torch.Tensor],
-) -> float:
-    small = narrow(module, groups, kept)
+def _damage(small: nn.Module, batch: Batch, wanted: Sequence[torch.Tensor]) -> float:
     with batch_statistics(small):
         got = flat_outputs(small(*batch))
     return sum(
