@@ -85,3 +85,32 @@ def test_another_ladder_is_scaled_by_its_own_costs(tmp_path: Path) -> None:
     tiny = [Rung("tiny", 0.8, 0.8)]
     steps = replay(found, Governor(found.start.policy, tiny))
     assert steps[0].sample.latency_share == pytest.approx(0.15)
+
+
+# -- a real worker under a real CPU quota (benchmarks/pressure.py), calm to 4.5 s, free at 50 s ----
+
+
+@pytest.fixture(scope="module")
+def quota() -> Segment:
+    (found,) = read_trace(Path(__file__).parent / "traces" / "quota.jsonl")
+    return found
+
+
+def test_a_real_quota_is_answered_within_seconds_and_forgotten_when_it_ends(quota: Segment) -> None:
+    steps = replay(quota, Governor(quota.start.policy, quota.start.ladder), feedback=False)
+    assert indexes(steps)[-1] == indexes(steps)[0] == 0
+    low = next(step.at_s for step in steps if step.decision.index == 3)
+    assert low < 4.5 + 5.0
+    late = [s.sample.deadline_miss_share or 0.0 for s in steps if low + 1.0 < s.at_s < 31.0]
+    assert max(late) < 0.1
+    assert 1 not in indexes(steps), "worse and dearer than the first"
+
+
+def test_a_patient_policy_would_not_have_moved_in_time(quota: Segment) -> None:
+    patient = structs.replace(quota.start.policy, dwell_down_s=10.0, dwell_urgent_s=10.0)
+    ladder = quota.start.ladder
+    did, would = (
+        summarise(replay(quota, Governor(policy, ladder)), ladder).moves
+        for policy in (quota.start.policy, patient)
+    )
+    assert did[0].at_s < 9.5 < min((move.at_s for move in would), default=99.0)
