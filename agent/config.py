@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.adapt.policy import GovernorPolicy
+from agent.adapt.trace import TraceConfig
 from agent.update.limits import UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
@@ -116,6 +117,7 @@ class AgentConfig(Config, kw_only=True):
     broker: BrokerConfig = BrokerConfig()
     pipeline: PipelineConfig
     governor: GovernorPolicy = GovernorPolicy()
+    trace: TraceConfig = TraceConfig()
     update: UpdateLimits = UpdateLimits()
     sensors_root: Annotated[
         str, Meta(min_length=1, description="Folder that /proc and /sys are read under.")
@@ -279,6 +281,7 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
         runtime_dir=absolute(config.runtime_dir),
         trust=absolute(config.trust),
         sensors_root=absolute(config.sensors_root),
+        trace=replace(config.trace, path=absolute(config.trace.path)),
         broker=replace(
             broker,
             password_file=absolute(broker.password_file),

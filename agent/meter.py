@@ -17,6 +17,7 @@ class Interval:
     """Counters since the last sample."""
 
     started: float
+    reports: int = 0
     frames: int = 0
     dropped: int = 0
     errors: int = 0
@@ -39,6 +40,7 @@ class Interval:
         latencies_ms: Sequence[float],
     ) -> None:
         """Add one report of the worker."""
+        self.reports += 1
         self.frames += frames
         self.dropped += dropped
         self.errors += errors

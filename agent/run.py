@@ -16,10 +16,13 @@ import msgspec
 import psutil
 
 from agent.adapt.policy import fitted
+from agent.adapt.steering import Steering
+from agent.adapt.trace import TraceFile
 from agent.config import AUTO, AgentConfig, load_config
 from agent.link.mqtt import MqttLink
 from agent.notify import Notifier
 from agent.sense.device import DeviceSensors
+from agent.sense.processes import Processes
 from agent.sense.sensors import Sensors
 from agent.service import ModelService
 from agent.status import StatusSocket
@@ -131,12 +134,17 @@ def build(
     gone = DeviceState(device_id=config.device_id, online=False, profile=profile)
     will = (Topics(config.tenant).state(config.device_id), encode(gone))
     link = MqttLink(config.broker, f"{config.tenant}-{config.device_id}", will)
+    recorder = (
+        TraceFile(config.trace, config.device_id, profile, clock.now) if config.trace.path else None
+    )
     supervisor = Supervisor(
         config=config,
         device=device,
         clock=clock,
         link=link,
         sense=sensors.read,
+        steering=Steering(config.governor, recorder),
+        own_cpu_percent=Processes().cpu_percent,
         process_rss_mib=rss_mib,
         notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),

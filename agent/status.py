@@ -1,6 +1,7 @@
-"""``edge-agent status``: one JSON document over a Unix socket in the runtime folder.
+"""``edge-agent status`` and ``pin``: one JSON document each way over a Unix socket.
 
-A socket costs no flash writes and cannot be stale: nobody answers when no agent runs.
+A socket in the runtime folder costs no flash writes and cannot be stale: nobody answers when no
+agent runs. Who may write to it, its owner and root, may also ask for something.
 """
 
 from __future__ import annotations
@@ -9,17 +10,31 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from edge_sdk.contracts.base import Wire, decode, encode
 from edge_sdk.durable import storage_error
-from edge_sdk.errors import ConfigError, LinkError
+from edge_sdk.errors import ConfigError, EdgeError, LinkError, error_from
 
 SOCKET_NAME = "agent.sock"
 MAX_STATUS_BYTES = 1 << 20
+MAX_REQUEST_BYTES = 4096
 MAX_PATH_BYTES = 107
 """``sun_path`` holds 108 bytes including the final zero (unix(7))."""
 _TIMEOUT_S = 2.0
+_ASKING_TIMEOUT_S = 0.2
+"""The agent's loop waits no longer than this for one who asks."""
+
+
+class Request(Wire, kw_only=True):
+    """What a person asks of the running agent; without one they want its status."""
+
+    pin: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Id or number of the operating point to hold; None ends that."""
 
 
 class StatusSocket:
@@ -53,13 +68,17 @@ class StatusSocket:
         """Readable when somebody asks."""
         return self._server.fileno()
 
-    def answer(self, document: bytes) -> None:
-        """Serve one waiting connection; a reader that does not read is dropped."""
+    def answer(self, respond: Callable[[bytes], bytes]) -> None:
+        """Serve one waiting connection; one that does not read or write in time is dropped.
+
+        Args:
+            respond: the document for a request; without one it is empty.
+        """
         with contextlib.suppress(OSError):
             connection, _ = self._server.accept()
             with connection:
-                connection.settimeout(0.2)
-                connection.sendall(document)
+                connection.settimeout(_ASKING_TIMEOUT_S)
+                connection.sendall(respond(_received(connection, MAX_REQUEST_BYTES)))
 
     def close(self) -> None:
         """Stop answering and remove the socket."""
@@ -73,23 +92,61 @@ def read_status(folder: Path) -> dict[str, Any]:
     Raises:
         LinkError: ``link.agent-not-running``.
     """
+    return _ask(folder, b"")
+
+
+def ask(folder: Path, request: Request) -> dict[str, Any]:
+    """The running agent's status document after it has done what was asked.
+
+    Raises:
+        LinkError: ``link.agent-not-running``.
+        EdgeError: what the agent says about the request.
+    """
+    document = _ask(folder, encode(request))
+    refusal = document.get("error")
+    if isinstance(refusal, dict):
+        raise error_from(refusal)
+    return document
+
+
+def responded(
+    data: bytes, obey: Callable[[Request], None], status: Callable[[], dict[str, Any]]
+) -> bytes:
+    """The answer to a request: the status after it, or ``{"error": ...}``."""
+    try:
+        if data:
+            obey(decode(data, Request, "The request"))
+    except EdgeError as error:
+        return msgspec.json.encode({"error": error.as_dict()})
+    return msgspec.json.encode(status())
+
+
+def _ask(folder: Path, request: bytes) -> dict[str, Any]:
     path = folder / SOCKET_NAME
-    parts: list[bytes] = []
-    size = 0
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(_TIMEOUT_S)
             client.connect(str(path))
-            while size < MAX_STATUS_BYTES and (part := client.recv(65536)):
-                parts.append(part)
-                size += len(part)
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            answer = _received(client, MAX_STATUS_BYTES)
     except OSError as error:
         raise LinkError(
             "agent-not-running",
             f"No agent answers at {path}: {error.strerror or error}.",
             "Start it with `edge-agent run --config FILE`, or name its configuration here.",
         ) from error
-    return _decoded(b"".join(parts), path)
+    return _decoded(answer, path)
+
+
+def _received(connection: socket.socket, limit_bytes: int) -> bytes:
+    """Everything up to the other side's end, at most a little over the limit."""
+    parts: list[bytes] = []
+    size = 0
+    while size < limit_bytes and (part := connection.recv(65536)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _decoded(data: bytes, path: Path) -> dict[str, Any]:

@@ -6,21 +6,23 @@ Nothing here decides; it carries messages between the parts that do.
 from __future__ import annotations
 
 import logging
+import os
 import select
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.adapt.governor import Rung, rungs
+from agent.adapt.steering import Steering
+from agent.adapt.workload import OwnUse, with_workload
 from agent.config import AgentConfig
 from agent.link.mqtt import Connected, Disconnected, Incoming, Message, MqttLink
 from agent.meter import Interval
 from agent.notify import Notifier
 from agent.sense.sample import PressureSample
 from agent.service import ModelService
-from agent.status import StatusSocket
+from agent.status import Request, StatusSocket, responded
 from agent.update.ports import Clock, PlacedRelease, ServiceStats
 from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
@@ -39,16 +41,6 @@ SENSE_S = 0.5
 STATE_S = 1.0
 
 
-@dataclass(slots=True)
-class _Adaptation:
-    """The governor of the release that serves now."""
-
-    digest: str
-    governor: Governor
-    state: GovernorState
-    decision: Decision | None = None
-
-
 class Supervisor:
     """Joins the parts; build it with :func:`agent.run.build`.
 
@@ -58,6 +50,8 @@ class Supervisor:
         clock: time.
         link: the broker.
         sense: reads pressure; called about twice a second.
+        steering: where the serving release stands on its ladder.
+        own_cpu_percent: share of the machine that the given processes took since the last call.
         process_rss_mib: resident memory of a process id, 0.0 when it is gone.
         notifier: the service manager, if one started us.
         status: answers ``edge-agent status``.
@@ -70,6 +64,8 @@ class Supervisor:
         clock: Clock,
         link: MqttLink,
         sense: Callable[[], PressureSample],
+        steering: Steering,
+        own_cpu_percent: Callable[[Iterable[int]], float | None],
         process_rss_mib: Callable[[int | None], float],
         notifier: Notifier,
         status: StatusSocket,
@@ -79,13 +75,14 @@ class Supervisor:
         self._clock = clock
         self._link = link
         self._sense = sense
+        self._steering = steering
+        self._own_cpu_percent = own_cpu_percent
         self._rss_mib = process_rss_mib
         self._notifier = notifier
         self._status = status
         self._topics = Topics(config.tenant)
         self._service: ModelService
         self._updater: Updater
-        self._adaptation: _Adaptation | None = None
         self._pressure = PressureSample()
         self._interval = Interval(clock.monotonic())
         self._recent = Interval(clock.monotonic())
@@ -120,6 +117,7 @@ class Supervisor:
             self.tick()
         self._notifier.stopping()
         self._service.stop()
+        self._steering.close()
         self._publish_state(online=False)
         self._link.flush(1.0)
         self._link.stop()
@@ -146,7 +144,7 @@ class Supervisor:
             poller.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poller.poll(TICK_S * 1000)}
         if self._status.fileno() in ready:
-            self._status.answer(msgspec.json.encode(self.status()))
+            self._status.answer(lambda data: responded(data, self._obey, self.status))
 
     def _is_due(self, name: str, period_s: float) -> bool:
         now = self._clock.monotonic()
@@ -187,7 +185,7 @@ class Supervisor:
         self._ready = ready
         self._point = ready.point
         self._worker_rss_mib = ready.rss_mib
-        self._adaptation = self._govern(ready.point)
+        self._govern(ready.point)
         self._interval = Interval(self._clock.monotonic())
         self._recent = Interval(self._clock.monotonic())
         self._updater.on_ready(token)
@@ -222,7 +220,7 @@ class Supervisor:
             device_id=self._config.device_id,
             pipeline=self._config.pipeline.name,
             version=release.version,
-            point=self._point_name(release, results.point),
+            point=self._steering.point(release.digest, results.point),
             at=self._clock.now(),
             decisions=results.decisions,
         )
@@ -236,11 +234,8 @@ class Supervisor:
             self._point = event.index
             return
         LOG.warning("point %d refused: %s: %s", event.index, event.code, event.cause)
-        if self._adaptation is not None:
-            # The governor goes on from where the worker really is, and may ask again after a dwell.
-            self._adaptation.state = replace(
-                self._adaptation.state, index=self._point, since=self._clock.monotonic()
-            )
+        # The governor goes on from where the worker really is, and may ask again after a dwell.
+        self._steering.refused(self._point, self._clock.monotonic())
 
     def on_golden(self, token: str, ok: bool, detail: str) -> None:
         """A golden test ended."""
@@ -256,52 +251,42 @@ class Supervisor:
 
     # --- governor ---
 
-    def _govern(self, index: int) -> _Adaptation | None:
-        """A governor for the serving release, on the rung where the last one stood."""
+    def _govern(self, index: int) -> None:
+        """Govern the serving release, from the rung where its worker stands."""
         serving = self._service.serving
         if serving is None:
-            return None
-        current = self._adaptation
-        if current is not None and current.digest == serving.digest:
-            return current
-        manifest = decode(serving.manifest_path.read_bytes(), Manifest, str(serving.manifest_path))
-        points = usable_points(manifest, self._device.profile_id, self._device.runtimes)
-        governor = Governor.of(self._config.governor, points)
-        return _Adaptation(serving.digest, governor, governor.start(self._clock.monotonic(), index))
+            self._steering.release()
+            return
+
+        def ladder() -> list[Rung]:
+            path = serving.manifest_path
+            manifest = decode(path.read_bytes(), Manifest, str(path))
+            return rungs(usable_points(manifest, self._device.profile_id, self._device.runtimes))
+
+        self._steering.govern(serving.digest, ladder, index, self._clock.monotonic())
 
     def _adapt(self) -> None:
         """Sense, decide, and move the worker when the decision says so."""
-        self._pressure = msgspec.structs.replace(
-            self._sense(), deadline_miss_share=self._deadline_misses()
+        now = self._clock.monotonic()
+        recent, self._recent = self._recent, Interval(now)
+        own = OwnUse(
+            self._own_cpu_percent((os.getpid(), *self._service.worker_pids)), self._worker_rss_mib
         )
-        adaptation = self._adaptation
-        if adaptation is None:
-            return
-        adaptation.state, decision = adaptation.governor.decide(
-            adaptation.state, self._pressure, self._clock.monotonic()
-        )
-        if decision.changed or adaptation.decision is None:
+        self._pressure = with_workload(self._sense(), recent, self._config.pipeline, own)
+        index = self._steering.decide(self._pressure, now)
+        decision = self._steering.decision
+        if index is not None and decision is not None:
             LOG.info("governor: point %s (%s)", decision.point, decision.reason)
-            self._service.set_point(decision.index)
-        adaptation.decision = decision
+            self._service.set_point(index)
 
-    def _deadline_misses(self) -> float | None:
-        """Share of frames dropped or late since the last call; None without an objective."""
-        recent, self._recent = self._recent, Interval(self._clock.monotonic())
-        objective_ms = self._config.pipeline.objective_ms
-        offered = recent.frames + recent.dropped
-        if not offered:
-            return None
-        late = sum(1 for ms in recent.latencies_ms if objective_ms and ms > objective_ms)
-        return min(1.0, (late + recent.dropped) / offered)
-
-    def _point_name(self, release: PlacedRelease, index: int) -> str:
-        """Id of a rung of the governed release; empty for one that is just being replaced."""
-        adaptation = self._adaptation
-        if adaptation is None or adaptation.digest != release.digest:
-            return ""
-        ladder = adaptation.governor.ladder
-        return ladder[index].point if 0 <= index < len(ladder) else ""
+    def _obey(self, request: Request) -> None:
+        """Do what a person asks over the status socket."""
+        if isinstance(request.pin, msgspec.UnsetType):
+            return
+        index = None if request.pin is None else self._steering.rung(request.pin)
+        LOG.info("governor: %s", "no pin any more" if index is None else f"pinned to rung {index}")
+        self._steering.pin(index)
+        self._adapt()
 
     # --- reports ---
 
@@ -312,10 +297,9 @@ class Supervisor:
         self._link.publish(topic, encode(self._last_sample))
 
     def _sample(self, interval: Interval) -> TelemetrySample:
-        serving, pressure, adaptation = self._service.serving, self._pressure, self._adaptation
+        serving, pressure = self._service.serving, self._pressure
         elapsed_s = max(self._clock.monotonic() - interval.started, 1e-6)
         p50, p95, p99 = interval.quantiles_ms()
-        decision = None if adaptation is None else adaptation.decision
         return TelemetrySample(
             device_id=self._config.device_id,
             at=self._clock.now(),
@@ -323,7 +307,7 @@ class Supervisor:
             release="" if serving is None else serving.release,
             version="" if serving is None else serving.version,
             pipeline=self._config.pipeline.name,
-            ladder=None if decision is None else decision.position(self._clock.now()),
+            ladder=self._steering.position(self._clock.now()),
             frames=interval.frames,
             frames_dropped=interval.dropped,
             queue_depth=interval.queue_depth,
@@ -349,8 +333,7 @@ class Supervisor:
     def _state(self, online: bool) -> DeviceState:
         # Between two workers, and after the end of a file, it is still the committed release's.
         serving = self._service.serving or self._updater.active
-        ota, adaptation = self._ota, self._adaptation
-        decision = None if adaptation is None else adaptation.decision
+        ota, decision = self._ota, self._steering.decision
         return DeviceState(
             device_id=self._config.device_id,
             online=online,
@@ -384,5 +367,6 @@ class Supervisor:
             "broker": "connected" if self._link.connected else "not connected",
             "worker_pids": self._service.worker_pids,
             "update": None if self._ota is None else msgspec.to_builtins(self._ota),
+            "governor": self._steering.describe(),
             "telemetry": msgspec.to_builtins(sample),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -17,12 +18,12 @@ from pathlib import Path
 
 from agent.adapt.governor import Governor, Rung
 from agent.adapt.policy import GovernorPolicy
-from agent.run import rss_mib
 from agent.sense import PressureSample, Sensors
+from agent.sense.processes import Processes
 
 READS_PER_S = 2.0
 BARS = {"decision_us": 50.0, "sensing_core_percent": 0.5}
-LADDER = [Rung(f"point-{i}", 0.97 - 0.01 * i) for i in range(6)]
+LADDER = [Rung(f"point-{i}", 0.97 - 0.01 * i, 20.0 / (i + 1)) for i in range(6)]
 
 
 def per_call_us(call: Callable[[], object], calls: int, rounds: int) -> float:
@@ -46,7 +47,14 @@ def decision() -> tuple[Callable[[], object], Callable[[], int]]:
         memory_available_mib=900.0,
         memory_total_mib=1900.0,
         temperature_celsius=55.0,
+        cpu_percent=30.0,
+        battery_percent=80.0,
+        on_battery=True,
+        own_cpu_percent=20.0,
+        worker_rss_mib=90.0,
         deadline_miss_share=0.0,
+        latency_share=0.3,
+        queue_frames=0.0,
     )
     busy = PressureSample(
         cpu_pressure_percent=85.0,
@@ -54,7 +62,14 @@ def decision() -> tuple[Callable[[], object], Callable[[], int]]:
         memory_available_mib=400.0,
         memory_total_mib=1900.0,
         temperature_celsius=70.0,
+        cpu_percent=95.0,
+        battery_percent=75.0,
+        on_battery=True,
+        own_cpu_percent=40.0,
+        worker_rss_mib=95.0,
         deadline_miss_share=0.2,
+        latency_share=1.2,
+        queue_frames=2.0,
     )
     state, ticks, switches = governor.start(0.0), 0, 0
 
@@ -77,7 +92,8 @@ def measure(quick: bool, root: Path) -> dict[str, float | str]:
         raise RuntimeError("the governor never moved, so nothing was measured")
     sensors = Sensors(root)
     read_us = per_call_us(sensors.read, reads, rounds)
-    process_us = per_call_us(lambda: rss_mib(None), reads, rounds)
+    own, pids = Processes(), (os.getpid(), os.getppid())
+    process_us = per_call_us(lambda: own.cpu_percent(pids), reads, rounds)
     sample = sensors.latest
     return {
         "decision_us": round(decision_us, 2),

@@ -17,7 +17,7 @@ from converters.folder import conversion_of, tool_versions, write_folder
 from converters.fusion import Fusion, steps_in
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
-from converters.loading import LoadedTask, load_task
+from converters.loading import SLIM_MARK, LoadedTask, load_task
 from converters.metadata import annotate
 from converters.onnx_stem import rewrites_in
 from converters.publish import Publisher
@@ -234,7 +234,7 @@ class _Run:
 def provenance(task: LoadedTask, weights: Path | None) -> dict[str, str]:
     """Versions of the tools and digests of what went in."""
     found = tool_versions()
-    found["task"] = f"{task.path.name}:{task.ref.rpartition(':')[2]}"
+    found["task"] = f"{task.path.name}:{task.ref.partition(SLIM_MARK)[0].rpartition(':')[2]}"
     found["task-sha256"] = hashlib.sha256(task.path.read_bytes()).hexdigest()
     if weights is not None:
         found["weights-sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -23,6 +23,9 @@ FULL_WIDTH = 1.0
 MARK = "#pixels"
 """At the end of a reference: the task with its normalisation folded in (:mod:`converters.fold`)."""
 
+SLIM_MARK = "#slim="
+"""Before the path of a ``slim.json`` in a reference: its widths (:mod:`converters.slim.task`)."""
+
 Kind = Literal["classification", "generic"]
 _NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
 
@@ -69,7 +72,8 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
     Raises:
         TaskError: one of the slugs on docs/errors/task.md.
     """
-    path, class_name = _split(ref.removesuffix(MARK))
+    plain, _, slim = ref.removesuffix(MARK).partition(SLIM_MARK)
+    path, class_name = _split(plain)
     kind = _class_in(_import(path), class_name, path)
     with user_code(path, f"{class_name}()", limit_s=LIMIT_S):
         task = kind()
@@ -97,6 +101,10 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         width=width,
         widths=_widths(task, path),
     )
+    if slim:
+        from converters.slim.task import with_slim  # which needs LoadedTask
+
+        loaded = with_slim(loaded, Path(slim))
     if not ref.endswith(MARK):
         return loaded
     from converters.fold import with_folding  # which needs LoadedTask

@@ -4,40 +4,38 @@
 signal goes through a first-order low-pass filter and a band with hysteresis (the scheme openpilot
 uses for its thermal states), so that a spike moves nothing and a plateau moves one rung per dwell.
 
-There is deliberately no back-off that remembers earlier relapses: with one, a device that saw less
-pressure could end up on a worse point than one that saw more.
+The way up has a guard besides: the better rung must be expected to keep the headroom, by how much
+more it costs than the one that runs. There is deliberately no back-off that remembers earlier
+relapses: with one, a device that saw less pressure could end up on a worse point than one that saw
+more.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from msgspec import UnsetType
 
 from agent.adapt.policy import Band, GovernorPolicy, fitted
+from agent.adapt.signals import (
+    BUSY,
+    LATENCY,
+    OWN,
+    Filtered,
+    Reason,
+    deepest,
+    filtered,
+    is_calm,
+    is_urgent,
+    signals,
+)
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.telemetry import LadderPosition
 
-Reason = Literal[
-    "startup",
-    "pressure-cpu",
-    "pressure-memory",
-    "pressure-thermal",
-    "deadline",
-    "pinned",
-    "recovered",
-]
-
-STALE_S = 10.0
-"""A signal without a new reading keeps its value this long, then counts as absent. A stream of
-one frame per second has a deadline reading in every other sample only."""
-
-THROTTLED_BAND = Band(enter=0.5, leave=0.25)
-"""The throttling flag, filtered, is a share of recent time."""
+DEARER = 1.05
+"""A rung that costs more than so many times a better one is passed over; less may be noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +44,8 @@ class Rung:
 
     point: str
     accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Filtered:
-    """A signal's filtered value and the time of its last reading."""
-
-    value: float
-    at: float
+    cost: float = 0.0
+    """Expected latency in any unit that all rungs share; 0.0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +59,7 @@ class GovernorState:
     filtered: tuple[Filtered | None, ...] = ()
     """Per signal, in the governor's own order; None where the device cannot tell."""
     pressed_since: float | None = None
+    urgent_since: float | None = None
     calm_since: float | None = None
 
 
@@ -95,14 +88,14 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class _Signal:
-    reason: Reason
-    band: Band
-    field: str
+class Reading:
+    """A signal as the governor sees it now."""
 
-    def read(self, sample: PressureSample) -> float | None:
-        value = getattr(sample, self.field)
-        return float(value) if value is not None and math.isfinite(value) else None
+    name: str
+    reason: Reason
+    value: float
+    """Filtered."""
+    band: Band
 
 
 class Governor:
@@ -123,13 +116,15 @@ class Governor:
             raise ValueError("a ladder has at least one rung")
         self.policy = fitted(policy, None)
         self.ladder = tuple(ladder)
-        self.bottom = _bottom(self.ladder, policy.accuracy_floor)
-        self._signals = _signals(self.policy)
+        self.steps = _worthwhile(self.ladder[: _bottom(self.ladder, policy.accuracy_floor) + 1])
+        self.bottom = self.steps[-1]
+        self._signals = signals(self.policy)
+        self._names = {signal.name: index for index, signal in enumerate(self._signals)}
 
     @classmethod
     def of(cls, policy: GovernorPolicy, points: Sequence[OperatingPoint]) -> Governor:
         """The governor of a manifest's ladder."""
-        return cls(policy, [Rung(point.id, point.accuracy) for point in points])
+        return cls(policy, rungs(points))
 
     def start(self, now: float, index: int = 0) -> GovernorState:
         """The state of a release that has just been activated.
@@ -156,13 +151,14 @@ class Governor:
         target, reason = self._target(state, sample)
         changed = target != state.index
         if changed:
-            # Both timers start anew, so that each further step waits for its whole dwell.
+            # All timers start anew, so that each further step waits for its whole dwell.
             state = replace(
                 state,
                 index=target,
                 reason=reason,
                 since=now,
                 pressed_since=None if state.pressed_since is None else now,
+                urgent_since=None if state.urgent_since is None else now,
                 calm_since=None if state.calm_since is None else now,
             )
         return state, self._decision(state, changed, now)
@@ -176,37 +172,89 @@ class Governor:
             return state.index, state.reason
         if self._is_critical(sample):
             return max(self.bottom, state.index), "pressure-thermal"
-        if _lasted(state.pressed_since, now, policy.dwell_down_s) and state.index < self.bottom:
-            return state.index + 1, self._worst(state.filtered)[1]
-        if _lasted(state.calm_since, now, policy.dwell_up_s) and state.index > 0:
-            return state.index - 1, "recovered"
+        if state.index < self.bottom and self._must_fall(state, now):
+            _, signal = deepest(state.filtered, self._signals)
+            return self._below(state.index), state.reason if signal is None else signal.reason
+        if state.index > 0 and self._may_rise(state, now):
+            return self._above(state.index), "recovered"
         return state.index, state.reason
+
+    def _below(self, index: int) -> int:
+        """The next worthwhile rung on the way down."""
+        return next((step for step in self.steps if step > index), self.bottom)
+
+    def _above(self, index: int) -> int:
+        """The next worthwhile rung on the way up."""
+        return next((step for step in reversed(self.steps) if step < index), 0)
+
+    def _must_fall(self, state: GovernorState, now: float) -> bool:
+        """Pressed for long enough."""
+        return _lasted(state.pressed_since, now, self.policy.dwell_down_s) or _lasted(
+            state.urgent_since, now, self.policy.dwell_urgent_s
+        )
+
+    def _may_rise(self, state: GovernorState, now: float) -> bool:
+        """Calm for long enough, and the better rung is expected to keep the headroom.
+
+        The expectation may be wrong, so that after ``probe_s`` the rung is tried all the same.
+        """
+        calm, policy = state.calm_since, self.policy
+        if not _lasted(calm, now, policy.dwell_up_s):
+            return False
+        return self._affords(state) or _lasted(calm, now, policy.probe_s)
+
+    def _affords(self, state: GovernorState) -> bool:
+        """Whether the better rung leaves the headroom free, by the share it costs more."""
+        free = 1.0 - self.policy.headroom
+        ratio = self.cost_ratio(state.index, self._above(state.index))
+        if not self.policy.headroom:
+            return True
+        latency, busy, own = (self._value(state, name) for name in (LATENCY, BUSY, OWN))
+        if latency is not None and latency * ratio > free:
+            return False
+        return busy is None or own is None or busy + own * (ratio - 1.0) <= 100.0 * free
+
+    def cost_ratio(self, index: int, other: int) -> float:
+        """What rung ``other`` costs as a multiple of rung ``index``; 1.0 where that is not known.
+
+        A better rung never counts as cheaper than a worse one, nor the other way round.
+        """
+        costs = self.ladder[index].cost, self.ladder[other].cost
+        if min(costs) <= 0.0:
+            return 1.0
+        ratio = costs[1] / costs[0]
+        return max(ratio, 1.0) if other < index else min(ratio, 1.0)
+
+    def readings(self, state: GovernorState) -> list[Reading]:
+        """Every signal that has a value and a band, for people and plots."""
+        return [
+            Reading(signal.name, signal.reason, known.value, signal.band)
+            for known, signal in zip(state.filtered, self._signals, strict=False)
+            if known is not None and signal.band is not None
+        ]
+
+    def _value(self, state: GovernorState, name: str) -> float | None:
+        known = state.filtered[self._names[name]]
+        return None if known is None else known.value
 
     def _observe(self, state: GovernorState, sample: PressureSample, now: float) -> GovernorState:
         """The state with the sample filtered in and the timers kept or cleared."""
         before = state.filtered or (None,) * len(self._signals)
-        filtered = tuple(
-            _filter(old, signal.read(sample), now, self.policy.time_constant_s)
+        known = tuple(
+            filtered(old, signal.read(sample), now, self.policy.time_constant_s)
             for old, signal in zip(before, self._signals, strict=True)
         )
-        worst, _ = self._worst(filtered)
+        worst, _ = deepest(known, self._signals)
         # A critical reading ends the calm even where the filter has not followed it yet.
-        is_calm = worst < 0.0 and not self._is_critical(sample)
+        calm = is_calm(known, self._signals) and not self._is_critical(sample)
         return replace(
             state,
-            filtered=filtered,
+            filtered=known,
             sampled_at=now,
             pressed_since=_timer(state.pressed_since, worst > 1.0, now),
-            calm_since=_timer(state.calm_since, is_calm, now),
+            urgent_since=_timer(state.urgent_since, is_urgent(known, self._signals), now),
+            calm_since=_timer(state.calm_since, calm, now),
         )
-
-    def _worst(self, filtered: Sequence[Filtered | None]) -> tuple[float, Reason]:
-        """The signal deepest in its band; calm when the device can tell nothing at all."""
-        worst: tuple[float, Reason] = (-math.inf, _STARTUP)
-        for known, signal in zip(filtered, self._signals, strict=True):
-            if known is not None and (excess := signal.band.excess(known.value)) > worst[0]:
-                worst = (excess, signal.reason)
-        return worst
 
     def _is_critical(self, sample: PressureSample) -> bool:
         """Unfiltered: at this temperature a false alarm is cheaper than a late one."""
@@ -231,19 +279,29 @@ _STARTUP: Reason = "startup"
 _PINNED: Reason = "pinned"
 
 
-def _signals(policy: GovernorPolicy) -> tuple[_Signal, ...]:
-    signals = [
-        _Signal("pressure-cpu", policy.cpu_pressure_percent, "cpu_pressure_percent"),
-        _Signal("pressure-memory", policy.memory_pressure_percent, "memory_pressure_percent"),
-        _Signal("pressure-memory", policy.memory_used_percent, "memory_used_percent"),
-        _Signal("pressure-thermal", THROTTLED_BAND, "throttled"),
-        _Signal("deadline", policy.deadline_miss_share, "deadline_miss_share"),
-    ]
-    if not isinstance(policy.temperature_celsius, UnsetType):
-        signals.append(
-            _Signal("pressure-thermal", policy.temperature_celsius, "temperature_celsius")
-        )
-    return tuple(signals)
+def _worthwhile(ladder: Sequence[Rung]) -> tuple[int, ...]:
+    """Rungs that cost less than every better one, or about as much; the first always.
+
+    A measured ladder may hold points that are both dearer and worse than another one.
+    """
+    kept: list[int] = []
+    least = 0.0
+    for index, rung in enumerate(ladder):
+        if not kept or rung.cost <= 0.0 or least <= 0.0 or rung.cost <= DEARER * least:
+            kept.append(index)
+            least = min(least, rung.cost) if least > 0.0 and rung.cost > 0.0 else rung.cost
+    return tuple(kept)
+
+
+def rungs(points: Sequence[OperatingPoint]) -> list[Rung]:
+    """A manifest's ladder as the governor needs it.
+
+    Costs are the predicted latencies of the profile, or, for one that is not calibrated, those
+    measured on the converting host: only their ratios matter.
+    """
+    predicted = [0.0 if p.predicted is None else p.predicted.mid_ms for p in points]
+    costs = predicted if all(predicted) else [point.host_latency_ms for point in points]
+    return [Rung(point.id, point.accuracy, cost) for point, cost in zip(points, costs, strict=True)]
 
 
 def _bottom(ladder: Sequence[Rung], accuracy_floor: float) -> int:
@@ -252,19 +310,6 @@ def _bottom(ladder: Sequence[Rung], accuracy_floor: float) -> int:
         if rung.accuracy < accuracy_floor:
             return max(index - 1, 0)
     return len(ladder) - 1
-
-
-def _filter(
-    old: Filtered | None, new: float | None, now: float, time_constant_s: float
-) -> Filtered | None:
-    """First-order low-pass, gain ``1 - exp(-elapsed / constant)``, from the first value on."""
-    if new is None:
-        return old if old is not None and now - old.at <= STALE_S else None
-    if old is None or time_constant_s <= 0:
-        return Filtered(new, now)
-    kept = math.exp((old.at - now) / time_constant_s)
-    # This form stays monotone in both values under rounding; old + gain * (new - old) does not.
-    return Filtered(kept * old.value + (1.0 - kept) * new, now)
 
 
 def _timer(since: float | None, holds: bool, now: float) -> float | None:

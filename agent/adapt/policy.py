@@ -6,7 +6,7 @@ Each signal has two levels that overlap: above ``enter`` it asks for a cheaper p
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType, structs
 
@@ -69,18 +69,52 @@ class GovernorPolicy(Config, kw_only=True):
         float | UnsetType,
         Meta(description="At once to the cheapest point; unset means from the device profile."),
     ] = UNSET
+    worker_rss_mib: Annotated[
+        Band | None,
+        Meta(description="Resident memory of the process that runs the model; unset for no limit."),
+    ] = None
     deadline_miss_share: Annotated[
         Band, Meta(description="Frames dropped or later than the pipeline's objective, 0..1.")
     ] = Band(enter=0.10, leave=0.02)
+    queue_frames: Annotated[
+        Band, Meta(description="Frames that wait for the model; at most four do.")
+    ] = Band(enter=3.0, leave=1.5)
+    headroom: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of the processor and of the latency objective to keep free; "
+            "0 for none.",
+        ),
+    ] = 0.2
+    energy_saver: Annotated[
+        Literal["off", "low-battery", "on-battery", "always"],
+        Meta(description="When to prefer the cheapest point that keeps the accuracy floor."),
+    ] = "low-battery"
+    battery_used_percent: Annotated[
+        Band, Meta(description="Charge that is gone; what low-battery means for energy_saver.")
+    ] = Band(enter=80.0, leave=70.0)
     time_constant_s: Annotated[
         Seconds, Meta(description="Time constant of the first-order filter on every signal.")
     ] = 2.0
     dwell_down_s: Annotated[
         Seconds, Meta(description="A signal must stay above enter this long per step down.")
     ] = 3.0
+    dwell_urgent_s: Annotated[
+        Seconds,
+        Meta(description="The same while frames are very late, where that is shorter."),
+    ] = 1.0
     dwell_up_s: Annotated[
         Seconds, Meta(description="All signals must stay below leave this long per step up.")
     ] = 15.0
+    probe_s: Annotated[
+        Seconds,
+        Meta(
+            description="After this long a better point is tried although it is not expected to "
+            "keep the headroom; expectations can be wrong."
+        ),
+    ] = 180.0
 
     def __post_init__(self) -> None:
         if isinstance(self.pin, int) and self.pin < 0:

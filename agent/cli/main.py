@@ -1,11 +1,12 @@
-"""Entry point of ``edge-agent``: run, doctor, status."""
+"""Entry point of ``edge-agent``: run, doctor, status, pin."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.cli.output import Output
 from edge_sdk import __version__
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "Run the agent in the foreground until it is told to stop."),
         ("doctor", "Check configuration, runtimes, broker, disk and trust, one line each."),
         ("status", "Ask the running agent what it is doing."),
+        ("pin", "Hold one operating point until told otherwise or the agent starts anew."),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
@@ -48,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="Print one JSON document; `run` prints it once it runs.",
         )
+        if name == "pin":
+            command.add_argument(
+                "point", help="Id or number of the point (0 is the most accurate), or 'auto'."
+            )
         if name == "run":
             command.add_argument("-v", "--verbose", action="store_true", help="Log details.")
     return parser
@@ -90,12 +96,38 @@ def _status(options: argparse.Namespace, output: Output) -> int:
 
     config = load_config(options.config, process_environment())
     status = read_status(Path(config.runtime_dir))
-    output.pairs({name: value for name, value in status.items() if not isinstance(value, dict)})
-    for name, value in status.items():
-        if isinstance(value, dict):
-            output.line(f"{name}:")
-            output.pairs({f"  {key}": inner for key, inner in value.items()})
+    _show(output, status, "")
     output.finish(status, [f"edge device show {status.get('device_id', '')}"])
+    return 0
+
+
+def _show(output: Output, document: Mapping[str, Any], indent: str) -> None:
+    """Plain values first, then each inner document under its name."""
+    plain = {key: value for key, value in document.items() if not _is_section(value)}
+    output.pairs({f"{indent}{key}": value for key, value in plain.items()})
+    for key, value in document.items():
+        if _is_section(value):
+            output.line(f"{indent}{key}:")
+            _show(output, value, indent + "  ")
+
+
+def _is_section(value: object) -> bool:
+    """Whether it gets lines of its own; a flat one of a few values stays on one."""
+    return isinstance(value, dict) and bool(value) and set(value) != {"value", "leave", "enter"}
+
+
+def _pin(options: argparse.Namespace, output: Output) -> int:
+    from agent.config import load_config
+    from agent.run import process_environment
+    from agent.status import Request, ask
+
+    config = load_config(options.config, process_environment())
+    point = None if options.point == "auto" else options.point
+    status = ask(Path(config.runtime_dir), Request(pin=point))
+    governor = status.get("governor", {})
+    free = "The governor moves again." if governor.get("pin") is None else "Held until `pin auto`."
+    output.line(f"{status.get('point', '')}: {free}")
+    output.finish(governor, [f"edge-agent status --config {options.config}"])
     return 0
 
 
@@ -103,6 +135,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "run": _run,
     "doctor": _doctor,
     "status": _status,
+    "pin": _pin,
 }
 
 

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 MAX_BYTES = 16 * 1024
 """No file read here is larger in the part that matters."""
 
+MIN_STALL_WINDOW_S = 0.1
+"""The shortest time over which a PSI counter is turned into a share."""
+
 _PSI = re.compile(rb"^some avg10=(\d{1,3}(?:\.\d{1,4})?)\s", re.MULTILINE)
+_PSI_TOTAL = re.compile(rb"^some .{0,100}\btotal=(\d{1,19})\s", re.MULTILINE)
 _MEMINFO = re.compile(rb"^(\w{1,40}):\s{1,40}(\d{1,15}) kB", re.MULTILINE)
 _CPU_LINE = re.compile(rb"^cpu((?: +\d{1,20}){4,16})\s*$", re.MULTILINE)
 _CORE_LINE = re.compile(rb"^cpu\d{1,5} ", re.MULTILINE)
@@ -36,6 +40,25 @@ class CpuTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """A PSI counter and when it was read."""
+
+    total_us: int
+    at: float
+    """Monotonic seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTimes:
+    """One process, from ``/proc/PID/stat``."""
+
+    started: int
+    """Ticks after boot; tells a process from a later one with the same id."""
+    busy: int
+    """User and system time in clock ticks, all threads."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryInfo:
     """Main memory in MiB."""
 
@@ -49,6 +72,43 @@ def psi_some_avg10(text: bytes) -> float | None:
     return _within(float(match[1]), 0.0, 100.0) if match else None
 
 
+def psi_total_us(text: bytes) -> int | None:
+    """``some total`` of a ``/proc/pressure`` file; None where there never was any, or no count."""
+    match = _PSI_TOTAL.search(text)
+    return (int(match[1]) or None) if match else None
+
+
+def stalled_percent(before: Stall, after: Stall) -> float | None:
+    """Stalled share of the time between two readings, percent 0..100.
+
+    The kernel's own averages follow with a time constant of ten seconds, which is most of the time
+    a governor has. None when the readings are too close for the counter's grain.
+    """
+    elapsed_s, stalled_us = after.at - before.at, after.total_us - before.total_us
+    if elapsed_s < MIN_STALL_WINDOW_S or stalled_us < 0:
+        return None
+    return min(100.0, stalled_us / (elapsed_s * 1e4))
+
+
+def process_times(text: bytes) -> ProcessTimes | None:
+    """``/proc/PID/stat``; the command name may hold anything, so fields count from its end."""
+    fields = text.rpartition(b")")[2].split()
+    try:
+        return ProcessTimes(started=int(fields[19]), busy=int(fields[11]) + int(fields[12]))
+    except (IndexError, ValueError):
+        return None
+
+
+def load_average(text: bytes) -> float | None:
+    """Tasks that ran or wanted to, averaged over a minute: the first of ``/proc/loadavg``."""
+    first = text.split(maxsplit=1)[:1]
+    try:
+        load = float(first[0][:16]) if first else math.nan
+    except ValueError:
+        return None
+    return load if math.isfinite(load) and load >= 0.0 else None
+
+
 def load_stand_in(text: bytes, cores: int) -> float | None:
     """A stand-in for CPU pressure from ``/proc/loadavg``, percent 0..100.
 
@@ -56,12 +116,8 @@ def load_stand_in(text: bytes, cores: int) -> float | None:
     L``. It reads lower than PSI (which counts time in which *any* task waits) and lags by a
     minute, so it errs to the side of not reacting.
     """
-    first = text.split(maxsplit=1)[:1]
-    try:
-        load = float(first[0][:16]) if first else math.nan
-    except ValueError:
-        return None
-    if cores < 1 or not math.isfinite(load) or load < 0.0:
+    load = load_average(text)
+    if cores < 1 or load is None:
         return None
     return 100.0 * (load - cores) / load if load > cores else 0.0
 

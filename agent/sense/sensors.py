@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MAX_ENTRIES = 256
 _PROCESSOR_ZONE = re.compile(r"cpu|soc|tj|x86_pkg|core|big|little|cluster|package")
 _PROCESSOR_COOLING = re.compile(r"cpu|processor|devfreq")
 _FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
+_POWER_MODE = "sys/firmware/acpi/platform_profile"
+_POWER_SAVING = frozenset({"low-power", "quiet", "cool"})
 _THROTTLE_COUNT = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
 
 T = TypeVar("T")
@@ -49,10 +52,13 @@ class Sensors:
     Args:
         root: ``/`` on a device. A test or a demonstration gives a folder with its own
             ``proc/pressure/cpu`` and the like; nothing outside it is read then.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
         self._root = str(root).rstrip("/") + "/"
+        self._clock = clock
+        self._stalls: dict[str, parse.Stall] = {}
         self._layout = _Layout()
         self._until_rescan = 0
         self._cpu: parse.CpuTimes | None = None
@@ -77,25 +83,40 @@ class Sensors:
         self._latest = PressureSample(
             cpu_pressure_percent=pressure,
             cpu_pressure_source=source,
-            memory_pressure_percent=self._parsed("proc/pressure/memory", parse.psi_some_avg10),
+            memory_pressure_percent=self._stalled("memory"),
             memory_available_mib=memory.available_mib if memory else None,
             memory_total_mib=memory.total_mib if memory else None,
             cpu_percent=self._cpu_percent(cpu),
+            load=self._parsed("proc/loadavg", parse.load_average),
             temperature_celsius=self._temperature(),
             throttled=self._is_throttled(),
             clock_limit_share=self._clock_limit(),
             battery_percent=charge,
             on_battery=discharging,
+            power_saving=self._word(_POWER_MODE) in _POWER_SAVING,
         )
         return self._latest
 
     def _cpu_pressure(self, cpu: parse.CpuTimes | None) -> tuple[float | None, PressureSource]:
-        psi = self._parsed("proc/pressure/cpu", parse.psi_some_avg10)
+        psi = self._stalled("cpu")
         if psi is not None:
             return psi, "psi"
         text = self._read("proc/loadavg") if cpu else None
         load = parse.load_stand_in(text, cpu.cores) if text and cpu else None
         return (None, "none") if load is None else (load, "loadavg")
+
+    def _stalled(self, resource: str) -> float | None:
+        """PSI ``some`` since the previous reading, the kernel's average on the first."""
+        text = self._read(f"proc/pressure/{resource}")
+        average = parse.psi_some_avg10(text) if text else None
+        total_us = parse.psi_total_us(text) if text else None
+        if average is None or total_us is None:
+            return average
+        before, after = self._stalls.get(resource), parse.Stall(total_us, self._clock())
+        recent = parse.stalled_percent(before, after) if before else None
+        if before is None or recent is not None:
+            self._stalls[resource] = after
+        return average if recent is None else recent
 
     def _cpu_percent(self, cpu: parse.CpuTimes | None) -> float | None:
         before, self._cpu = self._cpu, cpu

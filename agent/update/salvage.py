@@ -15,10 +15,10 @@ from agent.update.trust import (
     Device,
     Fitting,
     accept_desired,
-    needed_refs,
     record_of,
     usable_points,
 )
+from edge_sdk.bundle.needs import needed_refs
 from edge_sdk.bundle.trust import open_envelope, verify_manifest
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Desired

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from agent.update.state import ReleaseRecord
 from edge_sdk.bundle import trust as documents
+from edge_sdk.bundle.needs import needed_refs
 from edge_sdk.contracts.manifest import BlobRef, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.trust import TrustRoot
@@ -39,7 +40,8 @@ class Fitting:
     points: tuple[OperatingPoint, ...]
     """The ladder's points that this device can run."""
     refs: tuple[BlobRef, ...]
-    """Blobs needed here: artifacts of those points and their golden vectors."""
+    """Blobs needed here: artifacts of those points and their golden vectors, or what they are
+    built from."""
 
 
 def accept_desired(payload: bytes, root: TrustRoot, device_id: str) -> Desired:
@@ -121,15 +123,6 @@ def usable_points(
             "Install one of them: pip install 'edge-sdk[litert]' or 'edge-sdk[onnx]'.",
         )
     return points
-
-
-def needed_refs(manifest: Manifest, points: Sequence[OperatingPoint]) -> tuple[BlobRef, ...]:
-    """Blobs that a device running ``points`` needs, each once, best point first."""
-    digests: dict[str, None] = {}
-    for point in points:
-        artifact = manifest.artifacts[point.artifact]
-        digests |= {artifact.digest: None, artifact.golden: None}
-    return tuple(manifest.blobs[digest] for digest in digests)
 
 
 def record_of(fitting: Fitting, digest: str) -> ReleaseRecord:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.pipelines.pixels import Pixels
 from agent.pipelines.vision import VisionPipeline
 from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.shelf import Shelf
 from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.manifest import Artifact, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
@@ -55,7 +56,7 @@ class Points:
         runtimes: Sequence[str] = (),
     ) -> None:
         self.manifest = manifest
-        self._store = BlobStore(blobs, DiskStorage())
+        self._shelf = Shelf(BlobStore(blobs, DiskStorage()), manifest.derived)
         self._threads = threads
         ladder = manifest.ladders.get(profile, ())
         self.ladder = tuple(p for p in ladder if not runtimes or p.runtime in runtimes)
@@ -68,31 +69,36 @@ class Points:
                 f"Convert the model for it. {did_you_mean(profile, manifest.ladders)}",
             )
 
-    def open(self, index: int) -> tuple[OperatingPoint, Artifact, Engine]:
-        """Verify an artifact's bytes and load it on a runtime.
+    def open(
+        self, index: int, before_open: Callable[[], None] = lambda: None
+    ) -> tuple[OperatingPoint, Artifact, Engine]:
+        """Build an artifact where it is derived, verify its bytes and load it on a runtime.
+
+        Args:
+            index: into the ladder.
+            before_open: called between both; may wait for a good moment to load.
 
         Raises:
-            EdgeError: ``contract.bad-manifest``, ``storage.blob-missing``,
-                ``trust.blob-damaged``, or what the runtimes say.
+            EdgeError: ``contract.bad-manifest``, what
+                :meth:`edge_sdk.bundle.shelf.Shelf.opened` raises, or what the runtimes say.
         """
         point = self.ladder[index]
         artifact = self.artifact(point)
-        self._store.verify(artifact.digest)
-        engine = open_engine(
-            self._store.path(artifact.digest),
-            format=artifact.format,
-            threads=self.threads(point),
-        )
+        with self._shelf.opened(artifact.digest) as path:
+            before_open()
+            engine = open_engine(path, format=artifact.format, threads=self.threads(point))
         return point, artifact, engine
 
-    def load(self, index: int, pixels: Pixels) -> Loaded:
-        """A pipeline on one point.
+    def load(
+        self, index: int, pixels: Pixels, before_open: Callable[[], None] = lambda: None
+    ) -> Loaded:
+        """A pipeline on one point; arguments as :meth:`open`.
 
         Raises:
             EdgeError: as :meth:`open`, or the model does not fit the pipeline.
         """
         start = time.perf_counter()
-        _, artifact, engine = self.open(index)
+        _, artifact, engine = self.open(index, before_open)
         try:
             pipeline = VisionPipeline(engine, artifact, self.manifest.task, pixels)
         except BaseException:
@@ -121,12 +127,12 @@ class Points:
         return artifact
 
     def blob(self, digest: str) -> bytes:
-        """A verified blob.
+        """A verified file of the release, built where it is derived.
 
         Raises:
-            EdgeError: ``storage.blob-missing`` or ``trust.blob-damaged``.
+            EdgeError: as :meth:`edge_sdk.bundle.shelf.Shelf.read`.
         """
-        return self._store.read(digest)
+        return self._shelf.read(digest)
 
 
 def read_manifest(path: Path) -> Manifest:

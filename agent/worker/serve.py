@@ -72,7 +72,7 @@ class FrameLoop:
         self._options = options
         self._clock = clock
         self._pixels = pixels
-        self._swapper = Swapper(lambda index: points.load(index, pixels))
+        self._swapper = Swapper(self._load)
         self._meter = Meter()
         self._decisions: list[Decision] = []
         self._started = not options.hold
@@ -108,13 +108,16 @@ class FrameLoop:
         return Finished(reason="stopped" if self._stopping else "end-of-stream")
 
     def _hold(self) -> None:
+        self._swapper.pause(begins=True)
         while not (self._started or self._stopping):
             self._obey(timeout_s=WAIT_S)
             self._between_frames()
 
     def _serve(self, feed: Feed) -> None:
         while not (self._stopping or feed.ended):
+            self._swapper.pause(begins=not feed.depth)
             frame = feed.get(WAIT_S)
+            self._swapper.pause(begins=False)
             if frame is not None:
                 self._decide(frame)
             self._between_frames()
@@ -177,13 +180,16 @@ class FrameLoop:
         else:
             self._swapper.request(index)
 
+    def _load(self, index: int) -> Loaded:
+        return self._points.load(index, self._pixels, self._swapper.await_pause)
+
     def _swap(self) -> None:
         outcome = self._swapper.poll()
         if isinstance(outcome, Loaded):
             # Results and statistics never mix two points.
             self._flush()
             self._send_stats()
-            self._current.pipeline.close()
+            self._swapper.keep(self._current)
             self._current = outcome
             self._announce(outcome, outcome.load_ms)
         elif outcome is not None:

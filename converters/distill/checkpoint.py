@@ -33,7 +33,7 @@ def save_state(
     """
     buffer = io.BytesIO()
     torch.save(
-        {"format": _FORMAT, "asked": asked, "random": _random(), "state": state},
+        {"format": _FORMAT, "asked": asked, "random": random_states(), "state": state},
         buffer,
     )
     (storage or DiskStorage()).write(path, buffer.getvalue())
@@ -58,7 +58,7 @@ def load_state(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"its format is {document['format']!r}")
         then, state = dict(document["asked"]), dict(document["state"])
         _check_same(then, asked, path)
-        _restore(document["random"])
+        restore_random(document["random"])
     except UsageError:
         raise
     except Exception as error:
@@ -93,7 +93,7 @@ def _check_same(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
         )
 
 
-def _random() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     """States of the generators that a user's code may draw from."""
     drawn = dict(np.random.get_state(legacy=False))
     version, numbers, following = random.getstate()
@@ -109,7 +109,8 @@ def _random() -> dict[str, Any]:
     }
 
 
-def _restore(states: dict[str, Any]) -> None:
+def restore_random(states: dict[str, Any]) -> None:
+    """Let the generators go on from :func:`random_states`."""
     torch.set_rng_state(states["torch"])
     keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_sdk.bundle.blobs import check_blob_ref
+from edge_sdk.bundle.blobs import check_blob_ref, is_digest
 from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, ContractError
+
+MAX_DERIVED_BYTES = 512 * 1024 * 1024
+"""A file is built in memory; none of this size was ever meant for a small device."""
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -44,8 +47,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         if digest != artifact.digest:
             yield f"artifact {digest[:12]} is listed under another digest"
         for needed in (artifact.digest, artifact.golden):
-            if needed not in manifest.blobs:
+            if needed not in manifest.blobs and needed not in manifest.derived:
                 yield f"blob {needed[:12]} is used but not listed"
+    yield from _derivation_problems(manifest)
     for profile, ladder in manifest.ladders.items():
         if not ladder:
             yield f"the ladder of {profile!r} is empty"
@@ -55,3 +59,17 @@ def _problems(manifest: Manifest) -> Iterator[str]:
                 yield f"point {point.id!r} of {profile!r} names an artifact that is not listed"
             elif artifact_of.runtime != point.runtime:
                 yield f"point {point.id!r} of {profile!r} runs on another runtime than its artifact"
+
+
+def _derivation_problems(manifest: Manifest) -> Iterator[str]:
+    for digest, derivation in manifest.derived.items():
+        name = f"the derived file {digest[:12]!r}"
+        if not is_digest(digest):
+            yield f"{name} has no digest for a name"
+        for needed in (derivation.base, derivation.recipe):
+            if needed not in manifest.blobs:
+                yield f"{name} needs blob {needed[:12]}, which is not listed"
+        if derivation.base in manifest.derived:
+            yield f"the base of {name} is derived itself"
+        if not 0 < derivation.size_bytes <= MAX_DERIVED_BYTES:
+            yield f"{name} would have {derivation.size_bytes} bytes"

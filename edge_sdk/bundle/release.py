@@ -5,7 +5,7 @@
     RELEASE/
       manifest.json      the manifest's exact bytes, for people and tools to read
       envelope.json      the signed envelope around those bytes; what devices fetch and verify
-      blobs/<digest>     every artifact and golden file
+      blobs/<digest>     artifacts, golden files, and recipes for those that are built on the device
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edge_sdk.bundle.blobs import BlobStore, blob_ref
 from edge_sdk.bundle.check import check_manifest
+from edge_sdk.bundle.pack import Packing, SourceFile, pack
 from edge_sdk.bundle.signing import SigningKey, add_signature, sign
 from edge_sdk.bundle.trust import open_envelope, verify_manifest
 from edge_sdk.contracts.base import decode, encode
@@ -81,6 +82,7 @@ def create_release(
     version: str,
     sequence: int | None = None,
     storage: Storage | None = None,
+    whole: bool = False,
     notify: Notify = lambda _: None,
 ) -> Manifest:
     """Build an unsigned release folder from a finished conversion; it appears at once or not.
@@ -93,6 +95,7 @@ def create_release(
         sequence: orders the releases of one name; the current Unix time when not given, so that
             two machines need not agree on a counter.
         storage: through which files are written.
+        whole: ship every file itself, for devices whose agent is too old for recipes.
         notify: told each file's name when it is in place.
 
     Raises:
@@ -104,9 +107,11 @@ def create_release(
     check_name(version, "version")
     conversion = _read_conversion(conversion_folder)
     storage = storage or DiskStorage()
+    files = dict(_find_files(conversion, conversion_folder))
     with _new_folder(out_folder) as building:
+        packing = _pack(conversion, files, whole, notify)
         blobs = BlobStore(building / BLOBS_NAME, storage)
-        refs = dict(_put_files(conversion, conversion_folder, blobs, notify))
+        refs = dict(_put_files(packing, conversion_folder, blobs, notify))
         manifest = Manifest(
             release=name,
             version=version,
@@ -116,6 +121,7 @@ def create_release(
             blobs=refs,
             artifacts=conversion.artifacts,
             ladders=conversion.ladders,
+            derived=packing.derived,
             provenance=conversion.provenance,
         )
         check_manifest(manifest)
@@ -141,7 +147,7 @@ def sign_release(folder: Path, key: SigningKey, *, storage: Storage | None = Non
 def open_release(
     folder: Path, trust: TrustRoot | None = None, *, notify: Notify = lambda _: None
 ) -> Release:
-    """Read a release folder and verify all of it: every blob, and that the envelope matches.
+    """Read a release folder and verify all of it: every blob, every recipe, and the envelope.
 
     Args:
         folder: as written by :func:`create_release`.
@@ -151,8 +157,9 @@ def open_release(
     Raises:
         StorageError: ``storage.not-a-release``, or a missing or unreadable blob.
         ContractError: the manifest or envelope is malformed, too new or inconsistent.
-        TrustError: a blob is damaged, the envelope holds another manifest, the release is
-            unsigned though ``trust`` is given, or its signatures do not hold.
+        TrustError: a blob is damaged, a recipe makes something else, the envelope holds another
+            manifest, the release is unsigned though ``trust`` is given, or its signatures do not
+            hold.
     """
     payload = _read(folder / MANIFEST_NAME)
     manifest = decode(payload, Manifest, str(folder / MANIFEST_NAME))
@@ -175,7 +182,19 @@ def open_release(
     for ref in manifest.blobs.values():
         blobs.verify(ref.digest)
         notify(ref.digest)
+    if manifest.derived:
+        _check_recipes(manifest, blobs, notify)
     return Release(folder, manifest, payload, envelope, envelope_bytes)
+
+
+def _check_recipes(manifest: Manifest, blobs: BlobStore, notify: Notify) -> None:
+    # Imported here because it needs numpy, which releases without recipes do without.
+    from edge_sdk.bundle.shelf import Shelf
+
+    shelf = Shelf(blobs, manifest.derived)
+    for digest in manifest.derived:
+        shelf.check(digest)
+        notify(digest)
 
 
 def _read_conversion(folder: Path) -> Conversion:
@@ -192,12 +211,10 @@ def _read_conversion(folder: Path) -> Conversion:
     return decode(data, Conversion, str(path))
 
 
-def _put_files(
-    conversion: Conversion, folder: Path, blobs: BlobStore, notify: Notify
-) -> Iterator[tuple[str, BlobRef]]:
-    """Copy every file an artifact needs, holding each to the digest the conversion recorded."""
+def _find_files(conversion: Conversion, folder: Path) -> Iterator[tuple[str, SourceFile]]:
+    """Every file an artifact needs, each held to the digest the conversion recorded."""
     for artifact in conversion.artifacts.values():
-        for digest in (artifact.digest, artifact.golden):
+        for digest, kind in ((artifact.digest, artifact.format), (artifact.golden, "golden")):
             name = conversion.files.get(digest)
             if name is None:
                 raise _incomplete(folder, f"no file is listed for {digest[:12]}")
@@ -205,13 +222,48 @@ def _put_files(
             if not path.is_relative_to(folder.resolve()):
                 raise _incomplete(folder, f"{name!r} lies outside it")
             try:
-                ref = blobs.put(path.read_bytes())
+                ref = blob_ref(path)
             except OSError as error:
                 raise _incomplete(folder, f"{name}: {error.strerror or error}") from error
             if ref.digest != digest:
-                raise _incomplete(folder, f"{name} was changed after the conversion")
-            notify(name)
-            yield digest, ref
+                raise _changed(folder, name)
+            yield digest, SourceFile(path, ref, kind)
+
+
+def _pack(
+    conversion: Conversion, files: dict[str, SourceFile], whole: bool, notify: Notify
+) -> Packing:
+    if whole:
+        return Packing(whole=list(files.values()))
+    artifacts = conversion.artifacts
+    ladders = [
+        [
+            digest
+            for point in ladder
+            if (artifact := artifacts.get(point.artifact)) is not None
+            for digest in (artifact.digest, artifact.golden)
+        ]
+        for ladder in conversion.ladders.values()
+    ]
+    return pack(files, ladders, notify)
+
+
+def _put_files(
+    packing: Packing, folder: Path, blobs: BlobStore, notify: Notify
+) -> Iterator[tuple[str, BlobRef]]:
+    for file in packing.whole:
+        ref = blobs.put(file.path.read_bytes())
+        if ref != file.ref:
+            raise _changed(folder, file.path.name)
+        notify(file.path.name)
+        yield ref.digest, ref
+    for recipe in packing.recipes.values():
+        ref = blobs.put(recipe)
+        yield ref.digest, ref
+
+
+def _changed(folder: Path, name: str) -> ContractError:
+    return _incomplete(folder, f"{name} was changed after the conversion")
 
 
 def _incomplete(folder: Path, problem: str) -> ContractError:

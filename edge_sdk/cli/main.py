@@ -10,6 +10,7 @@ from edge_sdk import __version__
 NOUNS = {
     "model": "Convert, measure and inspect models.",
     "profile": "Device profiles: list, show, probe.",
+    "governor": "Replay what a device felt through the governor.",
     "release": "Create, sign and publish releases.",
     "server": "Run the fleet server.",
     "broker": "Run the embedded MQTT broker.",

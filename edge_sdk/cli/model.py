@@ -30,6 +30,7 @@ from edge_sdk.cli.model_quantize import (
     rescue_data,
     show_rescue,
 )
+from edge_sdk.cli.model_slim import convert_widths, slim
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -53,6 +54,7 @@ command.add_command(lint)
 command.add_command(layers)
 command.add_command(qat)
 command.add_command(distill)
+command.add_command(slim)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")
@@ -113,6 +115,9 @@ def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: A
 @click.option("--min-accuracy", default=0.0, help="Refuse a model that scores less, 0..1.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
 @click.option("--fold-preprocess", is_flag=True, help="Normalise in the graph; it takes pixels.")
+@click.option(
+    "--slim", type=click.Path(path_type=Path), help="Every width of this slim.json (see slim)."
+)
 @quantize_options
 @cache_options
 @with_output
@@ -123,6 +128,9 @@ def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any
     from converters.convert import convert as run
 
     folder: Path = options["folder"] or Path("out") / task.rpartition(":")[2].lower()
+    if options["slim"] is not None:
+        convert_widths(out, task, profiles or DEFAULT_PROFILES, folder, options)
+        return
     chosen = Options(
         schemes=listed(options["schemes"]),
         resolutions=sizes(options["resolutions"]),

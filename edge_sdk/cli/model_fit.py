@@ -40,6 +40,9 @@ MOST_REASONS = 8
 @click.option("--schemes", help="Comma-separated; default: what each profile runs.")
 @click.option("--resolutions", help="Comma-separated, e.g. 32x32,24x24.")
 @click.option("--widths", help="Comma-separated, e.g. 1.0,0.5.")
+@click.option(
+    "--slim", type=click.Path(path_type=Path), help="Widths and weights of this slim.json."
+)
 @click.option("--threads", help="Comma-separated; default: one and what the profile knows.")
 @click.option("--runtime", "runtimes", multiple=True, help="Only this runtime; repeatable.")
 @click.option(
@@ -64,13 +67,16 @@ def fit(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any) ->
     """Estimate, prune, measure what is left, and show why each other one is out."""
     chosen = options_of(options)
     needs_converters()
+    from edge_sdk.cli.model_slim import slim_reference
+
+    reference = slim_reference(task, options["slim"], options["weights"])
     from converters.fit.result import fit_data
     from converters.fit.run import fit as run
 
     folder: Path = options["folder"] or Path("out") / f"{task.rpartition(':')[2].lower()}-fit"
     cache = cache_from(options)
     with out.progress("fit", None) as bar:
-        found = run(task, profiles, folder, options=chosen, cache=cache, progress=bar.step)
+        found = run(reference, profiles, folder, options=chosen, cache=cache, progress=bar.step)
     show(out, found, show_all=options["show_all"])
     if found.unfit:
         raise GateError("nothing-fits", *_nothing(found, task))

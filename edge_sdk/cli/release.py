@@ -15,6 +15,8 @@ from edge_sdk.cli.output import Output, with_output
 if TYPE_CHECKING:
     from edge_sdk.bundle.release import Release
     from edge_sdk.bundle.signing import SigningKey
+    from edge_sdk.contracts.manifest import Manifest
+    from edge_sdk.contracts.operating_point import OperatingPoint
 
 PASSPHRASE_VARIABLE = "EDGE_KEY_PASSPHRASE"
 
@@ -122,9 +124,16 @@ def key_trust(
 @click.option("--name", required=True, help="Name of the line of releases, e.g. digits.")
 @click.option("--version", required=True, help="What people call it, e.g. 2 or 1.4.0.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
+@click.option("--whole", is_flag=True, help="No recipes: for agents older than this version.")
 @with_output
 def create(
-    out: Output, conversion: Path, folder: Path, name: str, version: str, sequence: int | None
+    out: Output,
+    conversion: Path,
+    folder: Path,
+    name: str,
+    version: str,
+    sequence: int | None,
+    whole: bool,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
     from edge_sdk.bundle.release import create_release, open_release
@@ -136,6 +145,7 @@ def create(
             name=name,
             version=version,
             sequence=sequence,
+            whole=whole,
             notify=lambda done: progress.step(done),
         )
     _show(out, open_release(folder))
@@ -198,15 +208,26 @@ def _show(out: Output, release: Release) -> None:
     signers = [each.keyid for each in release.envelope.signatures] if release.envelope else []
     out.line(
         f"{manifest.release} {manifest.version} (sequence {manifest.sequence}, "
-        f"{len(manifest.blobs)} blobs, {release.size_bytes / 1024:.0f} KiB), "
+        f"{len(manifest.blobs)} blobs, {release.size_bytes / 1024:.0f} KiB, "
+        f"{len(manifest.derived)} files built on the device), "
         f"signed by: {', '.join(signers) or 'nobody'}"
     )
     rows = [
-        (profile, len(ladder), ladder[0].id, f"{ladder[0].accuracy:.4f}", ladder[-1].id)
+        (
+            *(profile, len(ladder), f"{_download_bytes(manifest, ladder) / 1024:.0f}"),
+            *(ladder[0].id, f"{ladder[0].accuracy:.4f}", ladder[-1].id),
+        )
         for profile, ladder in sorted(manifest.ladders.items())
     ]
-    out.table("Ladders", ("profile", "points", "best", "accuracy", "cheapest"), rows)
+    columns = ("profile", "points", "KiB", "best", "accuracy", "cheapest")
+    out.table("Ladders, and what a device fetches for them", columns, rows)
     out.result(_summary(release, signers))
+
+
+def _download_bytes(manifest: Manifest, ladder: tuple[OperatingPoint, ...]) -> int:
+    from edge_sdk.bundle.needs import needed_refs
+
+    return sum(ref.size_bytes for ref in needed_refs(manifest, ladder))
 
 
 def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
@@ -219,6 +240,11 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "created": manifest.created,
         "blobs": len(manifest.blobs),
         "size_bytes": release.size_bytes,
+        "derived": len(manifest.derived),
+        "download_bytes": {
+            profile: _download_bytes(manifest, ladder)
+            for profile, ladder in manifest.ladders.items()
+        },
         "signatures": signers,
         "ladders": {name: [p.id for p in ladder] for name, ladder in manifest.ladders.items()},
     }

@@ -23,6 +23,17 @@ class BlobRef(Wire, kw_only=True):
     """SHA-256 of each :data:`CHUNK_BYTES` chunk, in order."""
 
 
+class Derivation(Wire, kw_only=True):
+    """How a file of the release is built from another one; see ``docs/ladder-bundle.md``."""
+
+    base: str
+    """Digest of the blob it is built from; never itself derived."""
+    recipe: str
+    """Digest of the blob that says how."""
+    size_bytes: int
+    """Of the result, whose digest is the file's own."""
+
+
 class Preprocess(Wire, kw_only=True):
     """How a camera frame (H, W, C uint8) becomes the model's input."""
 
@@ -87,10 +98,13 @@ class Manifest(Wire, kw_only=True):
     """ISO 8601, UTC."""
     task: TaskInfo
     blobs: dict[str, BlobRef]
-    """By digest: every artifact and golden file."""
+    """By digest: artifacts, golden files and recipes."""
     artifacts: dict[str, Artifact]
     """By digest."""
     ladders: dict[str, tuple[OperatingPoint, ...]]
     """By profile id, most faithful first, cheapest last."""
+    derived: dict[str, Derivation] = msgspec.field(default_factory=dict)
+    """By digest: artifacts and golden files that a device may build instead of fetching them; those
+    that are not among :attr:`blobs` it must build."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the tools that built it, and digests of what went in."""

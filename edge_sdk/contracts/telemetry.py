@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
@@ -22,9 +23,13 @@ class LadderPosition(Wire, kw_only=True):
     size: Count
     point: str
     reason: str
-    """``startup``, ``pressure-cpu``, ``pressure-memory``, ``pressure-thermal``, ``recovered``..."""
+    """``startup``, ``pressure-cpu``, ``pressure-memory``, ``pressure-thermal``, ``deadline``,
+    ``queue``, ``headroom``, ``energy``, ``pinned`` or ``recovered``."""
     since: float
     """Seconds since the epoch."""
+    seconds_at: dict[str, float] = msgspec.field(default_factory=dict)
+    """Time spent at each point since this release began to serve; points never visited are
+    absent."""
 
 
 class TelemetrySample(Wire, kw_only=True):
@@ -57,7 +62,7 @@ class TelemetrySample(Wire, kw_only=True):
     cpu_percent: float = 0.0
     """Of the whole machine."""
     cpu_pressure: float = 0.0
-    """PSI ``some avg10`` in percent, or the load-based stand-in where the kernel has no PSI."""
+    """PSI ``some`` in percent, or the load-based stand-in where the kernel has no PSI."""
     memory_available_mib: float = 0.0
     supervisor_rss_mib: float = 0.0
     worker_rss_mib: float = 0.0

@@ -21,7 +21,7 @@ from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.contracts.update import FINAL_PHASES, TrialPolicy
 from edge_sdk.errors import LinkError
 from tests.fakes.brokers import RunningBroker
-from tests.fakes.classifiers import PROFILE, Recipe, make_release, write_frames
+from tests.fakes.classifiers import PROFILE, DeviceRelease, Recipe, make_release, write_frames
 from tests.fakes.processes import Process, edge_command, free_port
 
 RELEASE = "brightest"
@@ -106,12 +106,15 @@ class FleetHouse:
     def publish(self, version: str, recipes: tuple[Recipe, ...] = LADDER, **options: float) -> None:
         """Make, sign and publish a release of the brightest-channel classifier."""
         folder = self.folder / f"release-{version}"
-        made = make_release(folder, recipes, version=version, **options)
+        self.publish_made(make_release(folder, recipes, version=version, **options), version)
+
+    def publish_made(self, made: DeviceRelease, version: str) -> None:
+        """Sign and publish a release that lies in a folder of its own."""
         manifest = decode(made.path.read_bytes(), Manifest, "manifest")
         made.path.write_bytes(encode(msgspec.structs.replace(manifest, sequence=int(version))))
-        sign_release(folder, self.key)
+        sign_release(made.path.parent, self.key)
         with self.client() as client:
-            client.publish_release(folder)
+            client.publish_release(made.path.parent)
 
     def roll_out(self, version: str, *devices: str, trial: TrialPolicy = QUICK_TRIAL) -> str:
         """Begin a rollout; returns its id."""

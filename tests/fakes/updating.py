@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +13,18 @@ from agent.update.ports import PlacedRelease, ServiceStats
 from agent.update.store import PieceStorage
 from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
-from edge_sdk.bundle.blobs import blob_ref, file_digest
+from edge_sdk.bundle.blobs import BlobStore, blob_ref
+from edge_sdk.bundle.shelf import Shelf
 from edge_sdk.bundle.signing import SigningKey, generate_key, sign
 from edge_sdk.bundle.trust import trust_root
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
-from edge_sdk.contracts.manifest import Artifact, Manifest, Preprocess, TaskInfo
+from edge_sdk.contracts.manifest import Artifact, Derivation, Manifest, Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy, UpdateStatus
+from edge_sdk.durable import DiskStorage
+from edge_sdk.recipes.program import Block, encode_recipe
 from tests.fakes.link import FakeBroker, FakeLink
 
 RELEASE_KEY = generate_key()
@@ -60,12 +64,24 @@ def tiny_release(
     shared: bytes | None = None,
     profiles: tuple[str, ...] = ("rpi4",),
     runtime: str = "litert",
+    packed: bool = False,
 ) -> TinyRelease:
-    """A signed release with two artifacts for each profile."""
+    """A signed release with two artifacts for each profile.
+
+    With ``packed`` the second is the first third of the first one, and travels as a recipe.
+    """
     source = random.Random(version if seed is None else seed)
     models = [source.randbytes(size), shared if shared is not None else source.randbytes(size // 3)]
+    derived: dict[str, Derivation] = {}
+    recipe: tuple[bytes, ...] = ()
+    if packed:
+        models[1] = models[0][: size // 3]
+        recipe = (encode_recipe(size, [Block(0, ((0, size // 3),))], b""),)
+        base, made, how = (blob_ref(data).digest for data in (*models, *recipe))
+        derived[made] = Derivation(base=base, recipe=how, size_bytes=size // 3)
     golden = source.randbytes(3000)
-    blobs = {blob_ref(data).digest: data for data in (*models, golden)}
+    stored = (*models[: 1 if packed else 2], *recipe, golden)
+    blobs = {blob_ref(data).digest: data for data in stored}
     artifacts = {}
     points = []
     for index, data in enumerate(models):
@@ -87,6 +103,7 @@ def tiny_release(
         blobs={digest: blob_ref(data) for digest, data in blobs.items()},
         artifacts=artifacts,
         ladders={profile: tuple(points) for profile in profiles},
+        derived=derived,
     )
     envelope = encode(sign(MANIFEST_TYPE, encode(manifest), key))
     return TinyRelease(manifest, envelope, blobs)
@@ -240,11 +257,12 @@ class FakeHost:
         self.serving, self.token, self.committed, self.dead = release, token, committed, False
 
     def _check(self, release: PlacedRelease) -> None:
-        """Nothing is started unverified: every blob of the device's ladder is whole."""
+        """Nothing is started unverified: every file of the device's ladder is whole or builds."""
         manifest = decode(release.manifest_path.read_bytes(), Manifest, "manifest")
+        shelf = Shelf(BlobStore(release.blobs, DiskStorage()), manifest.derived)
         for point in usable_points(manifest, DEVICE.profile_id, DEVICE.runtimes):
             for digest in (point.artifact, manifest.artifacts[point.artifact].golden):
-                assert file_digest(release.blobs / digest) == digest
+                assert hashlib.sha256(shelf.read(digest)).hexdigest() == digest
 
     def run(self, updater: Updater, frames: int = 20) -> None:
         """Let everything that runs do something, and report it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from agent.adapt.governor import Decision, Governor, GovernorState, Rung
+from agent.adapt.governor import Decision, Governor, GovernorState, Rung, rungs
 from agent.adapt.policy import Band, GovernorPolicy, fitted
+from agent.adapt.signals import STALE_S
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.base import convert_config
+from edge_sdk.contracts.operating_point import LatencyBand, OperatingPoint
 from edge_sdk.contracts.profile import Thermal
 from edge_sdk.errors import ConfigError
 
 TICK_S = 0.5
-LADDER = [Rung(f"p{i}", 0.97 - 0.01 * i) for i in range(4)]
-POLICY = GovernorPolicy(time_constant_s=1.0, dwell_down_s=2.0, dwell_up_s=5.0)
+LADDER = [Rung(f"p{i}", 0.97 - 0.01 * i, 8.0 / 2**i) for i in range(4)]
+POLICY = GovernorPolicy(time_constant_s=1.0, dwell_down_s=2.0, dwell_urgent_s=2.0, dwell_up_s=5.0)
 CALM = PressureSample(
     cpu_pressure_percent=1.0,
     memory_pressure_percent=0.0,
@@ -61,6 +64,16 @@ def test_steps_down_once_per_dwell_to_the_bottom_and_stays() -> None:
     assert decisions[-1].point == "p3"
 
 
+def test_frames_that_are_very_late_do_not_wait_for_the_whole_dwell() -> None:
+    late = structs.replace(CALM, deadline_miss_share=1.0, latency_share=3.0)
+    policy = structs.replace(POLICY, dwell_urgent_s=1.0)
+    _, decisions = run(Governor(policy, LADDER), [CALM, *[late] * 20])
+    assert switches(decisions) == [(2.0, 1), (3.0, 2), (4.0, 3)]
+    fine = structs.replace(CALM, latency_share=0.2)
+    hiccup = run(Governor(policy, LADDER), [fine, late, *[fine] * 20])[1]
+    assert switches(hiccup) == []
+
+
 def test_steps_back_up_once_per_dwell_when_calm() -> None:
     governor = Governor(POLICY, LADDER)
     state, _ = run(governor, [BUSY] * 40)
@@ -80,6 +93,11 @@ def test_steps_back_up_once_per_dwell_when_calm() -> None:
         ({"temperature_celsius": 84.0}, "pressure-thermal"),
         ({"throttled": True}, "pressure-thermal"),
         ({"deadline_miss_share": 0.5}, "deadline"),
+        ({"queue_frames": 4.0}, "queue"),
+        ({"latency_share": 0.9}, "headroom"),
+        ({"cpu_percent": 95.0}, "headroom"),
+        ({"battery_percent": 10.0, "on_battery": True}, "energy"),
+        ({"power_saving": True}, "energy"),
     ],
 )
 def test_every_signal_alone_steps_down_and_names_itself(
@@ -94,6 +112,126 @@ def test_the_deepest_of_several_signals_is_the_reason() -> None:
     both = structs.replace(CALM, cpu_pressure_percent=42.0, deadline_miss_share=0.9)
     _, decisions = run(Governor(POLICY, LADDER), [both] * 8)
     assert decisions[-1].reason == "deadline"
+
+
+def test_a_file_read_as_fast_as_it_goes_is_not_short_of_headroom() -> None:
+    full = structs.replace(CALM, cpu_percent=100.0, paced=False)
+    assert switches(run(Governor(POLICY, LADDER), [full] * 40)[1]) == []
+
+
+def test_the_memory_of_the_point_just_left_costs_no_second_step() -> None:
+    governor = Governor(structs.replace(POLICY, time_constant_s=4.0, dwell_up_s=100.0), LADDER)
+    late = structs.replace(CALM, deadline_miss_share=1.0, latency_share=1.5)
+    fine = structs.replace(CALM, latency_share=0.75)
+    state, now = governor.start(0.0), 0.0
+    for _ in range(120):
+        now += TICK_S
+        state, _ = governor.decide(state, late if state.index == 0 else fine, now)
+    assert state.index == 1
+
+
+def test_no_headroom_asked_for_is_none_kept() -> None:
+    greedy = structs.replace(POLICY, headroom=0.0)
+    full = structs.replace(CALM, cpu_percent=99.0, latency_share=0.95)
+    assert switches(run(Governor(greedy, LADDER), [full] * 40)[1]) == []
+
+
+def test_memory_of_the_worker_counts_where_a_limit_is_set() -> None:
+    fat = structs.replace(CALM, worker_rss_mib=300.0)
+    assert switches(run(Governor(POLICY, LADDER), [fat] * 40)[1]) == []
+    limited = structs.replace(POLICY, worker_rss_mib=_band(200, 150))
+    _, decisions = run(Governor(limited, LADDER), [fat] * 8)
+    assert (decisions[-1].index, decisions[-1].reason) == (1, "pressure-memory")
+
+
+@pytest.mark.parametrize(
+    ("mode", "sample", "steps"),
+    [
+        ("off", {"battery_percent": 1.0, "on_battery": True, "power_saving": True}, False),
+        ("low-battery", {"battery_percent": 1.0}, False),
+        ("low-battery", {"battery_percent": 50.0, "on_battery": True}, False),
+        ("low-battery", {"battery_percent": 10.0, "on_battery": True}, True),
+        ("on-battery", {"battery_percent": 99.0, "on_battery": True}, True),
+        ("on-battery", {}, False),
+        ("always", {}, True),
+    ],
+)
+def test_the_energy_saver_goes_to_the_lowest_point_above_the_floor_in_its_mode(
+    mode: str, sample: dict[str, float], steps: bool
+) -> None:
+    saver = structs.replace(POLICY, energy_saver=mode, accuracy_floor=0.945)
+    state, _ = run(Governor(saver, LADDER), [structs.replace(CALM, **sample)] * 60)
+    assert (state.index, state.reason) == ((2, "energy") if steps else (0, "startup"))
+
+
+def test_a_better_point_that_would_eat_the_headroom_is_not_gone_to() -> None:
+    governor = Governor(POLICY, LADDER)
+    start = governor.start(0.0, index=2)
+    half = structs.replace(CALM, latency_share=0.45)  # twice that is more than 0.8
+    assert switches(run(governor, [half] * 200, start)[1]) == []
+    third = structs.replace(CALM, latency_share=0.35)  # twice that is less, four times is the same
+    _, decisions = run(governor, [third] * 40, start)
+    assert switches(decisions)[0][1] == 1
+    busy = structs.replace(CALM, cpu_percent=60.0, own_cpu_percent=30.0)
+    assert switches(run(governor, [busy] * 200, start)[1]) == []
+    others = structs.replace(CALM, cpu_percent=60.0, own_cpu_percent=5.0)
+    assert switches(run(governor, [others] * 60, start)[1])[0][1] == 1
+
+
+def test_after_long_calm_the_better_point_is_tried_against_expectation() -> None:
+    governor = Governor(structs.replace(POLICY, probe_s=30.0), LADDER)
+    half = structs.replace(CALM, latency_share=0.45)
+    _, decisions = run(governor, [half] * 70, governor.start(0.0, index=2))
+    assert switches(decisions) == [(30.5, 1)]
+
+
+def test_costs_are_the_profiles_predictions_or_all_the_hosts_measurements() -> None:
+    def point(number: int, predicted_ms: float | None) -> OperatingPoint:
+        band = predicted_ms and LatencyBand(
+            low_ms=1.0, mid_ms=predicted_ms, high_ms=99.0, basis="test"
+        )
+        return OperatingPoint(
+            id=f"p{number}", artifact="", runtime="litert", scheme="fp32", channel_width=1.0,
+            height_px=8, width_px=8, threads=1, accuracy=0.9, accuracy_drop=0.0, agreement=1.0,
+            max_output_error=0.0, host_latency_ms=3.0 - number, predicted=band or None,
+        )  # fmt: skip
+
+    assert [rung.cost for rung in rungs([point(0, 20.0), point(1, 9.0)])] == [20.0, 9.0]
+    assert [rung.cost for rung in rungs([point(0, 20.0), point(1, None)])] == [3.0, 2.0]
+    assert rungs([]) == []
+
+
+@given(st.lists(st.floats(0.0, 100.0), min_size=2, max_size=6), st.data())
+def test_a_better_point_never_counts_as_cheaper(costs: list[float], data: st.DataObject) -> None:
+    governor = Governor(POLICY, [Rung(f"p{n}", 0.9, cost) for n, cost in enumerate(costs)])
+    index, other = (data.draw(st.integers(0, len(costs) - 1)) for _ in range(2))
+    ratio = governor.cost_ratio(index, other)
+    assert ratio > 0.0
+    assert ratio >= 1.0 if other < index else ratio <= 1.0
+
+
+def test_readings_name_value_and_band_of_every_signal_that_can_be_told() -> None:
+    state, _ = run(Governor(POLICY, LADDER), [structs.replace(CALM, cpu_percent=30.0)] * 3)
+    readings = {reading.name: reading for reading in Governor(POLICY, LADDER).readings(state)}
+    assert readings["busy_percent"].value == 30.0
+    assert readings["busy_percent"].band == _band(80.0, 70.0)
+    assert readings["temperature_celsius"].reason == "pressure-thermal"
+    assert "own_cpu_percent" not in readings and "queue_frames" not in readings
+
+
+def test_a_point_that_is_worse_and_dearer_is_passed_over_both_ways() -> None:
+    costs = (4.0, 6.0, 2.0, 2.05, 2.2, 1.0)
+    ladder = [Rung(f"p{n}", 0.9 - n / 100, cost) for n, cost in enumerate(costs)]
+    governor = Governor(POLICY, ladder)
+    assert governor.steps == (0, 2, 3, 5)
+    state, decisions = run(governor, [BUSY] * 60)
+    assert [index for _, index in switches(decisions)] == [2, 3, 5]
+    state, decisions = run(governor, [CALM] * 100, state, start=30.0)
+    assert [index for _, index in switches(decisions)] == [3, 2, 0]
+    floored = Governor(structs.replace(POLICY, accuracy_floor=0.885), ladder)
+    assert (floored.steps, floored.bottom) == ((0,), 0)
+    off = run(governor, [CALM] * 30, governor.start(0.0, index=4))[1]
+    assert [index for _, index in switches(off)] == [3, 2]
 
 
 def test_a_spike_shorter_than_the_dwell_moves_nothing() -> None:
@@ -250,6 +388,12 @@ def test_every_field_of_the_policy_is_described() -> None:
         assert bare == []
 
 
+def test_every_key_is_on_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "governor.md").read_text()
+    names = [field.name for field in structs.fields(GovernorPolicy)]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
 # -- properties ---------------------------------------------------------------------------------
 
 level = st.floats(0.0, 100.0, allow_nan=False)
@@ -263,6 +407,13 @@ mixed = st.builds(
     temperature_celsius=st.floats(20.0, 110.0),
     throttled=st.booleans(),
     deadline_miss_share=share | st.none(),
+    latency_share=st.floats(0.0, 3.0) | st.none(),
+    queue_frames=st.floats(0.0, 4.0) | st.none(),
+    cpu_percent=level | st.none(),
+    own_cpu_percent=level | st.none(),
+    worker_rss_mib=st.floats(0.0, 500.0) | st.none(),
+    battery_percent=level | st.none(),
+    on_battery=st.booleans(),
 )
 samples = st.one_of(st.just(CALM), st.just(BUSY), mixed)
 """Half of them plain, since a mixture of random levels is hardly ever calm."""
@@ -272,6 +423,9 @@ gappy = st.builds(
     memory_available_mib=st.none() | st.floats(0.0, 1000.0),
     memory_total_mib=st.none() | st.just(1000.0) | st.just(0.0),
     temperature_celsius=st.none() | st.floats(20.0, 110.0),
+    latency_share=st.none() | st.just(math.nan) | st.floats(0.0, 9.0),
+    cpu_percent=st.none() | level,
+    own_cpu_percent=st.none() | level,
 )
 runs = st.lists(st.tuples(st.sampled_from([1, 3, 8, 20]), samples), max_size=12)
 """Plateaus, since single random ticks would hardly ever fill a dwell."""
@@ -279,14 +433,27 @@ policies = st.builds(
     GovernorPolicy,
     time_constant_s=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
     dwell_down_s=st.sampled_from([0.0, 0.5, 1.3, 3.0]),
+    dwell_urgent_s=st.sampled_from([0.0, 0.5, 1.0]),
     dwell_up_s=st.sampled_from([0.0, 1.0, 2.7, 5.0]),
     accuracy_floor=st.sampled_from([0.0, 0.945, 0.955, 1.0]),
+    probe_s=st.sampled_from([0.0, 5.0, 20.0]),
+    headroom=st.sampled_from([0.0, 0.2, 0.5]),
+    energy_saver=st.sampled_from(["off", "low-battery", "on-battery"]),
+    worker_rss_mib=st.none() | st.just(Band(enter=300.0, leave=200.0)),
 )
-ladders = st.integers(1, 6).map(lambda n: [Rung(f"p{i}", 0.97 - 0.01 * i) for i in range(n)])
+ladders = st.lists(st.floats(0.0, 20.0), min_size=1, max_size=6).map(
+    lambda costs: [Rung(f"p{i}", 0.97 - 0.01 * i, cost) for i, cost in enumerate(costs)]
+)
+"""Costs in no order, and some unknown: a ladder is ordered by accuracy."""
 
 
 def flat(plateaus: Sequence[tuple[int, PressureSample]]) -> list[PressureSample]:
     return [sample for count, sample in plateaus for _ in range(count)]
+
+
+def sample_never_late(plateaus: Sequence[tuple[int, PressureSample]]) -> bool:
+    late = ("deadline_miss_share", "latency_share", "queue_frames")
+    return not any(getattr(sample, name) for _, sample in plateaus for name in late)
 
 
 @given(policies, ladders, runs)
@@ -304,8 +471,12 @@ def test_never_switches_faster_than_its_dwell(
         if state.index > before and heat is not None and heat >= 95.0:
             assert state.index == governor.bottom
         else:
-            dwell = policy.dwell_down_s if state.index > before else policy.dwell_up_s
-            assert abs(state.index - before) == 1
+            down = min(policy.dwell_down_s, policy.dwell_urgent_s)
+            if sample_never_late(plateaus):
+                down = policy.dwell_down_s
+            dwell = down if state.index > before else policy.dwell_up_s
+            where = [governor.steps.index(index) for index in (state.index, before)]
+            assert abs(where[0] - where[1]) == 1
             assert now - last >= dwell
         last = now
 
@@ -359,6 +530,7 @@ def more_than(sample: PressureSample) -> st.SearchStrategy[PressureSample]:
             if (before := getattr(sample, field)) is not None
         }
         changes["throttled"] = sample.throttled or extra[-1] > 5.0
+        changes["on_battery"] = sample.on_battery or extra[-1] > 5.0
         return structs.replace(sample, **changes)
 
     more = st.sampled_from([0.0, 0.0, 1.0, 10.0, 40.0])
@@ -371,6 +543,11 @@ RISING = (
     "memory_total_mib",
     "temperature_celsius",
     "deadline_miss_share",
+    "latency_share",
+    "queue_frames",
+    "cpu_percent",
+    "own_cpu_percent",
+    "worker_rss_mib",
 )
 """Pressure grows with each of these (with total memory: less of it is available)."""
 
@@ -381,9 +558,10 @@ def test_recovers_to_the_top_when_calm(
 ) -> None:
     governor = Governor(policy, ladder)
     state, _ = run(governor, flat(plateaus))
-    # Ten time constants for the filters, then one dwell (and a tick) per rung.
+    # Old signals are forgotten, ten time constants of the filters, one dwell and a tick per rung.
     ticks = math.ceil(
-        (10 * policy.time_constant_s + len(ladder) * (policy.dwell_up_s + 2 * TICK_S)) / TICK_S
+        (STALE_S + 10 * policy.time_constant_s + len(ladder) * (policy.dwell_up_s + 2 * TICK_S))
+        / TICK_S
     )
     state, _ = run(governor, [CALM] * ticks, state, start=state.sampled_at)
     assert state.index == 0

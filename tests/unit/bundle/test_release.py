@@ -227,6 +227,8 @@ def test_the_path_by_hand(conversion: Path, tmp_path: Path) -> None:
     assert set(load_trust(trust).fleet_keys) == {made["keyid"]}
     created = run("create", conversion, "-o", folder, "--name", "digits", "--version", "2")
     assert created["result"]["version"] == "2"
+    assert created["result"]["derived"] == 0
+    assert set(created["result"]["download_bytes"]) == {"rpi4"}
     assert created["next"]
     failed = run("verify", folder, "--trust", trust, expect=6)
     assert failed["error"]["code"] == "trust.unsigned"

@@ -91,6 +91,12 @@ def test_no_bytes_make_a_parser_raise_or_leave_its_range(text: bytes) -> None:
     assert psi is None or 0.0 <= psi <= 100.0
     load = parse.load_stand_in(text, 4)
     assert load is None or 0.0 <= load <= 100.0
+    total_us = parse.psi_total_us(text)
+    assert total_us is None or total_us > 0
+    average = parse.load_average(text)
+    assert average is None or average >= 0.0
+    process = parse.process_times(text)
+    assert process is None or isinstance(process.busy, int)
     info = parse.memory(text)
     assert info is None or 0.0 <= info.available_mib <= info.total_mib
     times = parse.cpu_times(text)
@@ -125,3 +131,13 @@ def test_busy_share_of_any_two_readings_is_a_percentage(
     assert second is not None
     busy = parse.busy_percent(first, second)
     assert busy is None or 0.0 <= busy <= 100.0
+
+
+@given(st.integers(1, 2**63), st.integers(0, 2**63), st.floats(0.0, 1e9), st.floats(-10.0, 1e6))
+def test_stalled_time_between_any_two_readings_is_a_percentage(
+    total_us: int, more_us: int, at: float, elapsed_s: float
+) -> None:
+    before = parse.Stall(total_us, at)
+    stalled = parse.stalled_percent(before, parse.Stall(total_us + more_us, at + elapsed_s))
+    assert stalled is None or 0.0 <= stalled <= 100.0
+    assert parse.stalled_percent(parse.Stall(9, at), parse.Stall(8, at + 1.0)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.sense import PressureSample, Sensors
 from agent.sense.device import DeviceSensors
+from agent.sense.processes import Processes
 from agent.sense.sensors import RESCAN_READS
 from agent.update.ports import UpdateSensors
 
@@ -45,6 +47,7 @@ def test_reads_a_raspberry_pi(tmp_path: Path) -> None:
         memory_pressure_percent=2.25,
         memory_available_mib=256.0,
         memory_total_mib=1024.0,
+        load=8.0,
         temperature_celsius=61.2,
         clock_limit_share=0.5,
     )
@@ -55,6 +58,55 @@ def test_pressure_injected_later_is_seen_at_the_next_reading(tmp_path: Path) -> 
     assert sensors.read() == PressureSample()
     write(tmp_path, {"proc/pressure/cpu": "some avg10=88.00 avg60=0.00 avg300=0.00 total=0\n"})
     assert sensors.read().cpu_pressure_percent == 88.0
+
+
+def test_pressure_follows_the_kernels_counter_and_not_its_slow_average(tmp_path: Path) -> None:
+    now = [100.0]
+    sensors = Sensors(tmp_path, clock=lambda: now[0])
+    psi = "some avg10=5.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 total=0\n"
+    found = []
+    for elapsed_s, total_us in ((0.0, 1_000_000), (0.5, 1_400_000), (0.01, 1_400_500), (0.5, 9)):
+        now[0] += elapsed_s
+        write(tmp_path, {"proc/pressure/cpu": psi.format(total_us)})
+        found.append(sensors.read().cpu_pressure_percent)
+    first, measured, too_close, restarted = found
+    assert first == 5.0 and measured == pytest.approx(80.0)
+    assert too_close == restarted == 5.0, "the kernel's average stands in"
+
+
+def test_a_low_power_mode_is_seen(tmp_path: Path) -> None:
+    mode = "sys/firmware/acpi/platform_profile"
+    sensors = Sensors(write(tmp_path, {mode: "balanced\n"}))
+    assert not sensors.read().power_saving
+    write(tmp_path, {mode: "low-power\n"})
+    assert sensors.read().power_saving
+
+
+def test_own_processes_are_measured_on_this_very_process() -> None:
+    own = Processes()
+    assert own.cpu_percent([os.getpid()]) is None
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    used = own.cpu_percent([os.getpid(), 2**22 + 1])
+    assert used is not None and 0.0 < used <= 100.0
+
+
+def test_a_process_id_used_again_does_not_count_as_the_old_one() -> None:
+    now, stat = [0.0], {7: (100, 500)}
+    line = "7 (a) b) c) S 1 1 1 0 -1 0 0 0 0 0 {busy} 0 0 0 20 0 1 0 {started} 0 0"
+
+    def read(pid: int) -> bytes | None:
+        return line.format(started=stat[pid][0], busy=stat[pid][1]).encode()
+
+    own = Processes(clock=lambda: now[0], ticks_per_s=100, cores=2, read=read)
+    own.cpu_percent([7])
+    now[0], stat[7] = 1.0, (100, 550)
+    assert own.cpu_percent([7]) == 25.0
+    now[0], stat[7] = 2.0, (900, 600)
+    assert own.cpu_percent([7]) == 0.0
+    now[0], stat[7] = 3.0, (900, 700)
+    assert own.cpu_percent([7]) == 50.0
 
 
 def test_without_psi_the_load_stands_in_and_says_so(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from tests.fakes.storage import FaultyStorage, PowerCut
 from tests.fakes.updating import Rig, TinyRelease, desired_bytes, tiny_release
 
 OLD = tiny_release("1", size=70_000)
-NEW = tiny_release("2", size=70_000)
+NEW = tiny_release("2", size=70_000, packed=True)
+"""One of its files is built on the device, from one that is updated like any other."""
 WISH_OLD, WISH_NEW = desired_bytes(OLD, 1), desired_bytes(NEW, 2)
 
 

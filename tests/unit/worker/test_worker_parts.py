@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.worker.meter import MAX_LATENCIES, Meter
 from agent.worker.points import Loaded
 from agent.worker.protocol import Stats
-from agent.worker.swap import Swapper
+from agent.worker.swap import PAUSE_PATIENCE_S, Swapper
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError
 
@@ -161,3 +161,75 @@ def test_a_failed_load_is_reported_once_and_can_be_tried_again(error: Exception,
         result = outcome(swapper)
         assert isinstance(result, tuple) and result[0] == 1 and result[1].code == code
         assert swapper.poll() is None
+
+
+class Immediate:
+    """Loads that are done at once, and remember what is in memory."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[int, Recorder]] = []
+
+    def __call__(self, index: int) -> Loaded:
+        recorder = Recorder()
+        self.made.append((index, recorder))
+        return Loaded(index, recorder, 1.0)  # type: ignore[arg-type]
+
+    @property
+    def in_memory(self) -> list[int]:
+        return [index for index, recorder in self.made if not recorder.closed]
+
+
+def test_the_way_back_needs_no_load() -> None:
+    loads = Immediate()
+    swapper = Swapper(loads)
+    current = loads(0)
+    for index, load_ms in ((1, 1.0), (0, 0.0), (1, 0.0), (2, 1.0), (1, 0.0), (0, 1.0)):
+        swapper.request(index)
+        loaded = outcome(swapper)
+        assert isinstance(loaded, Loaded) and (loaded.index, loaded.load_ms) == (index, load_ms)
+        swapper.keep(current)
+        current = loaded
+        assert len(loads.in_memory) == 2 and current.index in loads.in_memory
+
+
+@given(st.lists(st.integers(0, 3) | st.sampled_from(["cancel", "poll"]), max_size=25))
+def test_never_more_than_two_points_in_memory(steps: list[int | str]) -> None:
+    loads = Immediate()
+    swapper = Swapper(loads)
+    current, wanted = loads(0), 0
+
+    def poll() -> None:
+        nonlocal current
+        loaded = swapper.poll()
+        if isinstance(loaded, Loaded):
+            swapper.keep(current)
+            current = loaded
+
+    for step in steps:
+        if step == "cancel":
+            swapper.cancel()
+            wanted = current.index
+        elif isinstance(step, int):
+            if step == current.index:
+                swapper.cancel()
+            else:
+                swapper.request(step)
+            wanted = step
+        else:
+            poll()
+        assert len(loads.in_memory) <= 2 and current.index in loads.in_memory
+    until(lambda: poll() or not swapper.busy)
+    assert current.index == wanted
+    assert len(loads.in_memory) <= 2 and current.index in loads.in_memory
+
+
+def test_a_load_waits_for_a_pause_but_not_for_long() -> None:
+    swapper = Swapper(Immediate())
+    begun = time.monotonic()
+    swapper.await_pause()
+    assert time.monotonic() - begun >= PAUSE_PATIENCE_S * 0.9
+    swapper.pause(begins=True)
+    waiting = threading.Thread(target=swapper.await_pause)
+    waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive()

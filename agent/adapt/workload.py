@@ -1,0 +1,67 @@
+"""What the agent's own work adds to a reading of the sensors. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from agent.config import PipelineConfig
+from agent.meter import Interval, quantile
+from agent.sense.sample import PressureSample
+
+LATENCY_QUANTILE = 0.90
+"""Of half a second's frames. A higher one would be the slowest frame, which the machine's own
+hiccups decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnUse:
+    """What the agent's processes take; None where it cannot be told."""
+
+    cpu_percent: float | None = None
+    """Of the whole machine."""
+    worker_rss_mib: float | None = None
+
+
+def with_workload(
+    sample: PressureSample, recent: Interval, pipeline: PipelineConfig, own: OwnUse
+) -> PressureSample:
+    """The sample with what the pipeline feels.
+
+    Args:
+        sample: from the sensors.
+        recent: the worker's counts since the previous sample.
+        pipeline: its objective and source.
+        own: the agent's own processes.
+    """
+    paced = is_paced(pipeline)
+    return msgspec.structs.replace(
+        sample,
+        own_cpu_percent=own.cpu_percent,
+        worker_rss_mib=own.worker_rss_mib,
+        deadline_miss_share=_missed(recent, pipeline.objective_ms),
+        latency_share=_latency_share(recent, pipeline.objective_ms),
+        queue_frames=float(recent.queue_depth) if paced and recent.reports else None,
+        paced=paced,
+    )
+
+
+def is_paced(pipeline: PipelineConfig) -> bool:
+    """Whether frames come at a rate of their own; a file without one is read as fast as it goes."""
+    return pipeline.source.kind == "camera" or pipeline.source.fps > 0
+
+
+def _missed(recent: Interval, objective_ms: float) -> float | None:
+    """Share of frames dropped or late; None without frames."""
+    offered = recent.frames + recent.dropped
+    if not offered:
+        return None
+    late = sum(1 for ms in recent.latencies_ms if objective_ms and ms > objective_ms)
+    return min(1.0, (late + recent.dropped) / offered)
+
+
+def _latency_share(recent: Interval, objective_ms: float) -> float | None:
+    if not (objective_ms and recent.latencies_ms):
+        return None
+    return quantile(sorted(recent.latencies_ms), LATENCY_QUANTILE) / objective_ms

@@ -1,0 +1,68 @@
+"""Which blobs of a release a device has to have, given the points it runs.
+
+Host and device use the same rule: the host to see which files must be shipped whole as well, the
+device to fetch the smaller of both ways.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from edge_sdk.contracts.manifest import BlobRef, Derivation, Manifest
+from edge_sdk.contracts.operating_point import OperatingPoint
+
+
+def needed_refs(manifest: Manifest, points: Iterable[OperatingPoint]) -> tuple[BlobRef, ...]:
+    """Blobs that a device running ``points`` needs, each once, best point first.
+
+    Args:
+        manifest: a consistent release.
+        points: a ladder of it.
+    """
+    sizes = {digest: ref.size_bytes for digest, ref in manifest.blobs.items()}
+    chosen = choose_blobs(files_of(manifest, points), sizes, manifest.derived)
+    return tuple(manifest.blobs[digest] for digest in chosen)
+
+
+def files_of(manifest: Manifest, points: Iterable[OperatingPoint]) -> list[str]:
+    """Digests of the artifacts and golden files of ``points``, each once, in order."""
+    files: dict[str, None] = {}
+    for point in points:
+        artifact = manifest.artifacts[point.artifact]
+        files |= {artifact.digest: None, artifact.golden: None}
+    return list(files)
+
+
+def choose_blobs(
+    files: Iterable[str], sizes: Mapping[str, int], derived: Mapping[str, Derivation]
+) -> list[str]:
+    """Digests of the blobs to fetch so that every file is there or can be built.
+
+    Files of one base are built together or fetched together, whichever is less; the base costs
+    nothing where it is a wanted file itself.
+
+    Args:
+        files: digests of the files wanted.
+        sizes: of the blobs there are, by digest.
+        derived: how files can be built.
+    """
+    wanted = dict.fromkeys(files)
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for digest in wanted:
+        if digest in derived:
+            groups[derived[digest].base].append(digest)
+    whole = {digest for digest in wanted if digest not in derived}
+    for base, members in groups.items():
+        recipes = {derived[digest].recipe for digest in members}
+        through = sum(sizes[digest] for digest in recipes | ({base} - whole))
+        there = all(digest in sizes for digest in members)
+        if there and sum(sizes[digest] for digest in members) <= through:
+            whole.update(members)
+    chosen: dict[str, None] = {}
+    for digest in wanted:
+        if digest in whole:
+            chosen[digest] = None
+        else:
+            chosen |= {derived[digest].base: None, derived[digest].recipe: None}
+    return list(chosen)

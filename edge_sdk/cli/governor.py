@@ -1,0 +1,146 @@
+"""``edge governor``: what the governor would do with a recorded trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_sdk.cli.output import Output, with_output
+
+if TYPE_CHECKING:
+    from agent.adapt.governor import Rung
+    from agent.adapt.policy import GovernorPolicy
+    from agent.adapt.replay import Summary
+    from agent.adapt.trace import Segment
+
+FILE = click.Path(path_type=Path)
+MAX_MOVES = 40
+"""Moves in the printed table; ``--json`` has all."""
+
+
+@click.group()
+def command() -> None:
+    """The governor: which operating point a device runs on, and why."""
+
+
+@command.command()
+@click.argument("trace", type=FILE)
+@click.option("-p", "--profile", help="Temperatures of this device profile, and its ladder.")
+@click.option("--ladder", type=FILE, help="Folder of a conversion or release with the ladder.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of [governor], such as dwell_up_s=5 or pin=1; repeatable.",
+)
+@click.option("--segment", type=int, help="Which stretch of the trace, from 1; default the last.")
+@click.option(
+    "--as-recorded",
+    is_flag=True,
+    help="Take every sample as it is, also where the replay stands on another point.",
+)
+@click.option("--plot", "picture", type=FILE, help="PNG to write; default TRACE.png.")
+@with_output
+def replay(
+    out: Output,
+    /,
+    trace: Path,
+    profile: str | None,
+    ladder: Path | None,
+    changes: tuple[str, ...],
+    segment: int | None,
+    as_recorded: bool,
+    picture: Path | None,
+) -> None:
+    """Replay TRACE through the governor, with any policy, profile or ladder.
+
+    The governor is the agent's own. Where it stands on another point than the device did, latency
+    and what follows from it are scaled by the points' costs; the pressure of others is as recorded.
+    """
+    from agent.adapt.governor import Governor
+    from agent.adapt.replay import replay as run
+    from agent.adapt.replay import summarise
+    from agent.adapt.trace import read_trace
+    from edge_sdk.cli.governor_inputs import pick_segment, resolve_ladder, resolve_policy
+    from edge_sdk.cli.governor_plot import plot_replay
+
+    segments = read_trace(trace)
+    chosen, number = pick_segment(segments, segment, trace)
+    policy = resolve_policy(chosen.start.policy, profile, changes)
+    rungs = resolve_ladder(chosen, ladder, profile)
+    with out.progress("replay", total=2) as progress:
+        steps = run(chosen, Governor(policy, rungs), feedback=not as_recorded)
+        summary = summarise(steps, rungs)
+        progress.step("plot")
+        target = picture or trace.with_name(trace.name + ".png")
+        plot_replay(steps, rungs, chosen.start.ladder, target)
+        progress.step()
+    _show(out, chosen, f"segment {number} of {len(segments)}", summary, rungs)
+    out.line(f"Plot: {target}")
+    out.result(_result(chosen, policy, summary, target))
+    out.next_step(f"edge governor replay {trace} --set dwell_up_s=30", f"open {target}")
+
+
+def _show(out: Output, segment: Segment, which: str, summary: Summary, rungs: list[Rung]) -> None:
+    start = segment.start
+    out.line(
+        f"{start.device_id} ({start.profile}), {which}: {summary.seconds:.0f} s, "
+        f"{len(segment.ticks)} samples, {len(summary.moves)} moves",
+        style="bold",
+    )
+    recorded = recorded_seconds(segment)
+    out.table(
+        "",
+        ["point", "accuracy", "seconds", "share", "on the device"],
+        [
+            [
+                rung.point,
+                f"{rung.accuracy:.4f}",
+                f"{seconds:.1f}",
+                f"{100 * seconds / summary.seconds:.1f}%" if summary.seconds else "",
+                f"{recorded.get(rung.point, 0.0):.1f}",
+            ]
+            for rung, seconds in zip(rungs, summary.seconds_at.values(), strict=True)
+        ],
+    )
+    if summary.moves:
+        out.table(
+            "",
+            ["second", "from", "to", "because"],
+            [[f"{m.at_s:.1f}", m.origin, m.target, m.reason] for m in summary.moves[:MAX_MOVES]],
+        )
+    if len(summary.moves) > MAX_MOVES:
+        out.line(f"... and {len(summary.moves) - MAX_MOVES} more; --json lists them.")
+    out.line(
+        f"Mean accuracy by time {summary.mean_accuracy:.4f}, at the top {summary.top_accuracy:.4f}"
+    )
+
+
+def recorded_seconds(segment: Segment) -> dict[str, float]:
+    """Time at each point as the device recorded it."""
+    seconds: dict[str, float] = {}
+    ladder = segment.start.ladder
+    for before, after in zip(segment.ticks, segment.ticks[1:], strict=False):
+        if 0 <= before.index < len(ladder):
+            name = ladder[before.index].point
+            seconds[name] = seconds.get(name, 0.0) + max(0.0, after.t - before.t)
+    return seconds
+
+
+def _result(
+    segment: Segment, policy: GovernorPolicy, summary: Summary, picture: Path
+) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "device_id": segment.start.device_id,
+        "profile": segment.start.profile,
+        "samples": len(segment.ticks),
+        "policy": msgspec.to_builtins(policy),
+        "recorded_seconds_at": recorded_seconds(segment),
+        **msgspec.to_builtins(summary),
+        "plot": str(picture),
+    }
