@@ -8,8 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-TESTS ?= tests
+TESTS ?=
 PYTEST_ARGS ?=
+# Unit tests share the cores; tests that start fleets of processes have the machine to themselves.
+ALONE := tests/integration tests/browser
+TOGETHER := tests/unit tests/contract
 DEMO_ARGS ?=
 
 help: ## List the targets.
@@ -38,7 +41,12 @@ demo: install ## The main job end to end: convert, roll out, run, roll back, ada
 	@$(BIN)/edge demo $(DEMO_ARGS)
 
 test: install ## Run all tests with coverage; what this machine lacks is skipped with a reason.
-	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+ifdef TESTS
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
+else
+	$(BIN)/python -m pytest $(TOGETHER) -n auto --dist loadfile --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(ALONE) --cov --cov-append --cov-report=term:skip-covered $(PYTEST_ARGS)
+endif
 
 lint: install ## Style, types and the direction of imports.
 	$(BIN)/ruff check .
