@@ -144,7 +144,8 @@ def test_the_report_stands_alone(tiny_conversion: Outcome) -> None:
         assert f'id="{profile}"' in html
     for item in tiny_conversion.measured:
         assert item.path.name in html
-    assert html.count("data:image/png;base64,") == 3
+    # A plot for each profile, and one of the layers' noise.
+    assert html.count("data:image/png;base64,") == len(tiny_conversion.conversion.ladders) + 1
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html)
 
 

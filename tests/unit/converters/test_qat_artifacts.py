@@ -110,7 +110,7 @@ def test_the_command_reports_and_a_refused_gate_keeps_the_training(
     out = tmp_path / "out"
     base = ["qat", mixed_ref, "-o", str(out), "-p", "x86-generic", "--json"]
     base += ["--cache", str(cache_folder)]
-    refused = CliRunner().invoke(command, [*base, "--epochs", "1", "--max-drop", "-1"])
+    refused = CliRunner().invoke(command, [*base, "--epochs", "1", "--learning-rate", "1"])
     assert refused.exit_code == GateError.exit_code, refused.output
     error = json.loads(refused.stdout)["error"]
     checkpoint = tmp_path / "out.qat.pt"
