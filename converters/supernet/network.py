@@ -74,15 +74,17 @@ class Supernet:
         shapes = shapes_of(tensors_of(self.module))
         for (name, axis), indexes in kept_positions(self.groups, self.kept(genes), shapes).items():
             cuts.setdefault(name, []).append((axis, indexes))
+        sides = {f"{name}.weight": side for name, side in self.kernels(genes).items()}
         found = {}
-        for name, own in small.named_parameters(remove_duplicate=False):
+        for name, _ in small.named_parameters(remove_duplicate=False):
             value: torch.Tensor = full[name]
             for axis, indexes in cuts.get(name, ()):
                 if indexes[-1] == len(indexes) - 1:
                     value = value.narrow(axis, 0, len(indexes))
                 else:
                     value = value.index_select(axis, torch.tensor(indexes, device=value.device))
-            found[name] = centre(value, own.shape[-1]) if own.ndim > 3 else value
+            side = sides.get(name)
+            found[name] = centre(value, side) if side is not None else value
         return found
 
 

@@ -125,6 +125,17 @@ class PlainStage(StridedKernel):
     elastic = Elastic(depth={"stage": 1})
 
 
+class Oblong(Bars):
+    """A kernel that is not square and not declared stays as it is."""
+
+    elastic = Elastic()
+
+    def build(self):
+        net = Net()
+        net.stage[0].second = nn.Conv2d(24, 16, (1, 5), 1, (0, 2), bias=False)
+        return net
+
+
 class NotElastic(Bars):
     elastic = {"stage": 1}
 

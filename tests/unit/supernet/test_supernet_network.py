@@ -33,7 +33,9 @@ def test_the_space_is_what_the_task_declares(bench: Bench) -> None:
     assert len(axes) == 7
 
 
-def test_the_shared_forward_is_the_built_networks(bench: Bench) -> None:
+@pytest.mark.parametrize("name", ["Bars", "Oblong"])
+def test_the_shared_forward_is_the_built_networks(elastic_file: Path, name: str) -> None:
+    bench = Bench(load_task(f"{elastic_file}:{name}"), None, 0)
     draw, images = random.Random(3), torch.randn(8, 1, 12, 12)
     space = bench.network.space
     for _ in range(12):
