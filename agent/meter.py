@@ -25,6 +25,8 @@ class Interval:
     correct: int = 0
     low_confidence: int = 0
     queue_depth: int = 0
+    gated: int = 0
+    escalated: int = 0
     latencies_ms: list[float] = field(default_factory=list)
 
     def add(
@@ -38,6 +40,8 @@ class Interval:
         low_confidence: int,
         queue_depth: int,
         latencies_ms: Sequence[float],
+        gated: int = 0,
+        escalated: int = 0,
     ) -> None:
         """Add one report of the worker."""
         self.reports += 1
@@ -48,6 +52,8 @@ class Interval:
         self.correct += correct
         self.low_confidence += low_confidence
         self.queue_depth = queue_depth
+        self.gated += gated
+        self.escalated += escalated
         room = MAX_LATENCIES - len(self.latencies_ms)
         self.latencies_ms.extend(latencies_ms[:room])
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import msgspec
 
 from agent.update.ports import Clock, PlacedRelease
-from agent.worker.ports import Listener, Patience, Role, Worker
+from agent.worker.ports import Listener, Patience, Role, Worker, filled
 from agent.worker.protocol import (
+    AllowCascade,
+    Command,
     Event,
     Failed,
     Finished,
@@ -169,9 +171,17 @@ class ModelService:
     def set_point(self, index: int) -> None:
         """Move the serving worker, and start later ones, at this rung of the ladder."""
         self._point = index
+        self._tell(SetPoint(index=index))
+
+    def allow_cascade(self, on: bool) -> None:
+        """Whether workers, later ones included, may hold a second point that answers first."""
+        self._template = msgspec.structs.replace(self._template, cascade=on)
+        self._tell(AllowCascade(on=on))
+
+    def _tell(self, command: Command) -> None:
         for running in (self._serving, self._incoming):
             if running is not None:
-                running.worker.send(SetPoint(index=index))
+                running.worker.send(command)
 
     def tick(self) -> None:
         """Read events, notice deaths and hangs, hand over, restart."""
@@ -207,7 +217,7 @@ class ModelService:
 
     def _start(self, release: PlacedRelease, token: str, role: Role) -> _Running | None:
         is_golden = role == "golden"
-        spec = _fill(self._template, release, self._point, golden=is_golden)
+        spec = filled(self._template, release, self._point, golden=is_golden)
         try:
             worker = self._spawn_worker(spec)
         except StorageError as error:
@@ -371,17 +381,6 @@ class ModelService:
         incoming.heard = self._clock.monotonic()
         self._serving, self._incoming = incoming, None
         self._listener.on_ready(incoming.token, incoming.ready)
-
-
-def _fill(template: WorkerSpec, release: PlacedRelease, point: int, *, golden: bool) -> WorkerSpec:
-    return msgspec.structs.replace(
-        template,
-        mode="golden" if golden else "serve",
-        manifest=str(release.manifest_path),
-        blobs=str(release.blobs),
-        start_point=point,
-        hold=not golden,
-    )
 
 
 def _serves(running: _Running, release: PlacedRelease) -> bool:

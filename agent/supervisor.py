@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from agent.adapt.gate import MemoryRule
 from agent.adapt.governor import Rung, rungs
 from agent.adapt.steering import Steering
 from agent.adapt.workload import OwnUse, with_workload
@@ -84,6 +85,7 @@ class Supervisor:
         self._service: ModelService
         self._updater: Updater
         self._pressure = PressureSample()
+        self._memory = MemoryRule()
         self._interval = Interval(clock.monotonic())
         self._recent = Interval(clock.monotonic())
         self._ready: Ready | None = None
@@ -203,6 +205,8 @@ class Supervisor:
                 correct=stats.correct,
                 low_confidence=stats.low_confidence,
                 queue_depth=stats.queue_depth,
+                gated=stats.gated,
+                escalated=stats.escalated,
                 latencies_ms=stats.latencies_ms,
             )
         counts = ServiceStats(
@@ -273,6 +277,10 @@ class Supervisor:
             self._own_cpu_percent((os.getpid(), *self._service.worker_pids)), self._worker_rss_mib
         )
         self._pressure = with_workload(self._sense(), recent, self._config.pipeline, own)
+        before = self._memory.allowed
+        self._memory = self._memory.after(self._config.governor, self._pressure, now)
+        if self._memory.allowed != before:
+            self._service.allow_cascade(self._memory.allowed)
         index = self._steering.decide(self._pressure, now)
         decision = self._steering.decision
         if index is not None and decision is not None:
@@ -319,6 +327,8 @@ class Supervisor:
             labelled=interval.labelled,
             correct=interval.correct,
             low_confidence=interval.low_confidence,
+            frames_gated=interval.gated,
+            frames_escalated=interval.escalated,
             load_ms=0.0 if self._ready is None else self._ready.load_ms,
             worker_restarts=self._service.restarts,
             cpu_percent=pressure.cpu_percent or 0.0,

@@ -133,7 +133,7 @@ def stress_of(name: str) -> Stress:
     """A scenario."""
     return {
         "quota": Stress("quota", quota=0.25),
-        "busy": Stress("busy", hogs=3),
+        "busy": Stress("busy", hogs=5),
         "heat": Stress("heat", ambient_kelvin=12.0),
     }[name]
 

@@ -6,8 +6,9 @@ Four widths of one network are released for each runtime, in float and in int8:
 * **resident**: the real frame loop without pauses between frames moves to and fro between two
   points that are both in memory; what a switch adds to the time between two frames counts;
 * **missing**: the frame loop at a paced stream moves to a point that must first be built from the
-  widest and loaded; the slowest frame meanwhile is compared with the slowest of as many frames
-  while nothing goes on, in pairs, so that a busy machine meets both alike;
+  widest and loaded; the slowest frame meanwhile is compared with the slowest of as many frames just
+  before the request (medians over all switches, so that a busy machine meets both alike); without a
+  bar, the same in an overloaded stream that has no pauses to load in;
 * **building** a file beside reading and hashing a stored copy of it, and loading the runtime;
 * **memory** of a worker process with one and with two points, built and stored.
 
@@ -190,19 +191,31 @@ def missing(release: LadderRelease, frames: Path, rounds: int) -> dict[str, floa
     route = [1, 2, 3, 0] * rounds
     times = drive(release, frames, route, fps=FPS)
     took = [(end - begun) * 1e3 for begun, end in times.frames]
-    shares, meanwhile = [], []
+    slowest_before, slowest_during, meanwhile = [], [], []
     for asked, moved in zip(times.asked, times.moved, strict=True):
         count = max(1, moved - asked)
         before, during = took[asked - count : asked], took[asked : asked + count]
-        shares.append(max(during) / max(before))
+        slowest_before.append(max(before))
+        slowest_during.append(max(during))
         meanwhile.append(moved - asked)
     return {
-        "switches": len(shares),
-        "delay": statistics.median(shares),
+        "switches": len(meanwhile),
+        "delay": statistics.median(slowest_during) / statistics.median(slowest_before),
         "frames_meanwhile": statistics.mean(meanwhile),
         "load_ms": statistics.median(times.load_ms),
         "frame_ms": statistics.median(took),
     }
+
+
+def crowded(release: LadderRelease, frames: Path, rounds: int) -> float:
+    """Milliseconds by which the slowest frame is slower when there is no pause to load in."""
+    times = drive(release, frames, [1, 2, 3, 0] * rounds, fps=0.0)
+    took = [(end - begun) * 1e3 for begun, end in times.frames]
+    added = []
+    for asked, moved in zip(times.asked, times.moved, strict=True):
+        count = min(asked, max(1, moved - asked))
+        added.append(max(took[asked:moved] or [0.0]) - max(took[asked - count : asked]))
+    return statistics.median(added)
 
 
 def building(packed: LadderRelease, whole: LadderRelease, rounds: int) -> list[dict[str, Any]]:
@@ -301,6 +314,7 @@ def measure(kind: str, models: list[Path], folder: Path, frames: Path, quick: bo
         "bytes_share_whole": sum(path.stat().st_size for path in models) / sizes["widest"],
         "resident": resident(packed, frames, 2 * rounds),
         "missing": missing(packed, frames, rounds),
+        "crowded_added_ms": crowded(packed, frames, max(1, rounds // 4)),
         "building": building(packed, whole, 2 * rounds),
         "memory_built": memory(packed, frames),
         "memory_stored": memory(whole, frames),
@@ -324,6 +338,10 @@ def show(result: dict[str, Any]) -> None:
         f"  missing: slowest frame meanwhile {moved['delay']:.3f}x"
         f" ({moved['switches']:.0f} switches, {moved['frame_ms']:.1f} ms frames, built and loaded"
         f" in {moved['load_ms']:.1f} ms)"
+    )
+    print(
+        f"  missing, in a stream without pauses: {result['crowded_added_ms']:.1f} ms added to the"
+        " slowest frame meanwhile"
     )
     for row in result["building"]:
         print(

@@ -14,7 +14,7 @@ from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import ContractError
-from edge_sdk.runtime.engine import Engine, dequantize
+from edge_sdk.runtime.engine import Array, Engine, dequantize
 
 
 class VisionPipeline:
@@ -53,21 +53,37 @@ class VisionPipeline:
             RuntimeUnavailableError: the inference failed.
             ContractError: ``contract.model-output`` when the scores are no numbers.
         """
+        return self.decision(frame, self.logits(frame))
+
+    def logits(self, frame: Frame) -> Array:
+        """The model's scores for one frame, (K,) float32, finite; read them before the next call.
+
+        Raises:
+            RuntimeUnavailableError, ContractError: as :meth:`process`.
+        """
         (stored,) = self.engine.run((self._preprocess(frame.image),))
-        logits = dequantize(stored, self._output)[0]
-        top = float(logits.max())
-        if not math.isfinite(top):
+        logits: Array = dequantize(stored, self._output)[0]
+        if not math.isfinite(float(logits.max())):
             raise ContractError(
                 "model-output",
                 f"The model's scores for frame {frame.number} are not finite.",
                 "Run the golden test on this device; if it passes, the frame drove the model out "
                 "of its range: convert with calibration data like it.",
             )
+        return logits
+
+    def decision(self, frame: Frame, logits: Array) -> Decision:
+        """What scores for a frame say.
+
+        Args:
+            frame: which one.
+            logits: of :meth:`logits`.
+        """
         return Decision(
             frame=frame.number,
             label=self._labels[int(logits.argmax())],
             # Softmax of the largest logit: its own term is exp(0).
-            score=1.0 / float(np.exp(logits - np.float32(top)).sum()),
+            score=1.0 / float(np.exp(logits - logits.max()).sum()),
             expected=frame.label,
         )
 

@@ -101,5 +101,5 @@ def _run(channel: Channel) -> Event:
             channel.send(GoldenProgress(done=done, total=total))
 
         return golden_test(points, progress)
-    options = serve_options(spec.pipeline, spec.start_point, spec.hold, spec.stats_interval_s)
+    options = serve_options(spec)
     return FrameLoop(points, channel, options, pick_pixels()).run()

@@ -48,7 +48,15 @@ class Meter:
         self._lost += count
 
     def take(
-        self, *, point: int, dropped: int, queue_depth: int, rss_mib: float, source: str
+        self,
+        *,
+        point: int,
+        dropped: int,
+        queue_depth: int,
+        rss_mib: float,
+        source: str,
+        gated: int = 0,
+        escalated: int = 0,
     ) -> Stats:
         """Everything since the last call, with the given state of the moment."""
         stats = Stats(
@@ -59,6 +67,8 @@ class Meter:
             labelled=self._labelled,
             correct=self._correct,
             low_confidence=self._low,
+            gated=gated,
+            escalated=escalated,
             latencies_ms=tuple(self._latencies_ms),
             point=point,
             rss_mib=rss_mib,

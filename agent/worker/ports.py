@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from agent.update.ports import PlacedRelease
-from agent.worker.protocol import Command, Event, PointChanged, PointRefused, Ready, Results, Stats
+from agent.worker.protocol import (
+    Command,
+    Event,
+    PointChanged,
+    PointRefused,
+    Ready,
+    Results,
+    Stats,
+    WorkerSpec,
+)
 
 Role = Literal["active", "trial", "golden"]
 
@@ -83,3 +94,15 @@ class Patience:
     backoff_max_s: float = 30.0
     budget: int = 5
     budget_window_s: float = 60.0
+
+
+def filled(template: WorkerSpec, release: PlacedRelease, point: int, *, golden: bool) -> WorkerSpec:
+    """What a worker for ``release`` is started with; a serving one holds until told to start."""
+    return msgspec.structs.replace(
+        template,
+        mode="golden" if golden else "serve",
+        manifest=str(release.manifest_path),
+        blobs=str(release.blobs),
+        start_point=point,
+        hold=not golden,
+    )

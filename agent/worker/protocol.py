@@ -46,6 +46,8 @@ class WorkerSpec(Wire, kw_only=True, tag="spec"):
     """Runtimes this device has: points for others are left out of the ladder, and indexes count
     what remains. Empty leaves none out."""
     stats_interval_s: float = 0.5
+    cascade: bool = True
+    """Whether a second point may be in memory to answer first."""
 
 
 class Start(Wire, kw_only=True, tag="start"):
@@ -56,6 +58,12 @@ class SetPoint(Wire, kw_only=True, tag="set-point"):
     """Move to another operating point. The last one asked for wins."""
 
     index: int
+
+
+class AllowCascade(Wire, kw_only=True, tag="allow-cascade"):
+    """Whether a second point may be in memory to answer first; it may until told otherwise."""
+
+    on: bool
 
 
 class Stop(Wire, kw_only=True, tag="stop"):
@@ -83,6 +91,10 @@ class Stats(Wire, kw_only=True, tag="stats"):
     labelled: int = 0
     correct: int = 0
     low_confidence: int = 0
+    gated: int = 0
+    """Frames that a cheaper point answered first."""
+    escalated: int = 0
+    """Those of them that the governor's point looked at again."""
     latencies_ms: tuple[float, ...] = ()
     """Preprocessing to decision, one per frame; evenly thinned above 1,024."""
     point: int = 0
@@ -149,7 +161,7 @@ class Failed(Wire, kw_only=True, tag="failed"):
     hint: str
 
 
-Command = WorkerSpec | Start | SetPoint | Stop
+Command = WorkerSpec | Start | SetPoint | AllowCascade | Stop
 Event = (
     Ready
     | Stats
@@ -175,7 +187,7 @@ _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 _tags = msgspec.msgpack.Decoder(_Tag)
 _COMMAND_TAGS = frozenset(
-    str(kind.__struct_config__.tag) for kind in (WorkerSpec, Start, SetPoint, Stop)
+    str(kind.__struct_config__.tag) for kind in (WorkerSpec, Start, SetPoint, AllowCascade, Stop)
 )
 _EVENT_TAGS = frozenset(
     str(kind.__struct_config__.tag)

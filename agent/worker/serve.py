@@ -13,10 +13,12 @@ from agent.sources.base import Frame
 from agent.sources.build import build_feed
 from agent.sources.feed import Feed
 from agent.worker.channel import Channel
+from agent.worker.gating import Gating
 from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
 from agent.worker.points import Loaded, Points
 from agent.worker.protocol import (
+    AllowCascade,
     Finished,
     PointChanged,
     PointRefused,
@@ -26,6 +28,7 @@ from agent.worker.protocol import (
     Start,
     Stats,
     Stop,
+    WorkerSpec,
 )
 from agent.worker.swap import Swapper
 from edge_sdk.contracts.telemetry import Decision
@@ -46,6 +49,7 @@ class ServeOptions:
     start_point: int
     hold: bool
     stats_interval_s: float
+    cascade: bool = True
 
 
 class FrameLoop:
@@ -73,6 +77,7 @@ class FrameLoop:
         self._clock = clock
         self._pixels = pixels
         self._swapper = Swapper(self._load)
+        self._gating = Gating(points.ladder, self._swapper)
         self._meter = Meter()
         self._decisions: list[Decision] = []
         self._started = not options.hold
@@ -93,6 +98,8 @@ class FrameLoop:
         feed = build_feed(self._options.pipeline.source)
         start = min(max(self._options.start_point, 0), len(self._points.ladder) - 1)
         self._current = self._points.load(start, self._pixels)
+        self._gating.stand(start)
+        self._gating.allow(self._options.cascade)
         self._report_ready(self._current)
         self._stats_due = self._clock() + self._options.stats_interval_s
         try:
@@ -121,12 +128,13 @@ class FrameLoop:
             if frame is not None:
                 self._decide(frame)
             self._between_frames()
+            self._gating.prepare()
             self._obey()
 
     def _decide(self, frame: Frame) -> None:
         start = time.perf_counter()
         try:
-            decision = self._current.pipeline.process(frame)
+            decision = self._gating.decide(self._current, frame)
         except Exception as error:  # noqa: BLE001 - process boundary: one bad frame is one error
             self._frame_failed(frame, error)
             return
@@ -163,6 +171,8 @@ class FrameLoop:
                 self._started = True
             elif isinstance(command, SetPoint):
                 self._request(command.index)
+            elif isinstance(command, AllowCascade):
+                self._gating.allow(command.on)
             command = self._channel.command()
 
     def _request(self, index: int) -> None:
@@ -176,6 +186,7 @@ class FrameLoop:
             self._refuse(index, error)
         elif index == self._current.index:
             self._swapper.cancel()
+            self._gating.stand(index)
             self._announce(self._current, 0.0)
         else:
             self._swapper.request(index)
@@ -191,9 +202,11 @@ class FrameLoop:
             self._send_stats()
             self._swapper.keep(self._current)
             self._current = outcome
+            self._gating.stand(outcome.index)
             self._announce(outcome, outcome.load_ms)
         elif outcome is not None:
             self._refuse(*outcome)
+            self._gating.stand(self._current.index)
 
     def _refuse(self, index: int, error: EdgeError) -> None:
         self._channel.send(
@@ -233,29 +246,31 @@ class FrameLoop:
     def _stats(self) -> Stats:
         feed = self._feed
         dropped = feed.dropped if feed else 0
+        gated, escalated = self._gating.take()
         stats = self._meter.take(
             point=self._current.index,
             dropped=dropped - self._dropped_before,
             queue_depth=feed.depth if feed else 0,
             rss_mib=rss_mib(),
             source=feed.trouble if feed else "",
+            gated=gated,
+            escalated=escalated,
         )
         self._dropped_before = dropped
         return stats
 
 
-def serve_options(
-    pipeline: PipelineConfig | None, start_point: int, hold: bool, stats_interval_s: float
-) -> ServeOptions:
+def serve_options(spec: WorkerSpec) -> ServeOptions:
     """Options from a worker's specification.
 
     Raises:
         ConfigError: ``config.source-incomplete`` without a pipeline.
     """
-    if pipeline is None:
+    if spec.pipeline is None:
         raise ConfigError(
             "source-incomplete",
             "A serving worker was given no pipeline.",
             "Set [pipeline.source] in the agent's configuration.",
         )
-    return ServeOptions(pipeline, start_point, hold, max(stats_interval_s, 0.05))
+    interval_s = max(spec.stats_interval_s, 0.05)
+    return ServeOptions(spec.pipeline, spec.start_point, spec.hold, interval_s, spec.cascade)

@@ -35,6 +35,7 @@ class Swapper:
         self._loaded: Loaded | None = None
         self._error: EdgeError | None = None
         self._spare: Loaded | None = None
+        self._keeping: int | None = None
         self._pausing = threading.Event()
 
     @property
@@ -55,6 +56,27 @@ class Swapper:
     def keep(self, replaced: Loaded) -> None:
         """Take the point that ran until now, in case it is asked for again."""
         before, self._spare = self._spare, replaced
+        if before is not None:
+            before.pipeline.close()
+
+    def prepare(self, index: int) -> None:
+        """Have a point in memory beside the running one, in place of any other spare.
+
+        Does nothing while something is loading.
+        """
+        if self._loading is None and self.spare(index) is None:
+            self._keeping = index
+            self._begin(index)
+
+    def spare(self, index: int) -> Loaded | None:
+        """The point beside the running one, where it is this one."""
+        found = self._spare
+        return found if found is not None and found.index == index else None
+
+    def free_spare(self) -> None:
+        """Give the memory of the point beside the running one back, or of one that is loading."""
+        self._keeping = None
+        before, self._spare = self._spare, None
         if before is not None:
             before.pipeline.close()
 
@@ -85,10 +107,13 @@ class Swapper:
         index, loaded, error = self._loading, self._loaded, self._error
         self._loaded = self._error = self._loading = None
         if index != self._wanted:
-            if loaded is not None and was_spare:
+            if loaded is not None and (was_spare or index == self._keeping):
                 self._spare = loaded
             elif loaded is not None:
                 loaded.pipeline.close()
+            if error is not None and index == self._keeping:
+                log.warning("Point %d cannot run beside the present one: %s", index, error)
+            self._keeping = None
             if self._wanted is not None:
                 self._begin(self._wanted)
             return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import torch
@@ -61,6 +62,11 @@ class Width(Wire, kw_only=True):
     """Multiply-accumulates of the layers with weights, at the full resolution."""
     accuracy: float
     """PyTorch's on the held-out set (agreement with the wide network for a generic task)."""
+    depths: dict[str, int] = msgspec.field(default_factory=dict)
+    """Blocks by stage, kernel sides by convolution and the resolution (``32x32``) it was chosen
+    at; of sub-networks that ``edge model search`` found."""
+    kernels: dict[str, int] = msgspec.field(default_factory=dict)
+    size: str = ""
 
 
 class Kept(Wire, kw_only=True):
@@ -117,12 +123,23 @@ def describe(
         importance=settings.importance,
         round_to=round_to,
         widths=widths,
-        groups=tuple(map(_written, network.groups)),
+        groups=describe_groups(network.groups),
         held=tuple(Kept(name=h.name, channels=h.channels, reason=h.reason) for h in held),
     )
 
 
-def write(slim: Slim, network: SlimNetwork, path: Path, storage: Storage | None = None) -> Path:
+def describe_groups(groups: Iterable[Group]) -> tuple[ChannelGroup, ...]:
+    """Groups as the document holds them."""
+    return tuple(map(_written, groups))
+
+
+class HasState(Protocol):
+    """Tensors by width."""
+
+    def state(self) -> dict[str, dict[str, torch.Tensor]]: ...
+
+
+def write(slim: Slim, network: HasState, path: Path, storage: Storage | None = None) -> Path:
     """Write the weights, then the document that names them; an older pair stays until then.
 
     The weights' name holds their digest, so that a power cut never leaves a document beside

@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from converters.loading import FULL_WIDTH, SLIM_MARK, LoadedTask
-from converters.slim.description import Slim, bad_slim, groups_of, read, read_state
+from converters.slim.description import Slim, Width, bad_slim, groups_of, read, read_state
 from converters.slim.groups import Group
 from converters.slim.narrow import narrow
 from converters.slim.network import width_key
+from converters.supernet.reshape import crop, shorten
 
 
 def with_slim(task: LoadedTask, path: Path) -> LoadedTask:
@@ -57,19 +58,21 @@ class _Slimmed:
             module.load_state_dict(state[width_key(FULL_WIDTH)])
             if width == FULL_WIDTH:
                 return module
-            return _narrowed(module, groups, self._kept(width), state[width_key(width)])
+            return _narrowed(module, groups, self._width(width), state[width_key(width)])
         except (RuntimeError, KeyError, IndexError, AttributeError) as error:
             raise bad_slim(
                 self._path, f"does not fit what build() of this task returns ({error})"[:300]
             ) from error
 
-    def _kept(self, width: float) -> dict[str, int]:
-        return next(dict(item.kept) for item in self._slim.widths if item.width == width)
+    def _width(self, width: float) -> Width:
+        return next(item for item in self._slim.widths if item.width == width)
 
 
 def _narrowed(
-    module: nn.Module, groups: tuple[Group, ...], kept: dict[str, int], own: dict[str, Any]
+    module: nn.Module, groups: tuple[Group, ...], width: Width, own: dict[str, Any]
 ) -> nn.Module:
-    small = narrow(module, groups, kept)
+    small = narrow(module, groups, width.kept)
+    crop(small, width.kernels)
+    shorten(small, width.depths)
     small.load_state_dict({**small.state_dict(), **own})
     return small

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli.model_cascade import cascade
 from edge_sdk.cli.model_distill import distill
 from edge_sdk.cli.model_fit import fit
 from edge_sdk.cli.model_graph import show_fusion, show_steps
@@ -30,6 +31,7 @@ from edge_sdk.cli.model_quantize import (
     rescue_data,
     show_rescue,
 )
+from edge_sdk.cli.model_search import search
 from edge_sdk.cli.model_slim import convert_widths, slim
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
@@ -55,6 +57,8 @@ command.add_command(layers)
 command.add_command(qat)
 command.add_command(distill)
 command.add_command(slim)
+command.add_command(search)
+command.add_command(cascade)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")

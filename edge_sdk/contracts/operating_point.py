@@ -33,6 +33,30 @@ class LatencyBand(Wire, kw_only=True):
     """What stands behind it: the cost-model row, its fit size and error, or the measurement."""
 
 
+class Cascade(Wire, kw_only=True):
+    """A cheaper point that answers first; the one that carries this looks where that is unsure.
+
+    Shares and latency are those of frames that had no part in choosing the threshold (cross
+    validation); see ``docs/cascade.md``.
+    """
+
+    first: str
+    """Id of the point that answers first: one of the same ladder, further down."""
+    threshold: float
+    """Least margin with which its answer stands: the difference of its two largest softmax
+    probabilities, 0..1."""
+    escalated: float
+    """Share of frames that are looked at again; 0..1."""
+    disagreement: float
+    """Share of all frames that are decided otherwise than by this point alone; 0..1."""
+    mean_ms: float
+    """Expected mean latency of a frame."""
+    alone_ms: float
+    """The same without the first point, by the same clock."""
+    samples: int
+    """Frames that the threshold was chosen on."""
+
+
 class OperatingPoint(Wire, kw_only=True):
     """A runnable configuration of the release on one device profile."""
 
@@ -62,3 +86,5 @@ class OperatingPoint(Wire, kw_only=True):
     """Expected on the profile's device; None when the profile is uncalibrated."""
     memory_mib: float = 0.0
     """Peak resident memory of a process that runs this point, minus the same process idle."""
+    cascade: Cascade | None = None
+    """What may answer in this point's place; None where that does not pay."""

@@ -56,6 +56,10 @@ class TelemetrySample(Wire, kw_only=True):
     correct: Count = 0
     low_confidence: Count = 0
     """Decisions with a top score under 0.5."""
+    frames_gated: Count = 0
+    """Frames that a cheaper point answered first; 0 where no cascade runs."""
+    frames_escalated: Count = 0
+    """Those of them that the governor's point looked at again."""
     load_ms: float = 0.0
     """Time to load the active point."""
     worker_restarts: Count = 0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.worker.meter import MAX_LATENCIES, Meter
@@ -192,7 +192,12 @@ def test_the_way_back_needs_no_load() -> None:
         assert len(loads.in_memory) == 2 and current.index in loads.in_memory
 
 
-@given(st.lists(st.integers(0, 3) | st.sampled_from(["cancel", "poll"]), max_size=25))
+@settings(deadline=None)  # it starts threads, and the machine may be busy
+@given(
+    st.lists(
+        st.integers(0, 3) | st.sampled_from(["cancel", "poll", "prepare", "free"]), max_size=25
+    )
+)
 def test_never_more_than_two_points_in_memory(steps: list[int | str]) -> None:
     loads = Immediate()
     swapper = Swapper(loads)
@@ -215,12 +220,43 @@ def test_never_more_than_two_points_in_memory(steps: list[int | str]) -> None:
             else:
                 swapper.request(step)
             wanted = step
+        elif step == "prepare":
+            swapper.prepare((current.index + 1) % 4)
+        elif step == "free":
+            swapper.free_spare()
         else:
             poll()
         assert len(loads.in_memory) <= 2 and current.index in loads.in_memory
     until(lambda: poll() or not swapper.busy)
     assert current.index == wanted
     assert len(loads.in_memory) <= 2 and current.index in loads.in_memory
+
+
+def test_a_prepared_point_is_there_until_its_memory_is_wanted() -> None:
+    loads = Immediate()
+    swapper = Swapper(loads)
+    current = loads(0)
+    swapper.prepare(2)
+    until(lambda: swapper.poll() is not None or not swapper.busy)
+    spare = swapper.spare(2)
+    assert spare is not None and swapper.spare(1) is None
+    swapper.prepare(2)
+    assert swapper.spare(2) is spare and not swapper.busy
+    swapper.request(2)
+    loaded = outcome(swapper)
+    assert isinstance(loaded, Loaded) and loaded.load_ms == 0.0 and swapper.spare(2) is None
+    swapper.keep(current)
+    swapper.free_spare()
+    assert loads.in_memory == [2]
+
+
+def test_memory_wanted_while_a_point_is_prepared_is_given_back_when_it_comes() -> None:
+    loads = Immediate()
+    swapper = Swapper(loads)
+    swapper.prepare(1)
+    swapper.free_spare()
+    until(lambda: swapper.poll() is not None or not swapper.busy)
+    assert loads.in_memory == []
 
 
 def test_a_load_waits_for_a_pause_but_not_for_long() -> None:

@@ -1,0 +1,1 @@
+"""Cascades: where a cheaper operating point may answer for a better one."""
