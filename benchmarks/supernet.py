@@ -3,7 +3,8 @@
 For two profiles the budget is what the network's uniform half width is predicted to take there.
 The sub-network that the search finds, as it is, without any training of its own, is compared with
 that uniform width trained by itself from scratch for the task's epochs, and with the uniform width
-as the supernet has it. Accuracy is that on held-out samples which the search never looked at.
+as the supernet has it. A control searches at equal multiply-accumulates instead. Accuracy is that
+on held-out samples which the search never looked at.
 
 Costs are processor seconds. What a candidate costs to train separately is measured: the networks
 above are trained for real, and the mean is taken times the number of candidates.
@@ -32,6 +33,9 @@ TASKS = ROOT / "benchmarks" / "supernet_task.py"
 PROFILES = ("rpi4", "snapdragon-8-gen3")
 SCHEME = "fp32"
 UNIFORM = 0.5
+CONTROL = "same MMACs"
+"""Beside the profiles: the budget is multiply-accumulates. A profile's fixed cost per layer makes
+few wide layers cheap; here that advantage is gone."""
 LEAST_RATIO = 15.0
 RUNS = 200
 
@@ -42,7 +46,7 @@ class Row:
 
     profile: str
     network: str
-    predicted_ms: float
+    predicted_ms: float | None
     host_ms: float
     """ONNX Runtime on this machine, one thread."""
     macs: float
@@ -91,7 +95,7 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
     """Train, search, train the networks of the comparison alone."""
     from converters.loading import load_task
     from converters.supernet.run import Bench, Target
-    from converters.supernet.search import Effort
+    from converters.supernet.search import Effort, search
 
     task = load_task(ref)
     bench = Bench(task, None, seed)
@@ -100,16 +104,23 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
     uniform = space.uniform(UNIFORM)
     costs = {name: bench.costs.latency(name, SCHEME) for name in PROFILES}
     targets = [Target(name, costs[name](uniform), SCHEME) for name in PROFILES]
-    found = bench.search(targets, Effort(candidates=candidates, seed=seed), say)
+    effort = Effort(candidates=candidates, seed=seed)
+    chosen = {target.profile: item.genes for target, item in bench.search(targets, effort).items()}
     bill = bench.bill()
+    costs[CONTROL] = bench.costs.macs
+    control = search(
+        space, bench.costs.macs, bench.judge.quality, bench.costs.macs(uniform), effort, [uniform]
+    )
+    if control is not None:  # the uniform width fits, so there is one
+        chosen[CONTROL] = control.genes
     alone: dict[tuple[int, ...], tuple[float, float]] = {}
     rows = []
-    for target in targets:
-        for name, genes in (("found", found[target].genes), ("uniform", uniform)):
+    for profile, best in chosen.items():
+        for name, genes in (("found", best), ("uniform", uniform)):
             if genes not in alone:
-                say(f"train {name} of {target.profile} alone")
+                say(f"train {name} of {profile} alone")
                 alone[genes] = train_alone(bench, genes, seed)
-            rows.append(row(bench, target.profile, name, genes, costs[target.profile], alone))
+            rows.append(row(bench, profile, name, genes, costs[profile], alone))
     return Result(
         space=space.size,
         candidates=bill.candidates,
@@ -128,7 +139,7 @@ def row(bench: Any, profile: str, name: str, genes: Any, cost: Any, alone: Any) 
     return Row(
         profile=profile,
         network=name,
-        predicted_ms=cost(genes),
+        predicted_ms=cost(genes) if profile != CONTROL else None,
         host_ms=host_ms(bench, module, size),
         macs=bench.costs.macs(genes),
         accuracy=bench.judge.reported(module, size),
@@ -207,13 +218,15 @@ def show(result: Result) -> None:
     )
     print(f"{'profile':19}{'network':9}{'ms':>7}{'here':>7}{'MMACs':>7}{'shared':>8}{'alone':>8}")
     for item in result.rows:
+        ms = f"{item.predicted_ms:.3f}" if item.predicted_ms is not None else "-"
         print(
-            f"{item.profile:19}{item.network:9}{item.predicted_ms:7.3f}{item.host_ms:7.3f}"
+            f"{item.profile:19}{item.network:9}{ms:>7}{item.host_ms:7.3f}"
             f"{item.macs / 1e6:7.2f}{item.accuracy * 100:8.2f}{item.alone * 100:8.2f}"
             f"  {item.structure}"
         )
     gains = ", ".join(f"{name} {result.gain(name) * 100:+.2f} points" for name in PROFILES)
     print(f"found, as it is, against uniform trained alone: {gains} (bar: at least 0)")
+    print(f"control, {CONTROL}: {result.gain(CONTROL) * 100:+.2f} points (no bar)")
     print(
         f"supernet {result.training_seconds:.0f} s + search {result.search_seconds:.0f} s; "
         f"{result.candidates} candidates trained separately {result.separate_seconds:.0f} s "
