@@ -1,11 +1,12 @@
 """Bar of the per-frame gate: latency saved and accuracy lost on photographs of clothes.
 
-One ResNet-18 is trained at two resolutions (``benchmarks/cascade_network.py``) and exported; the
-files run in ONNX Runtime on one thread. The held-out photographs are divided in halves eight times:
-on one half the product's own calibration chooses the threshold (no label is used), on the other the
-cascade is judged against the full resolution alone. Beside it, with just as many frames escalated:
-a random choice, and choices made before any network looked (edges, JPEG size), taken at thresholds
-of the calibration half. At the end all held-out frames really run through the gate, one by one.
+One ResNet-18 is trained at two resolutions (``benchmarks/cascade_network.py``; most epochs at half
+the full one, which is cheaper) and exported; the files run in ONNX Runtime on one thread. The
+held-out photographs are divided in halves eight times: on one half the product's own calibration
+chooses the threshold (no label is used), on the other the cascade is judged against the full
+resolution alone. Beside it, with just as many frames escalated: a random choice, and choices made
+before any network looked (edges, JPEG size), at thresholds of the calibration half. At the end all
+held-out frames really run through the gate, one by one.
 
 On two cores ``--quick`` takes some minutes, the whole run about half an hour, nearly all of it
 training; ``--weights`` and ``--networks`` skip that. Without the photographs scikit-learn's digits
@@ -38,7 +39,10 @@ SPLITS = 8
 LEAST_SAVING = 0.25
 MAX_LOSS = 0.005
 RANDOM_DRAWS = 20
-RUNS = 60
+RUNS = 200
+PASSES = 3
+QUIET = 0.2
+"""Quantile of the latencies that counts: on a busy machine the rest is other programs' work."""
 
 Array = npt.NDArray[Any]
 
@@ -255,7 +259,7 @@ def export(network: Any, side_px: int, folder: Path) -> Path:
 
 
 def times_ms(files: dict[int, Path], inputs: dict[int, Array]) -> dict[int, float]:
-    """Median of single inferences on one thread, the files in turn."""
+    """Quiet single inferences (:data:`QUIET`) on one thread, the files in turn."""
     engines = {side: _engine(path) for side, path in files.items()}
     took: dict[int, list[float]] = {side: [] for side in files}
     for run in range(RUNS):
@@ -266,34 +270,37 @@ def times_ms(files: dict[int, Path], inputs: dict[int, Array]) -> dict[int, floa
             took[side].append((time.perf_counter() - start) * 1e3)
     for engine in engines.values():
         engine.close()
-    return {side: float(np.median(values)) for side, values in took.items()}
+    return {side: float(np.quantile(values, QUIET)) for side, values in took.items()}
 
 
 def run_gate(
     files: dict[int, Path], inputs: dict[int, Array], threshold: float
 ) -> tuple[float, float, float]:
     """Mean ms per frame through the device's gate, that of the full file alone, and the share
-    escalated; frame by frame in turn, so that both feel the same machine."""
+    escalated; in turn, so that both feel the same machine. A frame's latency is the fastest of
+    :data:`PASSES`, as other programs only ever add to it."""
     from agent.adapt.gate import Plan
     from edge_sdk.runtime.margins import margins
 
     full, first = files
     engines = {side: _engine(path) for side, path in files.items()}
     gate, escalated = Plan(first=1, full=0, threshold=min(threshold, 1.0)), 0
-    gated_ms, alone_ms = [], []
-    for low, high in zip(inputs[first], inputs[full], strict=True):
-        start = time.perf_counter()
-        sure = float(margins(engines[first].run((low[None],))[0])[0])
-        if gate.escalates(sure):
-            escalated += 1
+    took_s = np.full((2, len(inputs[full])), np.inf)
+    for _ in range(PASSES):
+        for number, (low, high) in enumerate(zip(inputs[first], inputs[full], strict=True)):
+            start = time.perf_counter()
+            sure = float(margins(engines[first].run((low[None],))[0])[0])
+            if gate.escalates(sure):
+                escalated += 1
+                engines[full].run((high[None],))
+            middle = time.perf_counter()
             engines[full].run((high[None],))
-        middle = time.perf_counter()
-        engines[full].run((high[None],))
-        gated_ms.append((middle - start) * 1e3)
-        alone_ms.append((time.perf_counter() - middle) * 1e3)
+            both = middle - start, time.perf_counter() - middle
+            took_s[:, number] = np.minimum(took_s[:, number], both)
     for engine in engines.values():
         engine.close()
-    return float(np.mean(gated_ms)), float(np.mean(alone_ms)), escalated / len(gated_ms)
+    gated_ms, alone_ms = took_s.mean(axis=1) * 1e3
+    return float(gated_ms), float(alone_ms), escalated / (PASSES * len(inputs[full]))
 
 
 def _engine(path: Path) -> Any:
@@ -333,15 +340,16 @@ def table(result: Result) -> str:
 
 def trained(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """The networks: loaded, or trained from the given or from new weights."""
-    from benchmarks.cascade_network import build, load, save, train
+    from benchmarks.cascade_network import RATE, WARM_RATE, build, enlarged, load, save, train
 
-    sides = (options.full_px, options.first_px)
-    known = options.networks is not None and options.networks.is_file()
-    networks = build(sides, options.width, None if known else options.weights)
-    if known:
+    if options.networks is not None and options.networks.is_file():
+        networks = build((options.full_px, options.first_px), options.width, None)
         load(networks, options.networks)
         return networks
-    train(networks, options.epochs, say)
+    networks = build((options.warm_px, options.first_px), options.width, options.weights)
+    train(networks, options.warm_epochs, say, rate=WARM_RATE)
+    networks = enlarged(networks, options.full_px)
+    train(networks, options.epochs, say, rate=RATE, seed=5)
     if options.networks is not None:
         save(networks, options.networks)
     return networks
@@ -350,18 +358,21 @@ def trained(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--full-px", type=int, default=96)
-    parser.add_argument("--first-px", type=int, default=48)
+    parser.add_argument("--full-px", type=int, default=192)
+    parser.add_argument("--first-px", type=int, default=64)
+    parser.add_argument("--warm-px", type=int, default=96, help="The full one, to begin with.")
     parser.add_argument("--width", type=int, default=32, help="Channels of the first stage.")
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--warm-epochs", type=int, default=20, help="8 with --weights.")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--weights", type=Path, help="Of benchmarks/clothing.py:Clothing.")
     parser.add_argument("--networks", type=Path, help="Where the trained networks are kept.")
-    parser.add_argument("--tolerance", type=float, default=0.01)
-    parser.add_argument("--quick", action="store_true", help="64 and 40 px, small, 6 epochs.")
+    parser.add_argument("--tolerance", type=float, default=0.02)
+    parser.add_argument("--quick", action="store_true", help="64 and 32 px, small, short.")
     parser.add_argument("--json", type=Path, help="Also write everything here.")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.full_px, options.first_px, options.width, options.epochs = 64, 40, 16, 6
+        options.full_px, options.warm_px, options.first_px = 64, 48, 32
+        options.width, options.warm_epochs, options.epochs = 16, 5, 1
     return options
 
 

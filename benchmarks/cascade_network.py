@@ -20,7 +20,7 @@ from torch.nn import functional as nnf
 
 from benchmarks.clothing import BATCH, PHOTOGRAPHS, Images, ResNet18, as_input, images_of
 
-RATE = 1e-3
+WARM_RATE, RATE = 1e-3, 6e-4
 SMOOTHING = 0.1
 HARD = 0.3
 """Weight of the labels beside the full resolution's answer."""
@@ -59,15 +59,17 @@ def build(sides_px: tuple[int, ...], width: int, weights: Path | None, seed: int
     return networks
 
 
-def train(networks: Networks, epochs: int, say: Callable[[str], None], seed: int = 0) -> None:
-    """All resolutions together, by AdamW with a cosine schedule."""
+def train(
+    networks: Networks, epochs: int, say: Callable[[str], None], *, rate: float, seed: int = 0
+) -> None:
+    """All resolutions together, by AdamW with a cosine schedule from ``rate``."""
     sides_px = tuple(networks)
     images, labels = images_of("train", sides_px[0])
     found = {id(p): p for network in networks.values() for p in network.parameters()}
-    optimizer = torch.optim.AdamW(found.values(), lr=RATE, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(found.values(), lr=rate, weight_decay=1e-2)
     for epoch in range(epochs):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+            group["lr"] = rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
         for network in networks.values():
             network.train()
         random = np.random.default_rng(seed * 10_000 + epoch)
@@ -80,7 +82,12 @@ def train(networks: Networks, epochs: int, say: Callable[[str], None], seed: int
             steps += 1
         say(f"epoch {epoch + 1}/{epochs}: loss {total / max(steps, 1):.3f}")
     for network in networks.values():
-        network.eval().requires_grad_(False)
+        network.eval()
+
+
+def enlarged(networks: Networks, full_px: int) -> Networks:
+    """The same networks, the full one to go on at another resolution."""
+    return dict(zip((full_px, *list(networks)[1:]), networks.values(), strict=True))
 
 
 def _augmented(batch: Images, random: np.random.Generator) -> Images:
@@ -121,4 +128,4 @@ def load(networks: Networks, path: Path) -> None:
     stored = torch.load(path, weights_only=True)
     for side_px, network in networks.items():
         network.load_state_dict(stored[str(side_px)])
-        network.eval().requires_grad_(False)
+        network.eval()

@@ -2,8 +2,10 @@
 
 For two profiles the budget is what the network's uniform half width is predicted to take there.
 The sub-network that the search finds, as it is, without any training of its own, is compared with
-that uniform width trained by itself from scratch for the task's epochs, and with the uniform width
-as the supernet has it. Accuracy is that on held-out samples which the search never looked at.
+that uniform width trained by itself from scratch, for the task's epochs and for as many as the
+supernet was trained in all (the better one counts), and with it as the supernet has it. A control
+searches at equal multiply-accumulates instead. Accuracy is that on held-out samples which the
+search never looked at.
 
 Costs are processor seconds. What a candidate costs to train separately is measured: the networks
 above are trained for real, and the mean is taken times the number of candidates.
@@ -32,6 +34,9 @@ TASKS = ROOT / "benchmarks" / "supernet_task.py"
 PROFILES = ("rpi4", "snapdragon-8-gen3")
 SCHEME = "fp32"
 UNIFORM = 0.5
+CONTROL = "same MMACs"
+"""Beside the profiles: the budget is multiply-accumulates. A profile's fixed cost per layer makes
+few wide layers cheap; here that advantage is gone."""
 LEAST_RATIO = 15.0
 RUNS = 200
 
@@ -42,14 +47,16 @@ class Row:
 
     profile: str
     network: str
-    predicted_ms: float
+    predicted_ms: float | None
     host_ms: float
     """ONNX Runtime on this machine, one thread."""
     macs: float
     accuracy: float
     """Without training of its own, inside the supernet."""
     alone: float
-    """Of the same architecture trained from scratch."""
+    """Of the same architecture trained from scratch for the task's epochs."""
+    longer: float
+    """For as many epochs as the supernet was trained in all."""
     structure: str
 
 
@@ -77,9 +84,9 @@ class Result:
         return self.separate_seconds / (self.training_seconds + self.search_seconds)
 
     def gain(self, profile: str) -> float:
-        """Of the found network over the uniform width trained alone."""
+        """Of the found network over the uniform width trained alone, however long."""
         found, uniform = (row for row in self.rows if row.profile == profile)
-        return found.accuracy - uniform.alone
+        return found.accuracy - max(uniform.alone, uniform.longer)
 
     @property
     def passes(self) -> bool:
@@ -91,25 +98,40 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
     """Train, search, train the networks of the comparison alone."""
     from converters.loading import load_task
     from converters.supernet.run import Bench, Target
-    from converters.supernet.search import Effort
+    from converters.supernet.search import Effort, search
 
     task = load_task(ref)
     bench = Bench(task, None, seed)
-    bench.train(report=lambda e: say(f"{e.phase} {e.number}/{e.epochs}: loss {e.loss:.3f}"))
+    spent: list[float] = []
+
+    def report(epoch: Any) -> None:
+        spent.append(epoch.loss)
+        say(f"{epoch.phase} {epoch.number}/{epoch.epochs}: loss {epoch.loss:.3f}")
+
+    bench.train(report=report)
     space = bench.network.space
     uniform = space.uniform(UNIFORM)
     costs = {name: bench.costs.latency(name, SCHEME) for name in PROFILES}
     targets = [Target(name, costs[name](uniform), SCHEME) for name in PROFILES]
-    found = bench.search(targets, Effort(candidates=candidates, seed=seed), say)
+    effort = Effort(candidates=candidates, seed=seed)
+    chosen = {target.profile: item.genes for target, item in bench.search(targets, effort).items()}
     bill = bench.bill()
-    alone: dict[tuple[int, ...], tuple[float, float]] = {}
+    costs[CONTROL] = bench.costs.macs
+    control = search(
+        space, bench.costs.macs, bench.judge.quality, bench.costs.macs(uniform), effort, [uniform]
+    )
+    if control is not None:  # the uniform width fits, so there is one
+        chosen[CONTROL] = control.genes
+    alone: dict[tuple[int, ...], tuple[float, float, float]] = {}
     rows = []
-    for target in targets:
-        for name, genes in (("found", found[target].genes), ("uniform", uniform)):
+    for profile, best in chosen.items():
+        for name, genes in (("found", best), ("uniform", uniform)):
             if genes not in alone:
-                say(f"train {name} of {target.profile} alone")
-                alone[genes] = train_alone(bench, genes, seed)
-            rows.append(row(bench, target.profile, name, genes, costs[target.profile], alone))
+                say(f"train {name} of {profile} alone")
+                short, seconds = train_alone(bench, genes, seed, task.task.epochs)
+                longer, _ = train_alone(bench, genes, seed, len(spent))
+                alone[genes] = short, seconds, longer
+            rows.append(row(bench, profile, name, genes, costs[profile], alone))
     return Result(
         space=space.size,
         candidates=bill.candidates,
@@ -117,7 +139,7 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
         rows=tuple(rows),
         training_seconds=bill.training_seconds,
         search_seconds=bill.search_seconds,
-        alone_seconds=tuple(seconds for _, seconds in alone.values()),
+        alone_seconds=tuple(seconds for _, seconds, _ in alone.values()),
     )
 
 
@@ -128,11 +150,12 @@ def row(bench: Any, profile: str, name: str, genes: Any, cost: Any, alone: Any) 
     return Row(
         profile=profile,
         network=name,
-        predicted_ms=cost(genes),
+        predicted_ms=cost(genes) if profile != CONTROL else None,
         host_ms=host_ms(bench, module, size),
         macs=bench.costs.macs(genes),
         accuracy=bench.judge.reported(module, size),
         alone=alone[genes][0],
+        longer=alone[genes][2],
         structure=structure(bench, genes),
     )
 
@@ -147,7 +170,7 @@ def structure(bench: Any, genes: Any) -> str:
     return f"{side} px, depth {depths}, kernels {kernels}, widths {statistics.mean(shares):.2f}"
 
 
-def train_alone(bench: Any, genes: Any, seed: int) -> tuple[float, float]:
+def train_alone(bench: Any, genes: Any, seed: int, epochs: int) -> tuple[float, float]:
     """The same architecture from fresh weights, at its own resolution: accuracy and seconds."""
     import torch
 
@@ -162,8 +185,8 @@ def train_alone(bench: Any, genes: Any, seed: int) -> tuple[float, float]:
             layer.reset_parameters()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=1e-2)
     started = clock()
-    for number in range(1, task.task.epochs + 1):
-        set_rate(optimizer, DEFAULT_LEARNING_RATE * cosine(number - 1, task.task.epochs))
+    for number in range(1, epochs + 1):
+        set_rate(optimizer, DEFAULT_LEARNING_RATE * cosine(number - 1, epochs))
         module.train()
         for inputs, targets in task.task.training(*task.resolutions[size], seed * 1000 + number):
             optimizer.zero_grad()
@@ -205,15 +228,19 @@ def show(result: Result) -> None:
     print(
         f"{result.space:.3g} sub-networks, {result.candidates} measured; {result.held_out} held-out"
     )
-    print(f"{'profile':19}{'network':9}{'ms':>7}{'here':>7}{'MMACs':>7}{'shared':>8}{'alone':>8}")
+    print(
+        f"{'profile':19}{'network':9}{'ms':>7}{'here':>7}{'MMACs':>7}{'shared':>8}{'alone':>8}{'longer':>8}"
+    )
     for item in result.rows:
+        ms = f"{item.predicted_ms:.3f}" if item.predicted_ms is not None else "-"
         print(
-            f"{item.profile:19}{item.network:9}{item.predicted_ms:7.3f}{item.host_ms:7.3f}"
+            f"{item.profile:19}{item.network:9}{ms:>7}{item.host_ms:7.3f}"
             f"{item.macs / 1e6:7.2f}{item.accuracy * 100:8.2f}{item.alone * 100:8.2f}"
-            f"  {item.structure}"
+            f"{item.longer * 100:8.2f}  {item.structure}"
         )
     gains = ", ".join(f"{name} {result.gain(name) * 100:+.2f} points" for name in PROFILES)
     print(f"found, as it is, against uniform trained alone: {gains} (bar: at least 0)")
+    print(f"control, {CONTROL}: {result.gain(CONTROL) * 100:+.2f} points (no bar)")
     print(
         f"supernet {result.training_seconds:.0f} s + search {result.search_seconds:.0f} s; "
         f"{result.candidates} candidates trained separately {result.separate_seconds:.0f} s "

@@ -23,7 +23,7 @@ FOLDS = 5
 REPEATS = 4
 """Times the samples are divided anew, so that the estimate hangs less on one division."""
 LEAST_SAMPLES = 50
-STRICTNESS = (1.0, 0.75, 0.5, 0.25, 0.0)
+STRICTNESS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 """Shares of the tolerance that are tried as the aim on the samples at hand."""
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 class Terms:
     """What a cascade may cost and must give."""
 
-    tolerance: float = 0.01
+    tolerance: float = 0.02
     """Share of frames that may be decided otherwise than by the better point; 0..1."""
     least_saving: float = 0.1
     """Share of the better point's latency that must be saved; 0..1."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--tolerance",
-    default=0.01,
+    default=0.02,
     show_default=True,
     help="Share of frames that may be decided otherwise than by the better point, 0..1.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.supernet.search import Effort, fitted, search
@@ -42,6 +42,7 @@ def worth(genes: Genes) -> tuple[float, float]:
     return random.Random(str(genes)).random(), 0.0
 
 
+@settings(deadline=None)
 @given(spaces(), st.integers(0, 1000))
 def test_points_stay_canonical_whatever_happens_to_them(space: Space, seed: int) -> None:
     draw = random.Random(seed)
@@ -62,6 +63,7 @@ def test_points_stay_canonical_whatever_happens_to_them(space: Space, seed: int)
                 assert gene == 0
 
 
+@settings(deadline=None)
 @given(spaces())
 def test_only_the_kinds_of_a_phase_vary(space: Space) -> None:
     genes = space.smallest({"kernel"})
@@ -69,6 +71,7 @@ def test_only_the_kinds_of_a_phase_vary(space: Space) -> None:
         assert (gene > 0) == (axis.kind == "kernel")
 
 
+@settings(deadline=None)
 @given(spaces(), st.integers(0, 1000), st.floats(0.0, 1.0))
 def test_a_fitted_point_fits_and_leaves_no_room(space: Space, seed: int, share: float) -> None:
     draw = random.Random(seed)
@@ -80,6 +83,7 @@ def test_a_fitted_point_fits_and_leaves_no_room(space: Space, seed: int, share: 
         assert price(space, step) > budget or price(space, step) <= price(space, genes)
 
 
+@settings(deadline=None)
 @given(spaces(), st.integers(0, 100), st.floats(-0.1, 1.0), st.integers(1, 60))
 def test_the_search_keeps_the_budget_and_its_effort(
     space: Space, seed: int, share: float, candidates: int

@@ -14,6 +14,7 @@ from agent.service import ModelService
 from agent.update.ports import PlacedRelease
 from agent.worker.ports import Patience
 from agent.worker.protocol import (
+    AllowCascade,
     Failed,
     Finished,
     GoldenDone,
@@ -315,6 +316,17 @@ def test_the_point_follows_into_later_workers(house: House) -> None:
     assert SetPoint(index=2) in house.workshop.last.commands
     house.service.start_trial(TWO, "t2")
     assert house.workshop.last.spec.start_point == 2
+
+
+def test_short_memory_is_told_to_present_and_later_workers(house: House) -> None:
+    house.serve(ONE, "t1")
+    assert house.workshop.last.spec.cascade
+    house.service.allow_cascade(False)
+    assert AllowCascade(on=False) in house.workshop.last.commands
+    house.service.start_trial(TWO, "t2")
+    assert not house.workshop.last.spec.cascade
+    house.service.allow_cascade(True)
+    assert AllowCascade(on=True) in house.workshop.last.commands
 
 
 class ServiceMachine(RuleBasedStateMachine):
