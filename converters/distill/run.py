@@ -17,9 +17,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.checkpoint import (
+    Form,
+    bad_checkpoint,
+    load_state,
+    restore_random,
+    save_state,
+    seed_all,
+)
 from converters.data import evaluation_set
 from converters.distill.batches import distillation_steps, is_labelled
-from converters.distill.checkpoint import bad_checkpoint, load_state, save_state, seed_all
 from converters.distill.features import Pair, adapters, choose_pairs
 from converters.distill.losses import mask_overlap
 from converters.distill.settings import Settings
@@ -52,6 +59,7 @@ DEFAULT_EPOCHS = 10
 _SCORED = 64
 """Samples scored at once."""
 CHECKPOINT_SUFFIX = ".distill"
+FORM = Form("edge-distill-2", "edge model distill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +183,18 @@ class _Run:
         self._done: dict[str, float] = {}
         self._history: list[Progress] = []
         self._saved: dict[str, Any] | None = None
+        self._generators: dict[str, Any] = {}
         self._student: nn.Module = self._initial
 
     def load(self) -> None:
         """Go on from the checkpoint."""
-        self._saved = load_state(self._path, self._asked)
+        self._saved, self._generators = load_state(FORM, self._path, self._asked)
+        try:
+            restore_random(self._generators)
+        except Exception as error:
+            raise bad_checkpoint(
+                self._path, f"is no checkpoint of {FORM.command}", error
+            ) from error
         self._done = dict(self._saved["done"])
         self._history = [Progress(**item) for item in self._saved["history"]]
         if DISTILLED in self._done:  # the power went between the last epoch and the result
@@ -249,7 +264,7 @@ class _Run:
         if saved is None or saved["stage"] != stage:
             return lesson, optimizer, 1
         self._restore({"student": student, "adapters": layers, "optimizer": optimizer})
-        load_state(self._path, self._asked)  # the generators, after all that drew from them
+        restore_random(self._generators)  # after all that drew from them
         return lesson, optimizer, int(saved["epoch"]) + 1
 
     def _restore(self, parts: dict[str, Any]) -> None:
@@ -280,7 +295,7 @@ class _Run:
                 {name: getattr(item, name) for name in Progress.__slots__} for item in self._history
             ],
         }
-        save_state(self._path, self._asked, state, self._storage)
+        save_state(FORM, self._path, self._asked, state, self._storage)
 
     def _score(self, module: nn.Module, size: str) -> float:
         module.eval()

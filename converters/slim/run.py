@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.checkpoint import Form, load_state, restore_random, save_state, seed_all
 from converters.data import evaluation_set
 from converters.distill.batches import is_labelled
-from converters.distill.checkpoint import seed_all
 from converters.loading import LoadedTask
 from converters.measure import accuracy_of
 from converters.module import build_module, check_examples, reference_outputs
-from converters.slim import checkpoint as saved
 from converters.slim.description import Slim, describe, write
 from converters.slim.groups import Held
 from converters.slim.network import FULL, SlimNetwork, width_key
@@ -33,6 +32,8 @@ from converters.train import calm_threads
 from edge_sdk.durable import DiskStorage, Storage
 from edge_sdk.errors import UsageError
 
+CHECKPOINT_SUFFIX = ".running"
+FORM = Form("edge-slim-run-1", "edge model slim", asked_key="settings")
 UNLABELLED_EPOCHS = 10
 SAMPLES = 1024
 
@@ -103,7 +104,7 @@ class _Run:
         calm_threads()
         self._task, self._out, self._settings = task, out, settings
         self._weights, self._storage, self._progress = weights, storage, progress
-        self._checkpoint = out.with_name(out.name + saved.CHECKPOINT_SUFFIX)
+        self._checkpoint = out.with_name(out.name + CHECKPOINT_SUFFIX)
         self._history: list[Progress] = []
         self._repaired: dict[str, float] = {}
         self._wanted: Floats | None = None
@@ -112,7 +113,7 @@ class _Run:
         """Plan, narrow and repair; or take all that from the checkpoint."""
         state, generators = None, None
         if resume:
-            state, generators = saved.load(self._checkpoint, self._settings)
+            state, generators = load_state(FORM, self._checkpoint, self._settings.as_dict())
         elif self._checkpoint.exists():
             raise UsageError(
                 "checkpoint-exists",
@@ -246,7 +247,7 @@ class _Run:
                 {name: getattr(item, name) for name in Progress.__slots__} for item in self._history
             ],
         }
-        saved.save(self._checkpoint, self._settings, state, self._storage)
+        save_state(FORM, self._checkpoint, self._settings.as_dict(), state, self._storage)
 
     def _restore(self, state: dict[str, Any], generators: dict[str, Any]) -> None:
         try:
@@ -261,4 +262,4 @@ class _Run:
             ) from error
         self._repaired = dict(state["repaired"])
         self._history = [Progress(**item) for item in state["history"]]
-        saved.restore_random(generators)
+        restore_random(generators)

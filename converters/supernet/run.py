@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from converters.distill.checkpoint import seed_all
+from converters.checkpoint import seed_all
 from converters.loading import FULL_WIDTH, LoadedTask
 from converters.module import build_module, check_examples
 from converters.slim.description import Slim, Width, describe_groups, write

@@ -16,9 +16,8 @@ from torch import nn
 
 from converters.loading import SLIM_MARK, LoadedTask, load_task
 from converters.module import build_module
-from converters.slim.checkpoint import CHECKPOINT_SUFFIX
 from converters.slim.description import Slim, groups_of, read, read_state, write
-from converters.slim.run import Slimmed, slim
+from converters.slim.run import CHECKPOINT_SUFFIX, Slimmed, slim
 from converters.slim.settings import Settings
 from converters.slim.training import Progress
 from edge_sdk.cli.model import command

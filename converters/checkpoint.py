@@ -1,9 +1,10 @@
-"""The state of a running distillation: everything that decides how it goes on."""
+"""The state of a running training: everything that decides how it goes on."""
 
 from __future__ import annotations
 
 import io
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,31 @@ from converters.usercode import first_line
 from edge_sdk.durable import DiskStorage, Storage
 from edge_sdk.errors import UsageError
 
-_FORMAT = "edge-distill-2"
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Whose checkpoint a file is."""
+
+    name: str
+    """Format and version, e.g. ``edge-distill-2``."""
+    command: str
+    asked_key: str = "asked"
+    """What the file calls the request."""
 
 
 def save_state(
-    path: Path, asked: dict[str, Any], state: dict[str, Any], storage: Storage | None = None
+    form: Form,
+    path: Path,
+    asked: dict[str, Any],
+    state: dict[str, Any],
+    storage: Storage | None = None,
 ) -> None:
     """Write a checkpoint atomically: the old one or the new one, whatever happens.
 
     Args:
+        form: of the command that runs.
         path: of the checkpoint.
-        asked: what the run was asked to do: settings, student, teacher.
+        asked: what the run was asked to do; with other values it is not gone on with.
         state: tensors, numbers, texts and collections of them.
         storage: the disk; a power-cut test brings its own.
 
@@ -33,14 +48,16 @@ def save_state(
     """
     buffer = io.BytesIO()
     torch.save(
-        {"format": _FORMAT, "asked": asked, "random": random_states(), "state": state},
+        {"format": form.name, form.asked_key: asked, "random": random_states(), "state": state},
         buffer,
     )
     (storage or DiskStorage()).write(path, buffer.getvalue())
 
 
-def load_state(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The state in a checkpoint; all random generators go on from where they were.
+def load_state(
+    form: Form, path: Path, asked: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state in a checkpoint, and the random generators' for :func:`restore_random`.
 
     Only tensors and plain values are unpickled (``weights_only``): the file cannot run code.
 
@@ -54,16 +71,14 @@ def load_state(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
         )
     try:
         document: Any = torch.load(path, map_location="cpu", weights_only=True)
-        if document["format"] != _FORMAT:
+        if document["format"] != form.name:
             raise ValueError(f"its format is {document['format']!r}")
-        then, state = dict(document["asked"]), dict(document["state"])
-        _check_same(then, asked, path)
-        restore_random(document["random"])
-    except UsageError:
-        raise
+        then, state = dict(document[form.asked_key]), dict(document["state"])
+        generators = dict(document["random"])
     except Exception as error:
-        raise bad_checkpoint(path, "is no checkpoint of edge model distill", error) from error
-    return state
+        raise bad_checkpoint(path, f"is no checkpoint of {form.command}", error) from error
+    _check_same(then, asked, path)
+    return state, generators
 
 
 def bad_checkpoint(path: Path, what: str, error: Exception) -> UsageError:
