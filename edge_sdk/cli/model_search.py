@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_sdk.cli.model_options import INSTALL_HINT
+from edge_sdk.cli.model_options import needs
 from edge_sdk.cli.output import Output, with_output
-from edge_sdk.errors import UsageError
 
 if TYPE_CHECKING:
     from converters.supernet.run import Searched
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 @with_output
 def search(out: Output, /, task: str, **options: Any) -> None:
     """Train, search, write what ``--slim`` of convert and fit takes."""
-    _needs_torch()
+    needs("torch")
     from converters.loading import load_task
     from converters.supernet.run import Target, run
     from converters.supernet.search import Effort
@@ -84,15 +83,6 @@ def search(out: Output, /, task: str, **options: Any) -> None:
         f"edge model convert {task} --slim {found.path}",
         f"edge model fit {task} --slim {found.path} --profile {options['profiles'][0]}",
     )
-
-
-def _needs_torch() -> None:
-    import importlib.util
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle math threads do not spin
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("extra-missing", "This command needs torch.", INSTALL_HINT)
 
 
 def _show(out: Output, found: Searched) -> None:

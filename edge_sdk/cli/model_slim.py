@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_sdk.cli.model_options import INSTALL_HINT, listed
+from edge_sdk.cli.model_options import listed, needs
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @with_output
 def slim(out: Output, /, task: str, widths: str, **options: Any) -> None:
     """Find channel groups, sort, search, repair, train, write."""
-    _needs_torch()
+    needs("torch")
     from converters.loading import load_task
     from converters.slim.run import slim as run
 
@@ -161,15 +161,6 @@ def _settings(widths: str, options: dict[str, Any]) -> Settings:
     names = ("importance", "round_to", "uniform", "separate", "norms", "labels", "epochs")
     others = ("learning_rate", "seed", "profile", "scheme")
     return Settings(widths=shares, **{name: options[name] for name in (*names, *others)}).checked()
-
-
-def _needs_torch() -> None:
-    import importlib.util
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle math threads do not spin
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("extra-missing", "This command needs torch.", INSTALL_HINT)
 
 
 def _show(out: Output, found: Slimmed) -> None:
