@@ -53,10 +53,10 @@ class Row:
     macs: float
     accuracy: float
     """Without training of its own, inside the supernet."""
-    alone: float
-    """Of the same architecture trained from scratch for the task's epochs."""
-    longer: float
-    """For as many epochs as the supernet was trained in all."""
+    alone: float | None
+    """Of the same architecture trained from scratch for the task's epochs; not for the control."""
+    longer: float | None
+    """Of the uniform width trained for as many epochs as the supernet was in all."""
     structure: str
 
 
@@ -86,7 +86,7 @@ class Result:
     def gain(self, profile: str) -> float:
         """Of the found network over the uniform width trained alone, however long."""
         found, uniform = (row for row in self.rows if row.profile == profile)
-        return found.accuracy - max(uniform.alone, uniform.longer)
+        return found.accuracy - max(uniform.alone or 0.0, uniform.longer or 0.0)
 
     @property
     def passes(self) -> bool:
@@ -122,16 +122,19 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
     )
     if control is not None:  # the uniform width fits, so there is one
         chosen[CONTROL] = control.genes
-    alone: dict[tuple[int, ...], tuple[float, float, float]] = {}
-    rows = []
-    for profile, best in chosen.items():
-        for name, genes in (("found", best), ("uniform", uniform)):
-            if genes not in alone:
-                say(f"train {name} of {profile} alone")
-                short, seconds = train_alone(bench, genes, seed, task.task.epochs)
-                longer, _ = train_alone(bench, genes, seed, len(spent))
-                alone[genes] = short, seconds, longer
-            rows.append(row(bench, profile, name, genes, costs[profile], alone))
+    alone: dict[tuple[int, ...], tuple[float, float]] = {}
+    for genes in (uniform, *(chosen[name] for name in PROFILES)):
+        if genes not in alone:
+            say(f"train {structure(bench, genes)} alone")
+            alone[genes] = train_alone(bench, genes, seed, task.task.epochs)
+            say(f"{alone[genes][0]:.4f}")
+    say("train the uniform width for longer")
+    longer = {uniform: train_alone(bench, uniform, seed, len(spent))[0]}
+    rows = [
+        row(bench, profile, name, genes, costs[profile], alone, longer)
+        for profile, best in chosen.items()
+        for name, genes in (("found", best), ("uniform", uniform))
+    ]
     return Result(
         space=space.size,
         candidates=bill.candidates,
@@ -139,11 +142,11 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
         rows=tuple(rows),
         training_seconds=bill.training_seconds,
         search_seconds=bill.search_seconds,
-        alone_seconds=tuple(seconds for _, seconds, _ in alone.values()),
+        alone_seconds=tuple(seconds for _, seconds in alone.values()),
     )
 
 
-def row(bench: Any, profile: str, name: str, genes: Any, cost: Any, alone: Any) -> Row:
+def row(bench: Any, profile: str, name: str, genes: Any, cost: Any, alone: Any, longer: Any) -> Row:
     """Figures of one network."""
     size = bench.network.resolution(genes)
     module = bench.judge.module(genes)
@@ -154,8 +157,8 @@ def row(bench: Any, profile: str, name: str, genes: Any, cost: Any, alone: Any) 
         host_ms=host_ms(bench, module, size),
         macs=bench.costs.macs(genes),
         accuracy=bench.judge.reported(module, size),
-        alone=alone[genes][0],
-        longer=alone[genes][2],
+        alone=alone[genes][0] if genes in alone else None,
+        longer=longer.get(genes),
         structure=structure(bench, genes),
     )
 
@@ -235,8 +238,8 @@ def show(result: Result) -> None:
         ms = f"{item.predicted_ms:.3f}" if item.predicted_ms is not None else "-"
         print(
             f"{item.profile:19}{item.network:9}{ms:>7}{item.host_ms:7.3f}"
-            f"{item.macs / 1e6:7.2f}{item.accuracy * 100:8.2f}{item.alone * 100:8.2f}"
-            f"{item.longer * 100:8.2f}  {item.structure}"
+            f"{item.macs / 1e6:7.2f}{item.accuracy * 100:8.2f}{percent(item.alone):>8}"
+            f"{percent(item.longer):>8}  {item.structure}"
         )
     gains = ", ".join(f"{name} {result.gain(name) * 100:+.2f} points" for name in PROFILES)
     print(f"found, as it is, against uniform trained alone: {gains} (bar: at least 0)")
@@ -249,6 +252,11 @@ def show(result: Result) -> None:
     )
 
 
+def percent(share: float | None) -> str:
+    """Of a measured share."""
+    return f"{share * 100:.2f}" if share is not None else "-"
+
+
 def say(text: str) -> None:
     """Progress, on standard error."""
     print(text, file=sys.stderr, flush=True)
@@ -259,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller network, fewer epochs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--candidates", type=int, default=300, help="measured per profile")
+    parser.add_argument("--candidates", type=int, default=100, help="measured per profile")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     arguments = parser.parse_args()

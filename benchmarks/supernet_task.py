@@ -169,6 +169,6 @@ class Digits:
 class Quick(Digits):
     """Smaller and shorter."""
 
-    epochs = 8
+    epochs = 32
     wide = 16
     resolutions = ((24, 24), (16, 16))

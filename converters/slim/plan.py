@@ -20,7 +20,7 @@ from converters.slim.importance import Loss, Method, importance, ranking
 from converters.slim.narrow import permute, tensors_of
 from converters.slim.samples import Batch
 from converters.slim.search import Unit, search, uniform, units_of
-from converters.slim.sensitivity import curves
+from converters.slim.sensitivity import Damages, curves
 from converters.slim.settings import Settings, round_to_of
 from converters.slim.statistics import second_moments
 from converters.train import training_steps
@@ -106,10 +106,10 @@ def _counts(
     # What the share itself would cost, not what its rounding to whole steps happens to.
     budgets = [cost(_shares(analysis, width)) for width in widths]
     moments = second_moments(module, analysis.groups, batches) if settings.separate else None
-    measured = curves(
-        module, analysis.groups, units, batches[0], moments=moments, progress=progress
-    )
-    return dict(zip(widths, search(units, measured, cost, budgets), strict=True))
+    damage = Damages(module, analysis.groups, batches, moments)
+    measured = curves(units, damage, progress=progress)
+    progress("exchange channels between layers")
+    return dict(zip(widths, search(units, measured, cost, budgets, damage), strict=True))
 
 
 def rounding(settings: Settings) -> int:

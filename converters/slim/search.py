@@ -2,14 +2,15 @@
 
 A width ``w`` may cost what the network would whose every group keeps the share ``w``. From the
 full network on, the next step down is always the one that costs the least damage per saved cost;
-a narrower width goes on where the wider one stopped, so it is contained in it.
+a narrower width goes on where the wider one stopped, so it is contained in it. Damages measured one
+unit at a time do not add up, so what was found is then exchanged step for step, judged as a whole.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from converters.slim.costs import Cost
@@ -17,6 +18,11 @@ from converters.slim.groups import Group
 
 LEAST_SHARE = 0.1
 """No group is narrowed below this share of its channels."""
+TRIES = 120
+"""Networks that the exchange measures at most, for each width."""
+
+Damage = Callable[[Mapping[str, int]], float]
+"""Of a network as a whole, by its counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ def search(
     curves: Mapping[str, Curve],
     cost: Cost,
     budgets: Sequence[float],
+    damage: Damage | None = None,
 ) -> list[dict[str, int]]:
     """Counts by group for each budget.
 
@@ -100,6 +107,7 @@ def search(
         curves: damage by unit name.
         cost: of a network.
         budgets: descending; the cost allowed to each width.
+        damage: of a whole network, measured; None leaves the sum of the curves the last word.
 
     Returns:
         One mapping per budget; each is nowhere larger than the one before. Where even the
@@ -115,6 +123,8 @@ def search(
                 break
             levels[step[0].name] = step[1]
         _give_back(units, curves, cost, levels, ceiling, budget)
+        if damage is not None and cost(_kept(units, levels)) <= budget:
+            levels = _exchange(units, curves, cost, levels, ceiling, budget, damage)
         found.append(_kept(units, levels))
     return found
 
@@ -145,6 +155,67 @@ def _give_back(
             return
         _, name, level = max(room)
         levels[name] = level
+
+
+def _exchange(
+    units: Sequence[Unit],
+    curves: Mapping[str, Curve],
+    cost: Cost,
+    levels: Mapping[str, int],
+    ceiling: Mapping[str, int],
+    budget: float,
+    damage: Damage,
+) -> dict[str, int]:
+    """Trade steps between units while the network as a whole is damaged less.
+
+    The trades that the curves promise most of are tried first; a network is measured once.
+    """
+    best, least = dict(levels), damage(_kept(units, levels))
+    seen, left = {tuple(best.values())}, TRIES
+    while True:
+        improved = False
+        for trade in _trades(units, curves, cost, best, ceiling, budget):
+            if tuple(trade.values()) in seen:
+                continue
+            if left == 0:
+                return best
+            seen.add(tuple(trade.values()))
+            left -= 1
+            if (found := damage(_kept(units, trade))) < least:
+                best, least, improved = trade, found, True
+                break
+        if not improved:
+            return best
+
+
+def _trades(
+    units: Sequence[Unit],
+    curves: Mapping[str, Curve],
+    cost: Cost,
+    levels: Mapping[str, int],
+    ceiling: Mapping[str, int],
+    budget: float,
+) -> list[dict[str, int]]:
+    """Networks within the budget: one unit a step up, another down as far as that needs."""
+    found: list[tuple[float, int, dict[str, int]]] = []
+    for up in units:
+        raised = {**levels, up.name: levels[up.name] - 1}
+        if raised[up.name] < ceiling[up.name]:
+            continue
+        gain = _harm(curves[up.name], up, raised[up.name])
+        for down in units:
+            if down is up:
+                continue
+            trade, lost = dict(raised), 0.0
+            while cost(_kept(units, trade)) > budget and trade[down.name] + 1 < len(down.levels):
+                lost += _harm(curves[down.name], down, trade[down.name])
+                trade[down.name] += 1
+            if cost(_kept(units, trade)) > budget:
+                continue
+            _give_back(units, curves, cost, trade, ceiling, budget)
+            if trade != levels:
+                found.append((lost - gain, len(found), trade))
+    return [trade for _, _, trade in sorted(found)]
 
 
 def _harm(curve: Curve, unit: Unit, level: int) -> float:

@@ -12,35 +12,68 @@ from converters.slim.groups import Group
 from converters.slim.narrow import narrow
 from converters.slim.repair import compensate
 from converters.slim.samples import Batch, batch_statistics
-from converters.slim.search import Curve, Unit
+from converters.slim.search import Curve, Damage, Unit
 
 SHARES = (0.15, 0.3, 0.5, 0.7, 0.85)
+BATCHES = 2
+"""That a damage is measured on."""
 
 
-def curves(
-    module: nn.Module,
-    groups: Sequence[Group],
-    units: Sequence[Unit],
-    batch: Batch,
-    *,
-    moments: Mapping[str, torch.Tensor] | None = None,
-    progress: Callable[[str], None] = lambda text: None,
-) -> dict[str, Curve]:
-    """Damage by share for each unit, narrowed alone.
+class Damages:
+    """Damage of narrowed networks: the squared error of the outputs over their variance.
 
-    Damage is the squared error of the outputs over their variance. BatchNorm uses the batch's
-    statistics, as if it had been recalibrated.
+    BatchNorm uses each batch's statistics, as if it had been recalibrated.
 
     Args:
         module: at full width with its channels sorted.
         groups: all groups.
-        units: what is narrowed together.
-        batch: unlabelled samples.
+        batches: unlabelled samples, the full resolution first; the first ones of it are used.
         moments: for least squares, where the narrowed network will be repaired by it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Sequence[Group],
+        batches: Sequence[Batch],
+        moments: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self._module, self._groups, self._moments = module, groups, moments
+        size = batches[0][0].shape[1:]
+        self._batches = [batch for batch in batches if batch[0].shape[1:] == size][:BATCHES]
+        with torch.no_grad(), batch_statistics(module):
+            self._wanted = [
+                [output.clone() for output in flat_outputs(module(*batch))]
+                for batch in self._batches
+            ]
+
+    @torch.no_grad()
+    def __call__(self, kept: Mapping[str, int]) -> float:
+        """Of the network with these counts."""
+        small = narrow(self._module, self._groups, kept)
+        if self._moments:
+            compensate(self._module, small, self._groups, kept, self._moments)
+        with batch_statistics(small):
+            found = [
+                _distance(flat_outputs(small(*batch)), wanted)
+                for batch, wanted in zip(self._batches, self._wanted, strict=True)
+            ]
+        return sum(found) / len(found)
+
+
+def curves(
+    units: Sequence[Unit],
+    damage: Damage,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Curve]:
+    """Damage by share for each unit, narrowed alone.
+
+    Args:
+        units: what is narrowed together.
+        damage: of a narrowed network.
         progress: told each unit.
     """
-    with torch.no_grad(), batch_statistics(module):
-        wanted = [output.clone() for output in flat_outputs(module(*batch))]
     found = {}
     for unit in units:
         progress(f"sensitivity of {unit.name}")
@@ -50,18 +83,12 @@ def curves(
         } - {0}
         points = {1.0: 0.0}
         for level in sorted(levels):
-            small = narrow(module, groups, unit.counts(level))
-            if moments:
-                compensate(module, small, groups, unit.counts(level), moments)
-            points[unit.levels[level]] = _damage(small, batch, wanted)
+            points[unit.levels[level]] = damage(unit.counts(level))
         found[unit.name] = _monotone(points)
     return found
 
 
-@torch.no_grad()
-def _damage(small: nn.Module, batch: Batch, wanted: Sequence[torch.Tensor]) -> float:
-    with batch_statistics(small):
-        got = flat_outputs(small(*batch))
+def _distance(got: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
     return sum(
         float((one - other).square().mean() / other.var(correction=0).clamp_min(1e-12))
         for one, other in zip(got, wanted, strict=True)

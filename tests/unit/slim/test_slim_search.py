@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Mapping
 
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from converters.slim.atoms import FIXED, Atoms
 from converters.slim.groups import Entry, Group
-from converters.slim.search import Curve, Unit, search, uniform, units_of
+from converters.slim.search import TRIES, Curve, Unit, search, uniform, units_of
 from converters.slim.settings import Settings, round_to_of
 
 
@@ -59,6 +61,58 @@ def test_widths_are_nested_and_within_their_budgets(
             shares_kept = {kept[one.name] / one.size for one in unit.groups}
             assert max(shares_kept) - min(shares_kept) < 1e-9
         before = kept
+
+
+@given(problems(), st.lists(st.floats(0.05, 0.95), min_size=1, max_size=3), st.integers(0, 99))
+def test_exchange_never_harms_and_stays_nested_within_the_budget(
+    problem: tuple[list[Unit], dict[str, Curve], dict[str, float]], shares: list[float], seed: int
+) -> None:
+    units, curves, prices = problem
+    full = {n: c for unit in units for n, c in unit.counts(0).items()}
+    measured: list[tuple[int, ...]] = []
+
+    def cost(kept: Mapping[str, int]) -> float:
+        return math.fsum(prices[name] * count for name, count in kept.items())
+
+    def damage(kept: Mapping[str, int]) -> float:
+        """Of no relation to the curves, so trades that they praise are often bad ones."""
+        measured.append(tuple(kept.values()))
+        return random.Random(f"{seed}{sorted(kept.items())}").random()
+
+    budgets = [share * cost(full) for share in sorted(shares, reverse=True)]
+    first = search(units, curves, cost, budgets[:1])[0]
+    found = search(units, curves, cost, budgets, damage)
+    assert len(measured) <= (TRIES + 1) * len(budgets)
+    assert damage(found[0]) <= damage(first)
+    before = full
+    for kept, budget in zip(found, budgets, strict=True):
+        least = {n: c for unit in units for n, c in unit.counts(len(unit.levels) - 1).items()}
+        assert all(kept[name] <= before[name] for name in full)
+        assert cost(kept) <= budget or kept == least
+        before = kept
+
+
+def test_exchange_finds_what_single_damages_hide() -> None:
+    """Either layer alone can be spared, both together cannot: the sum of the curves is wrong."""
+    units = units_of([group("a", 32), group("b", 32), group("c", 32)], 16)
+    curves = {
+        "a": Curve((0.5, 1.0), (0.1, 0.0)),
+        "b": Curve((0.5, 1.0), (0.1, 0.0)),
+        "c": Curve((0.5, 1.0), (0.3, 0.0)),
+    }
+
+    def damage(kept: Mapping[str, int]) -> float:
+        both = kept["a"] == kept["b"] == 16
+        return 5.0 if both else 0.1 + 0.2 * (kept["c"] == 16)
+
+    def cost(kept: Mapping[str, int]) -> float:
+        return float(sum(kept.values()))
+
+    (alone,) = search(units, curves, cost, [64.0])
+    assert alone == {"a": 16, "b": 16, "c": 32}
+    (whole,) = search(units, curves, cost, [64.0], damage)
+    assert whole["c"] == 16
+    assert sorted((whole["a"], whole["b"])) == [16, 32]
 
 
 @given(problems(), st.floats(0.05, 1))
