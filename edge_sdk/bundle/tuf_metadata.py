@@ -37,7 +37,7 @@ MAX_SIGNATURES = 32
 FLEET_FIELD = "x-edge-fleet"
 """In root metadata: who may direct devices. An extension, so other TUF clients pass over it."""
 SIGNED_AT_FIELD = "x-edge-signed-at"
-"""In timestamp metadata: the server's clock when it signed, whole seconds since the epoch."""
+"""In every role's metadata: the signer's clock when it signed, whole seconds since the epoch."""
 
 _EXPIRES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _SPEC = re.compile(r"1\.\d{1,4}(\.\d{1,4})?", re.ASCII)
@@ -89,6 +89,8 @@ class Metadata:
     version: int
     expires_s: int
     """Seconds since the epoch; invalid from then on."""
+    signed_at_s: int
+    """When it was signed; 0 where the signer did not say."""
     message: bytes
     """What the signatures cover."""
     signatures: tuple[tuple[str, str], ...]
@@ -109,7 +111,6 @@ class Timestamp(Metadata):
     """The newest snapshot, signed often."""
 
     snapshot: FileInfo
-    signed_at_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,7 @@ def parse_timestamp(data: bytes) -> Timestamp:
         if list(files) != ["snapshot.json"]:
             raise ValueError("it names another file than snapshot.json")
         snapshot = _file(files["snapshot.json"])
-        signed_at_s = _number(signed.get(SIGNED_AT_FIELD, 0), 0)
-    return Timestamp(*common, snapshot, signed_at_s)
+    return Timestamp(*common, snapshot)
 
 
 def parse_snapshot(data: bytes) -> Snapshot:
@@ -189,6 +189,11 @@ def parse_targets(data: bytes) -> Targets:
         listed = _object(signed["targets"])
         targets = {path: _target(path, value) for path, value in listed.items()}
     return Targets(*common, targets)
+
+
+def target_path(release: str, version: str) -> str:
+    """Where a release stands in the targets metadata."""
+    return f"releases/{release}/{version}"
 
 
 def signers(metadata: Metadata, role: RoleKeys) -> set[str]:
@@ -270,9 +275,10 @@ class _Reading:
             raise bad_metadata(self._what, error) from error
 
 
-def _open(
-    data: bytes, what: RoleName
-) -> tuple[dict[str, Any], tuple[bytes, int, int, bytes, tuple[tuple[str, str], ...]]]:
+_Common: TypeAlias = tuple[bytes, int, int, int, bytes, tuple[tuple[str, str], ...]]
+
+
+def _open(data: bytes, what: RoleName) -> tuple[dict[str, Any], _Common]:
     """The signed part and the fields that all roles share."""
     if len(data) > MAX_BYTES[what]:
         raise TrustError(
@@ -291,8 +297,9 @@ def _open(
             raise ValueError("its version of the TUF specification is not known here")
         signatures = _signatures(document["signatures"])
         version, expires_s = _number(signed["version"], 1), _expires(signed["expires"])
+        signed_at_s = _number(signed.get(SIGNED_AT_FIELD, 0), 0)
         message = canonical_json(signed)
-    return signed, (data, version, expires_s, message, signatures)
+    return signed, (data, version, expires_s, signed_at_s, message, signatures)
 
 
 def _signatures(value: Any) -> tuple[tuple[str, str], ...]:

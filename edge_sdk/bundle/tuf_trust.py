@@ -22,8 +22,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from edge_sdk.bundle.tuf_metadata import (
+    ROLES,
     FileInfo,
     Metadata,
+    RoleKeys,
     RoleName,
     Root,
     Snapshot,
@@ -42,6 +44,7 @@ from edge_sdk.bundle.tuf_metadata import (
 from edge_sdk.errors import TrustError
 
 TARGETS_FILE = "targets.json"
+_NOBODY = RoleKeys({}, 1)
 Role = TypeVar("Role", bound=Metadata)
 
 
@@ -230,11 +233,16 @@ def restore(root: bytes, stored: Callable[[RoleName], bytes | None]) -> Trusted:
 
 
 def keys_removed(old: Root, new: Root) -> bool:
-    """Whether a key that could state times or directions counts no more."""
-    gone = old.roles["timestamp"].keyids - new.roles["timestamp"].keyids
-    before = old.fleet.keyids if old.fleet else frozenset()
-    after = new.fleet.keyids if new.fleet else frozenset()
-    return bool(gone or before - after)
+    """Whether a key counts no more, and with it the times that it stated."""
+    before, after = old.fleet or _NOBODY, new.fleet or _NOBODY
+    gone = (old.roles[name].keyids - new.roles[name].keyids for name in ROLES)
+    return any(gone) or bool(before.keyids - after.keyids)
+
+
+def newest_time(trusted: Trusted) -> int:
+    """The latest moment at which any of this was signed: it is not earlier than that."""
+    found = (trusted.root, trusted.timestamp, trusted.snapshot, trusted.targets)
+    return max(metadata.signed_at_s for metadata in found if metadata is not None)
 
 
 def digest_of(data: bytes) -> str:

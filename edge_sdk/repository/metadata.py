@@ -81,15 +81,19 @@ def add_signatures(metadata: Metadata[T], keys: Iterable[SigningKey]) -> None:
         metadata.sign(CryptoSigner(key.private), append=True)
 
 
-def new_root(keys: Mapping[KeyRole, Sequence[bytes]], root_threshold: int, expires_s: int) -> Root:
+def new_root(
+    keys: Mapping[KeyRole, Sequence[bytes]], root_threshold: int, now_s: int, expires_s: int
+) -> Root:
     """The first root.
 
     Args:
         keys: raw public keys of each role.
         root_threshold: how many root keys must sign; of the other roles one is enough.
-        expires_s: seconds since the epoch.
+        now_s: the signer's clock, seconds since the epoch.
+        expires_s: the same, when it becomes invalid.
     """
     root = Root(expires=_date(expires_s), consistent_snapshot=True)
+    root.unrecognized_fields[SIGNED_AT_FIELD] = now_s
     for role in KEY_ROLES:
         for public in keys[role]:
             add_key(root, role, public)
@@ -144,11 +148,6 @@ def fleet_keyids(root: Root) -> list[str]:
     return list(root.unrecognized_fields.get(FLEET_FIELD, {}).get("keyids", []))
 
 
-def target_path(release: str, version: str) -> str:
-    """Where a release stands in the targets metadata."""
-    return f"releases/{release}/{version}"
-
-
 def add_target(targets: Targets, path: str, envelope: bytes, profiles: Sequence[str]) -> None:
     """Name a release: its signed manifest's envelope, and the hardware it was made for."""
     target = TargetFile.from_data(path, envelope, ["sha256"])
@@ -156,31 +155,40 @@ def add_target(targets: Targets, path: str, envelope: bytes, profiles: Sequence[
     targets.targets[path] = target
 
 
-def new_targets(expires_s: int) -> Targets:
-    """Targets that name nothing yet; version 0 is never published."""
-    return Targets(version=1, expires=_date(expires_s))
+def new_targets(now_s: int, expires_s: int) -> Targets:
+    """Targets that name nothing yet."""
+    extra = {SIGNED_AT_FIELD: now_s}
+    return Targets(version=1, expires=_date(expires_s), unrecognized_fields=extra)
 
 
-def new_version(signed: Signed, expires_s: int) -> None:
-    """Count up, and let it live until then."""
+def new_version(signed: Signed, now_s: int, expires_s: int) -> None:
+    """Count up, and let it live from now until then."""
     signed.version += 1
     signed.expires = _date(expires_s)
+    signed.unrecognized_fields[SIGNED_AT_FIELD] = now_s
 
 
-def make_snapshot(version: int, targets: bytes, expires_s: int, key: SigningKey) -> bytes:
+def make_snapshot(
+    version: int, targets: bytes, now_s: int, expires_s: int, key: SigningKey
+) -> bytes:
     """Snapshot metadata that names these targets."""
     named = read(targets, Targets).signed.version
-    meta = {"targets.json": MetaFile(named, len(targets), _hashes(targets))}
-    return write(signed_by(Snapshot(version, expires=_date(expires_s), meta=meta), [key]))
+    snapshot = Snapshot(
+        version,
+        expires=_date(expires_s),
+        meta={"targets.json": MetaFile(named, len(targets), _hashes(targets))},
+        unrecognized_fields={SIGNED_AT_FIELD: now_s},
+    )
+    return write(signed_by(snapshot, [key]))
 
 
 def make_timestamp(
-    version: int, snapshot: bytes, signed_at_s: int, expires_s: int, key: SigningKey
+    version: int, snapshot: bytes, now_s: int, expires_s: int, key: SigningKey
 ) -> bytes:
     """Timestamp metadata that names this snapshot."""
     named = read(snapshot, Snapshot).signed.version
     meta = MetaFile(named, len(snapshot), _hashes(snapshot))
-    extra = {SIGNED_AT_FIELD: signed_at_s}
+    extra = {SIGNED_AT_FIELD: now_s}
     timestamp = Timestamp(
         version, expires=_date(expires_s), snapshot_meta=meta, unrecognized_fields=extra
     )

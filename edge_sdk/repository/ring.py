@@ -160,8 +160,8 @@ class Ring:
             made["root"].append(self.make_key("root", passphrase).public)
         if not made["targets"]:
             made["targets"].append(self.make_key("targets", passphrase).public)
-        root = Metadata(md.new_root(made, threshold, self._expires(ROOT_DAYS)))
-        self._save_targets(root.signed, md.new_targets(self._expires(TARGETS_DAYS)))
+        root = Metadata(md.new_root(made, threshold, self._now_s, self._expires(ROOT_DAYS)))
+        self._save_targets(root.signed, md.new_targets(self._now_s, self._expires(TARGETS_DAYS)))
         self._offer(root)
 
     def make_key(self, role: KeyRole, passphrase: bytes) -> SigningKey:
@@ -193,7 +193,7 @@ class Ring:
         edit(root)
         for role in KEY_ROLES:
             _check_threshold(md.role_threshold(root, role), len(md.role_keyids(root, role)), role)
-        md.new_version(root, self._expires(ROOT_DAYS))
+        md.new_version(root, self._now_s, self._expires(ROOT_DAYS))
         return self._offer(Metadata(root))
 
     def sign_pending(self) -> bool:
@@ -225,7 +225,7 @@ class Ring:
     def renew_targets(self, targets: Targets | None = None) -> None:
         """Sign the targets under the next version, so that they live on."""
         targets = targets or self.targets().signed
-        md.new_version(targets, self._expires(TARGETS_DAYS))
+        md.new_version(targets, self._now_s, self._expires(TARGETS_DAYS))
         self._save_targets(self.root().signed, targets)
 
     def sign_envelope(self, payload_type: str, payload: bytes) -> Envelope:
@@ -248,8 +248,12 @@ class Ring:
     def _root_path(self, version: int) -> Path:
         return self.metadata_folder / f"{version}.root.json"
 
+    @property
+    def _now_s(self) -> int:
+        return int(self.now())
+
     def _expires(self, days: int) -> int:
-        return int(self.now()) + days * DAY_S
+        return self._now_s + days * DAY_S
 
     def _open(self, path: Path) -> SigningKey:
         if path not in self._opened:

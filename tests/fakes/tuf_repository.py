@@ -38,8 +38,8 @@ class Repository:
             "fleet": [self.fleet],
         }
         public = {role: [key.public for key in self.keys[role]] for role in md.KEY_ROLES}
-        self.root = md.new_root(public, 2, self.now_s + 365 * DAY_S)
-        self.targets = md.new_targets(self.now_s + 90 * DAY_S)
+        self.root = md.new_root(public, 2, self.now_s, self.now_s + 365 * DAY_S)
+        self.targets = md.new_targets(self.now_s, self.now_s + 90 * DAY_S)
         self.snapshot_version = self.timestamp_version = 0
         self.sign_root(self.keys["root"][:2])
         self.sign_targets()
@@ -57,7 +57,7 @@ class Repository:
 
     def change_root(self, by: Sequence[SigningKey] | None = None) -> None:
         """Publish the root, counted up."""
-        md.new_version(self.root, self.now_s + 365 * DAY_S)
+        md.new_version(self.root, self.now_s, self.now_s + 365 * DAY_S)
         self.sign_root(self.keys["root"][:2] if by is None else by)
 
     def replace_key(
@@ -81,7 +81,7 @@ class Repository:
 
     def change_targets(self) -> None:
         """Publish the targets, counted up, and everything above them."""
-        md.new_version(self.targets, self.now_s + 90 * DAY_S)
+        md.new_version(self.targets, self.now_s, self.now_s + 90 * DAY_S)
         self.sign_targets()
         self.resign()
 
@@ -99,6 +99,7 @@ class Repository:
             self.files[f"{self.snapshot_version}.snapshot"] = md.make_snapshot(
                 self.snapshot_version,
                 self.files[f"{self.targets.version}.targets"],
+                self.now_s,
                 self.now_s + 30 * DAY_S,
                 self.keys["snapshot"][0],
             )

@@ -118,7 +118,7 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
     "root by one key": lambda repo: repo.change_root(repo.keys["root"][:1]),
     "root by a stranger": lambda repo: repo.change_root([KEYS[11], KEYS[10]]),
     "root skips a version": lambda repo: (
-        md.new_version(repo.root, NOW_S + DAY_S),
+        md.new_version(repo.root, NOW_S, NOW_S + DAY_S),
         repo.change_root(),
     ),
     "time passes": lambda repo: setattr(repo, "now_s", repo.now_s + 3 * DAY_S),
