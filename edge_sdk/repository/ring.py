@@ -22,16 +22,10 @@ from pathlib import Path
 
 from tuf.api.metadata import Metadata, Root, Targets
 
-from edge_sdk.bundle.signing import (
-    SigningKey,
-    generate_key,
-    load_public,
-    public_path,
-    save_key,
-    sign,
-)
+from edge_sdk.bundle.release import METADATA_NAME, open_release, sign_release
+from edge_sdk.bundle.signing import SigningKey, generate_key, load_public, public_path, save_key
+from edge_sdk.bundle.tuf_metadata import check_signed, parse_targets, target_path
 from edge_sdk.bundle.tuf_trust import begin, update_root
-from edge_sdk.contracts.envelope import Envelope
 from edge_sdk.durable import Storage, storage_error
 from edge_sdk.errors import StorageError, TrustError, UsageError
 from edge_sdk.repository import metadata as md
@@ -72,6 +66,11 @@ class Ring:
     def metadata_folder(self) -> Path:
         """Where the metadata lies."""
         return self.folder / "metadata"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a root in force."""
+        return self._root_path(1).exists()
 
     def roots(self) -> list[bytes]:
         """Every root in force, oldest first, once the chain holds.
@@ -228,12 +227,43 @@ class Ring:
         md.new_version(targets, self._now_s, self._expires(TARGETS_DAYS))
         self._save_targets(self.root().signed, targets)
 
-    def sign_envelope(self, payload_type: str, payload: bytes) -> Envelope:
-        """An envelope signed by one targets key that is at hand."""
+    def sign_folder(self, folder: Path) -> tuple[str, int]:
+        """Sign a release folder: its envelope, the targets that name it, and their copies in it.
+
+        Returns:
+            The target's path, and the version of the targets.
+
+        Raises:
+            StorageError, TrustError, ContractError: as :func:`open_release`; nothing is signed.
+        """
+        release = open_release(folder)
         keys = self._at_hand(self.root().signed, "targets")
-        if not keys:
-            raise _too_few("targets", 0, 1)
-        return sign(payload_type, payload, keys[0])
+        wanted = md.role_threshold(self.root().signed, "targets")
+        if len(keys) < wanted:
+            raise _too_few("targets", len(keys), wanted)
+        if release.envelope_bytes is None:
+            sign_release(folder, keys[0], storage=self.storage)
+            release = open_release(folder)
+        manifest = release.manifest
+        path = target_path(manifest.release, manifest.version)
+        self.sign_release(path, release.envelope_bytes or b"", sorted(manifest.ladders))
+        self.copy_to(folder / METADATA_NAME)
+        return path, self.targets().signed.version
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy what may be published: every root, and the targets."""
+        for version, data in enumerate(self.roots(), 1):
+            self.storage.write(folder / f"{version}.root.json", data)
+        self.storage.write(folder / "targets.json", self.targets_bytes())
+
+    def targets_hold(self) -> bool:
+        """Whether the targets are signed as the newest root asks."""
+        root = begin(self.roots()[-1]).root
+        try:
+            check_signed(parse_targets(self.targets_bytes()), root.roles["targets"], "targets")
+        except TrustError:
+            return False
+        return True
 
     # --- inside ---
 
