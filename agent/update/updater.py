@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.update import events as ev
@@ -36,6 +37,7 @@ from agent.update.store import DeviceStore, PieceStorage
 from agent.update.telling import Teller
 from agent.update.trust import Device, accept_desired, check_hardware
 from agent.update.trust_store import TrustStore
+from edge_sdk.bundle.tuf_metadata import RoleName
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Phase, UpdateStatus
@@ -132,6 +134,11 @@ class Updater:
         """The committed release."""
         serving = self._state.serving
         return self._placed(serving) if serving is not None else None
+
+    @property
+    def trusted_versions(self) -> Mapping[RoleName, int]:
+        """Versions of the TUF metadata believed here; empty without TUF."""
+        return self._authority.versions
 
     @property
     def status(self) -> UpdateStatus | None:
