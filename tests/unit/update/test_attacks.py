@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tuf.api.metadata import MetaFile, Timestamp
 
 from agent.update.ports import Clock
 from edge_sdk.bundle.blobs import BlobStore
@@ -26,6 +27,7 @@ from edge_sdk.contracts.update import Phase
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ContractError, TrustError
 from edge_sdk.recipes.program import Literal, encode_recipe, open_recipe
+from edge_sdk.repository import metadata as md
 from tests.fakes.tuf_repository import DAY_S, KEYS
 from tests.fakes.tuf_rig import TufRig, rig_with
 from tests.fakes.updating import (
@@ -81,9 +83,12 @@ def test_freeze(rig: TufRig) -> None:
     served(rig)
 
 
-def test_rollback_of_the_timestamp(rig: TufRig) -> None:
+@pytest.mark.parametrize("snapshot", [False, True], ids=["timestamp", "snapshot"])
+def test_rollback(rig: TufRig, snapshot: bool) -> None:
+    """An old timestamp again, of the same snapshot or of an older one."""
     old = rig.repo.mark()
-    rig.add(TWO)
+    rig.repo.resign(snapshot=snapshot)
+    rig.put(rig.repo.files)
     rig.run_for(2)
     before = rig.versions
     rig.put({**rig.repo.files, "timestamp": old["timestamp"]})
@@ -93,11 +98,44 @@ def test_rollback_of_the_timestamp(rig: TufRig) -> None:
     served(rig)
 
 
+def test_rollback_of_the_targets(rig: TufRig) -> None:
+    """Snapshot and timestamp keys are stolen: they cannot bring back what was withdrawn."""
+    repo, old = rig.repo, rig.repo.mark()
+    rig.add(TWO)
+    rig.run_for(5)
+    before = rig.versions["targets"]
+    repo.files[f"{repo.targets.version}.targets"] = old["2.targets"]
+    repo.resign()
+    rig.put(repo.files)
+    rig.run_for(15)
+    assert "trust.rollback" in rig.codes
+    assert rig.versions["targets"] == before
+    served(rig)
+
+
 def test_mix_and_match(rig: TufRig) -> None:
-    """An old snapshot under a new one's name."""
-    old = rig.repo.mark()
-    rig.repo.add("releases/digits/2", TWO.envelope)
-    files = rig.repo.mark()
+    """The snapshot key is stolen: another snapshot under the version that the timestamp names."""
+    repo = rig.repo
+    repo.add("releases/digits/2", TWO.envelope)
+    files = repo.mark()
+    files["3.snapshot"] = md.make_snapshot(
+        3, files["2.targets"], repo.now_s, repo.now_s + DAY_S, repo.keys["snapshot"][0]
+    )
+    rig.put(files)
+    rig.run_for(2)
+    assert "trust.mix-and-match" in rig.codes
+    assert rig.versions["snapshot"] == 2
+    served(rig)
+
+
+def test_mix_and_match_without_hashes(rig: TufRig) -> None:
+    """A timestamp may name a version alone; an old snapshot under its name is seen all the same."""
+    repo, old = rig.repo, rig.repo.mark()
+    repo.add("releases/digits/2", TWO.envelope)
+    stamp = md.read(repo.files["timestamp"], Timestamp).signed
+    stamp.snapshot_meta = MetaFile(3)
+    files = repo.mark()
+    files["timestamp"] = md.write(md.signed_by(stamp, repo.keys["timestamp"]))
     files["3.snapshot"] = old["2.snapshot"]
     rig.put(files)
     rig.run_for(2)
@@ -190,6 +228,20 @@ def test_forged_targets(rig: TufRig) -> None:
 def test_one_of_two_root_keys(rig: TufRig) -> None:
     rig.repo.replace_key("targets", KEYS[9], by=rig.repo.keys["root"][:1])
     rig.repo.change_targets()
+    rig.put(rig.repo.files)
+    rig.run_for(2)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["root"] == 1
+    served(rig)
+
+
+def test_root_of_a_stranger(rig: TufRig) -> None:
+    """Signed as it asks itself, by nobody whom the present root names."""
+    strangers = list(KEYS[10:12])
+    for old, new in zip(rig.repo.keys["root"], strangers, strict=False):
+        md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
+        md.add_key(rig.repo.root, "root", new.public)
+    rig.repo.change_root(strangers)
     rig.put(rig.repo.files)
     rig.run_for(2)
     assert "trust.bad-signature" in rig.codes
