@@ -13,10 +13,10 @@ on serving.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.update.asking_time import ASK_S, TimeAsking, pause_s
 from agent.update.ports import Clock, Link
 from agent.update.timekeeping import Timekeeper
 from agent.update.trust import Device, other_hardware
@@ -24,9 +24,9 @@ from agent.update.trust_store import TrustStore
 from edge_sdk.bundle import trust as documents
 from edge_sdk.bundle import tuf_trust
 from edge_sdk.bundle.tuf_metadata import RoleName, Root, Targets, target_path
-from edge_sdk.contracts.base import decode, encode
+from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.trust import NONCE_BYTES, TimeRequest, TrustRoot, TufHead
+from edge_sdk.contracts.trust import TrustRoot, TufHead
 from edge_sdk.contracts.update import Desired
 from edge_sdk.errors import EdgeError, TrustError
 
@@ -34,13 +34,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 """Head and time are waited for this long before the timestamp is judged without them."""
-ASK_S = 10.0
-"""An answer that has not come by then is asked for again; doubles with each attempt."""
-ASK_MAX_S = 600.0
-STALE_ANSWER_S = 60.0
-"""A time attestation that took longer is not used: it would be late by that much."""
 MAX_HEAD_BYTES = 1024
-MAX_TIME_BYTES = 4096
 CHECK_S = 60.0
 """Expired metadata is looked for this often."""
 
@@ -95,8 +89,7 @@ class Authority:
         self._head: TufHead | None = None
         self._timestamp = b""
         self._asked: _Asked | None = None
-        self._nonce = b""
-        self._time_asked: tuple[float, int] = (0.0, 0)
+        self._asking = TimeAsking(link, topics, device.device_id, clock)
         self._no_root_beyond = 0
         self._check_due = self._retry_due = 0.0
 
@@ -190,7 +183,7 @@ class Authority:
         for topic in (self._topics.tuf_head(), self._topics.tuf_timestamp()):
             self._link.subscribe(topic, qos=1)
         self._link.subscribe(self._topics.time(self._device.device_id), qos=1)
-        self._ask_time(0)
+        self._asking.ask(0)
 
     def on_disconnected(self) -> None:
         """Nothing comes any more."""
@@ -222,9 +215,8 @@ class Authority:
             self._tell_expired(self._trusted)
         if self._connected_at is None:
             return
-        asked_at, attempts = self._time_asked
-        if not self.time.attested and now >= asked_at + _pause(attempts):
-            self._ask_time(attempts + 1)
+        if not self.time.attested:
+            self._asking.tick()
         if self._asked is not None and now >= self._asked.deadline:
             self._overdue(self._asked)
         elif self._timestamp and now >= self._retry_due:
@@ -328,7 +320,7 @@ class Authority:
     def _overdue(self, asked: _Asked) -> None:
         """Ask again with growing pauses; without the next root go on under the present one."""
         asked.attempts += 1
-        asked.deadline = self._clock.monotonic() + _pause(asked.attempts)
+        asked.deadline = self._clock.monotonic() + pause_s(asked.attempts)
         if asked.role == "root":
             self._drop(asked)
             self._no_root_beyond = asked.version
@@ -359,7 +351,7 @@ class Authority:
     def _new_root(self, before: Root, after: Root) -> None:
         if tuf_trust.keys_removed(before, after):
             self.time.forget()
-            self._ask_time(0)
+            self._asking.ask(0)
         # It may have come before the root that it is signed under.
         self._link.subscribe(self._topics.tuf_timestamp(), qos=1)
         keys = documents.keys_of(after)
@@ -368,31 +360,16 @@ class Authority:
         if changed:
             self._rekeyed()
 
-    # --- time ---
-
-    def _ask_time(self, attempts: int) -> None:
-        self._time_asked = (self._clock.monotonic(), attempts)
-        self._nonce = os.urandom(NONCE_BYTES)
-        request = TimeRequest(device_id=self._device.device_id, nonce=self._nonce)
-        self._link.publish(self._topics.ask_time(self._device.device_id), encode(request))
-
     def _on_time(self, payload: bytes) -> None:
-        """An answer counts only for the question that is open, and only soon after it."""
-        asked_at, _ = self._time_asked
-        late = self._clock.monotonic() - asked_at > STALE_ANSWER_S
-        if not payload or len(payload) > MAX_TIME_BYTES or not self._nonce or late:
-            return
         try:
-            answer = documents.verify_time(payload, self.keys)
+            at = self._asking.on_answer(payload, self.keys)
         except EdgeError as error:
             self._notice(error.code, error.cause)
             return
-        if (answer.device_id, answer.nonce) != (self._device.device_id, self._nonce):
-            return
-        self._nonce = b""
-        self.time.attest(answer.at)
-        self._store.save_floor(self.time.floor_s)
-        self._go_on()
+        if at is not None:
+            self.time.attest(at)
+            self._store.save_floor(self.time.floor_s)
+            self._go_on()
 
     def _tell_expired(self, trusted: tuf_trust.Trusted) -> None:
         """Alert; what is installed goes on serving."""
@@ -403,10 +380,6 @@ class Authority:
         except TrustError as error:
             if error.slug == "expired-metadata":
                 self._notice(error.code, error.cause)
-
-
-def _pause(attempts: int) -> float:
-    return min(ASK_S * 2.0 ** min(attempts, 10), ASK_MAX_S)
 
 
 def _check_path(desired: Desired) -> None:

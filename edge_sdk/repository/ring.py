@@ -166,7 +166,7 @@ class Ring:
     def make_key(self, role: KeyRole, passphrase: bytes) -> SigningKey:
         """A new private key for an offline role, under the next free name."""
         number = 1
-        while (path := self.folder / f"{role}-{number}.pem").exists():
+        while (path := self.folder / f"{role}-{number}.pem").exists() or public_path(path).exists():
             number += 1
         key = generate_key()
         save_key(key, path, passphrase)

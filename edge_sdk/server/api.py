@@ -125,9 +125,9 @@ async def metadata(request: Request) -> Response:
     """``GET`` the versions in force; ``PUT`` what the publisher signed."""
     fleet = _context(request).fleet
     if request.method == "GET":
-        return _json(fleet.metadata_versions())
+        return _json(fleet.desk.versions())
     body = decode(await _body(request, MAX_METADATA_BYTES), MetadataUpload, "The metadata")
-    return _json(await _call(fleet.publish_metadata, body))
+    return _json(await _call(fleet.desk.publish, body))
 
 
 async def blob(request: Request) -> Response:

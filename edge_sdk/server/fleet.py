@@ -15,22 +15,16 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_sdk.bundle.blobs import blob_ref
-from edge_sdk.bundle.signing import SigningKey, sign
-from edge_sdk.bundle.trust import open_envelope
-from edge_sdk.contracts.base import encode
-from edge_sdk.contracts.envelope import DESIRED_TYPE, TIME_TYPE
+from edge_sdk.bundle.signing import SigningKey
 from edge_sdk.contracts.fleet import (
     DeviceInfo,
     FleetEvent,
-    MetadataUpload,
-    MetadataVersions,
     ReleaseInfo,
     RolloutInfo,
     RolloutRequest,
 )
 from edge_sdk.contracts.topics import Topics, check_name
-from edge_sdk.contracts.trust import TimeAttestation, TimeRequest
-from edge_sdk.errors import ConfigError, TrustError, UsageError
+from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Courier
 from edge_sdk.server.db.schema import devices, releases
@@ -38,6 +32,7 @@ from edge_sdk.server.depot import Depot
 from edge_sdk.server.ingest import Incoming, Ingest
 from edge_sdk.server.issuing import Changes, Issuer
 from edge_sdk.server.metadata import MetadataShop
+from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
 from edge_sdk.server.targets import choose_devices, previous_release
@@ -76,10 +71,8 @@ class Fleet:
         self.depot = depot
         self._offline_after_s = offline_after_s
         self.topics = topics
-        self._engine = engine
-        self._now = now
-        self._key = key
-        self.metadata = metadata
+        self._engine, self._now = engine, now
+        self.desk = MetadataDesk(metadata, key, topics, now, self._transaction)
         self._issuer = Issuer(key, depot, now, metadata)
         self._ingest = Ingest(topics, self._issuer, now)
         self._write = threading.Lock()
@@ -97,7 +90,7 @@ class Fleet:
 
     def attach(self, courier: Courier) -> None:
         """Say who talks to the broker."""
-        self._courier = courier
+        self._courier = self.desk.courier = courier
 
     def publish_release(self, data: bytes) -> tuple[ReleaseInfo, bool]:
         """Register a signed manifest whose blobs have been uploaded.
@@ -137,65 +130,6 @@ class Fleet:
             records.add_release(connection, info)
             self._event(connection, "release", f"Published {info.name} {info.version}.", info)
         return info, True
-
-    def publish_metadata(self, upload: MetadataUpload) -> MetadataVersions:
-        """Take over roots and targets that the publisher signed.
-
-        Raises:
-            TrustError: as :meth:`MetadataShop.publish`; ``trust.no-repository``.
-        """
-        if self.metadata is None:
-            raise TrustError(
-                "no-repository", "This server keeps no TUF metadata.", "Start it anew."
-            )
-        before = self.metadata.versions
-        self.metadata.publish(upload.roots, upload.targets)
-        after = self.metadata.versions
-        if after != before:
-            text = f"Took over metadata: root {after['root']}, targets {after['targets']}."
-            with self._transaction() as connection:
-                records.add_event(connection, self._now(), "metadata", text)
-        if self._courier is not None:
-            self._courier.metadata()
-        return self.metadata_versions()
-
-    def metadata_versions(self) -> MetadataVersions:
-        """Which metadata is in force; zeros without TUF."""
-        versions = self.metadata.versions if self.metadata else {}
-        return MetadataVersions(**versions)
-
-    def renew_desired(self) -> int:
-        """Sign again every desired state that another fleet key signed; how many.
-
-        After the fleet's key was replaced, devices believe the new one alone.
-        """
-        renewed = 0
-        with self._transaction() as connection:
-            for device_id in records.desired_devices(connection):
-                row = records.desired_row(connection, device_id)
-                if row is None or not row["envelope"]:
-                    continue
-                envelope = open_envelope(row["envelope"], "a stored desired state")
-                if {known.keyid for known in envelope.signatures} == {self._key.keyid}:
-                    continue
-                signed = encode(sign(DESIRED_TYPE, envelope.payload, self._key))
-                records.save_desired(
-                    connection,
-                    device_id,
-                    counter=row["counter"],
-                    deployment=row["deployment"],
-                    release_id=row["release_id"],
-                    envelope=signed,
-                    issued_at=row["issued_at"],
-                )
-                renewed += 1
-        return renewed
-
-    def time_message(self, request: TimeRequest) -> tuple[str, bytes]:
-        """Topic and payload of the answer to a question for the time."""
-        answer = TimeAttestation(device_id=request.device_id, nonce=request.nonce, at=self._now())
-        topic = self.topics.time(request.device_id)
-        return topic, encode(sign(TIME_TYPE, encode(answer), self._key))
 
     def releases(self) -> list[ReleaseInfo]:
         """Every published release, oldest first."""
@@ -264,7 +198,7 @@ class Fleet:
         with self._transaction() as connection:
             self._refuse_second(connection)
             release = self._find_release(connection, request.release, request.version)
-            self._check_published(release)
+            self.desk.check_published(release)
             profiles = json.loads(release["profiles"])
             chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
             previous = {device.id: previous_release(connection, device) for device in chosen}
@@ -427,16 +361,6 @@ class Fleet:
                 "rollout-active",
                 f"Rollout {active['id']} is still {active['state']}.",
                 "Wait for it, or end it: `edge rollout rollback` or `edge rollout abort`.",
-            )
-
-    def _check_published(self, release: Row) -> None:
-        """Refuse a release that every device would refuse."""
-        named = (release["name"], release["version"], release["digest"])
-        if self.metadata and self.metadata.required and not self.metadata.target_of(*named):
-            raise TrustError(
-                "no-target",
-                f"The publisher's targets do not name {named[0]} {named[1]} as published here.",
-                "Sign it with `edge release sign --keys KEYS`, then publish it.",
             )
 
     def _find_release(self, connection: sa.Connection, name: str, version: str) -> Row:

@@ -162,7 +162,7 @@ class Outbox:
         with self._changed:
             question = self._questions.popitem(last=False)[1] if self._questions else None
         if question is not None:
-            self._sender.send(*self._fleet.time_message(question), retain=False)
+            self._sender.send(*self._fleet.desk.time_message(question), retain=False)
             return
         with self._changed:
             device = self._urgent.popitem(last=False)[0] if self._urgent else None
@@ -196,7 +196,7 @@ class Outbox:
                 self._bulk.popleft()
 
     def _metadata(self) -> Iterator[Step]:
-        shop, topics = self._fleet.metadata, self._fleet.topics
+        shop, topics = self._fleet.desk.shop, self._fleet.topics
         if shop is None:
             return
         for message in shop.messages(topics):

@@ -39,7 +39,8 @@ class Renewal:
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             try:
-                if self._fleet.metadata is not None and self._fleet.metadata.resign():
+                shop = self._fleet.desk.shop
+                if shop is not None and shop.resign():
                     self._courier.metadata()
             except EdgeError as error:
                 log.error("the metadata could not be signed anew: %s", error)

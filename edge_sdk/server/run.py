@@ -148,7 +148,7 @@ def _open_fleet(
             depot.sweep(published)
         quiet_s = settings.offline_after_s
         fleet = Fleet(engine, depot, key, topics, time.time, offline_after_s=quiet_s, metadata=shop)
-        renewed = fleet.renew_desired()
+        renewed = fleet.desk.renew_desired()
         if renewed:
             log.info("%d desired states signed by the new fleet key", renewed)
         yield fleet, (key.keyid, key.public)
