@@ -1,6 +1,7 @@
-"""SIGKILL at every durable step of an update, and to every process in every phase.
+"""SIGKILL at durable steps of an update, and to every process in every phase.
 
-However it is cut short, an update ends in the right version once everything runs again.
+However it is cut short, an update ends in the right version once everything runs again. Every step
+is cut in the simulated matrix of ``tests/unit/update``; here a sample of them meets real processes.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ def durable_steps(house: FleetHouse, original: str, version: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipes", "phase", "serving", "stride"),
-    [(GOOD, "committed", "2", 1), (WORSE, "rolled_back", "1", 3)],
+    [(GOOD, "committed", "2", 3), (WORSE, "rolled_back", "1", 6)],
     ids=["good", "worse"],
 )
-def test_the_power_may_go_at_every_durable_step(
+def test_the_power_may_go_at_durable_steps(
     calm_house: FleetHouse,
     recipes: tuple[Recipe, ...],
     phase: str,
