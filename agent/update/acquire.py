@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.update.authority import Authority
 from agent.update.download import Downloader, Piece
 from agent.update.events import (
     Downloaded,
@@ -23,9 +24,8 @@ from agent.update.state import ReleaseRecord
 from agent.update.store import DeviceStore
 from agent.update.trust import Device, Fitting, accept_manifest, record_of
 from edge_sdk.contracts.manifest import BlobRef
-from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Desired
-from edge_sdk.errors import EdgeError
+from edge_sdk.errors import EdgeError, TrustError
 
 Emit = Callable[[Event], None]
 
@@ -50,7 +50,7 @@ class Acquisition:
         store: where bytes go.
         download: how they come.
         preflight: whether to begin.
-        trust: whose signatures count.
+        authority: whose signatures count, and which releases exist.
         device: what fits.
         clock: time.
         limits: waits and thresholds.
@@ -64,7 +64,7 @@ class Acquisition:
         store: DeviceStore,
         download: Downloader,
         preflight: Preflight,
-        trust: TrustRoot,
+        authority: Authority,
         device: Device,
         clock: Clock,
         limits: UpdateLimits,
@@ -72,7 +72,7 @@ class Acquisition:
         progress: Callable[[str], None],
     ) -> None:
         self._store, self._download, self._preflight = store, download, preflight
-        self._trust, self._device = trust, device
+        self._authority, self._device = authority, device
         self._clock, self._limits = clock, limits
         self._emit, self._progress = emit, progress
         self._fetched: Callable[[], None] | None = None
@@ -82,6 +82,8 @@ class Acquisition:
         self._envelope_bytes = self._envelope_reused = 0
         self._total = self._reused = 0
         self._told = 0.0
+        self._unjudged: Desired | None = None
+        self._since = 0.0
 
     @property
     def traffic(self) -> Traffic:
@@ -90,13 +92,17 @@ class Acquisition:
         return Traffic(download.bytes_received, self._total, self._reused, download.retries)
 
     def fetch_manifest(self, desired: Desired) -> None:
-        """Fetch and open the desired manifest; ends in ManifestVerified or Refused."""
+        """Fetch and open the desired manifest, once the publisher's newest metadata names it.
+
+        Ends in ManifestVerified or Refused.
+        """
         envelope = desired.manifest
         self._envelope_bytes = envelope.size_bytes
         self._envelope_reused = envelope.size_bytes if self._store.blobs.has(envelope) else 0
         self._total, self._reused = self._envelope_bytes, self._envelope_reused
         self._download.reset_figures()
-        self._fetch([desired.manifest], lambda: self._open_manifest(desired))
+        self._unjudged, self._since = desired, self._clock.monotonic()
+        self._tick_judge()
 
     def check_preflight(self) -> None:
         """Wait for a good moment; ends in PreflightPassed, SpaceShort or Refused."""
@@ -116,7 +122,7 @@ class Acquisition:
     def abandon(self) -> None:
         """Stop whatever is going on."""
         self._download.stop()
-        self._fetched = self._fitting = self._unverified = None
+        self._fetched = self._fitting = self._unverified = self._unjudged = None
         self._waiting = False
 
     def on_chunk(self, topic: str, payload: bytes) -> None:
@@ -130,10 +136,33 @@ class Acquisition:
 
     def tick(self) -> None:
         """Timers."""
+        self._tick_judge()
         self._download.tick()
         self._tick_download()
         self._tick_preflight()
         self._tick_verify()
+
+    def _tick_judge(self) -> None:
+        """Begin the fetching once the wish is admitted; nothing is asked for before."""
+        desired = self._unjudged
+        if desired is None:
+            return
+        try:
+            admitted = self._authority.admits(desired)
+        except TrustError as error:
+            self._unjudged = None
+            self._refuse(error)
+            return
+        why = self._authority.waits_for
+        if admitted:
+            self._unjudged = None
+            self._fetch([desired.manifest], lambda: self._open_manifest(desired))
+        elif why is not None:
+            if self._clock.monotonic() - self._since > self._limits.download_patience_s:
+                self._unjudged = None
+                self._refuse(why)
+            else:
+                self._progress(f"Waiting for metadata: {why.cause}")
 
     def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None]) -> None:
         """Ask for what is missing of ``refs``; what is complete goes on at once."""
@@ -160,7 +189,10 @@ class Acquisition:
     def _open_manifest(self, desired: Desired) -> None:
         try:
             envelope = self._store.blobs.read(desired.manifest.digest)
-            fitting = accept_manifest(envelope, self._trust, desired, self._device)
+            vouched = self._authority.required
+            fitting = accept_manifest(
+                envelope, self._authority.keys, desired, self._device, vouched=vouched
+            )
             self._store.place_manifest(desired.manifest.digest)
         except EdgeError as error:
             self._refuse(error)

@@ -1,14 +1,15 @@
 """Putting the state together again when both of its files are lost.
 
-What proves itself is believed: signatures of manifests and of the last desired state, and hashes of
-blobs. Nothing tells which release had won its trial, but the one desired last may have been in the
-middle of it. So another complete one is preferred to it, and it goes through its tests again when
-the broker repeats the wish; only when it is alone does it serve. Releases remembered as bad are
-forgotten.
+What proves itself is believed: manifests by their signatures or by the trusted targets, the last
+desired state by its signature, blobs by their hashes. Nothing tells which release had won its
+trial, but the one desired last may have been in the middle of it. So another complete one is
+preferred to it, and it goes through its tests again when the broker repeats the wish; only when it
+is alone does it serve. Releases remembered as bad are forgotten.
 """
 
 from __future__ import annotations
 
+from agent.update.authority import Authority
 from agent.update.state import ReleaseRecord, UpdateState
 from agent.update.store import DeviceStore
 from agent.update.trust import (
@@ -19,16 +20,15 @@ from agent.update.trust import (
     usable_points,
 )
 from edge_sdk.bundle.needs import needed_refs
-from edge_sdk.bundle.trust import open_envelope, verify_manifest
-from edge_sdk.contracts.trust import TrustRoot
+from edge_sdk.bundle.trust import open_envelope, read_manifest, verify_manifest
 from edge_sdk.contracts.update import Desired
 from edge_sdk.errors import EdgeError
 
 
-def salvage(store: DeviceStore, trust: TrustRoot, device: Device) -> UpdateState:
+def salvage(store: DeviceStore, authority: Authority, device: Device) -> UpdateState:
     """A state that serves the best release found whole on the disk, if there is any."""
-    wish = _last_wish(store, trust, device)
-    records = [_whole(store, digest, trust, device) for digest in store.stored_manifests()]
+    wish = _last_wish(store, authority, device)
+    records = [_whole(store, digest, authority, device) for digest in store.stored_manifests()]
     wished = wish.manifest.digest if wish is not None else ""
     found = sorted(
         (record for record in records if record is not None),
@@ -42,20 +42,21 @@ def salvage(store: DeviceStore, trust: TrustRoot, device: Device) -> UpdateState
     )
 
 
-def _last_wish(store: DeviceStore, trust: TrustRoot, device: Device) -> Desired | None:
+def _last_wish(store: DeviceStore, authority: Authority, device: Device) -> Desired | None:
     try:
-        return accept_desired(store.read_desired(), trust, device.device_id)
+        return accept_desired(store.read_desired(), authority.keys, device.device_id)
     except EdgeError:
         return None
 
 
 def _whole(
-    store: DeviceStore, digest: str, trust: TrustRoot, device: Device
+    store: DeviceStore, digest: str, authority: Authority, device: Device
 ) -> ReleaseRecord | None:
     """A release of which everything is there and verified."""
     try:
         envelope = store.blobs.read(digest)
-        manifest = verify_manifest(envelope, trust)
+        vouched = authority.vouches(digest)
+        manifest = read_manifest(envelope) if vouched else verify_manifest(envelope, authority.keys)
         points = usable_points(manifest, device.profile_id, device.runtimes)
     except EdgeError:
         return None

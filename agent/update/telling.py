@@ -69,7 +69,7 @@ class Teller:
         if now - self._noticed.get(code, -NOTICE_INTERVAL_S) < NOTICE_INTERVAL_S:
             return
         self._noticed[code] = now
-        log.warning("desired state refused: %s: %s", code, detail)
+        log.warning("not believed: %s: %s", code, detail)
         self._report(self._status(Phase.REJECTED, code, detail, None))
 
     def _say_once(self, status: UpdateStatus) -> None:

@@ -1,7 +1,7 @@
 """What a device accepts: trust decisions of the agent, without I/O.
 
-The two functions here are the seam for TUF's roles and for Uptane-style directors: whatever stands
-behind them later, the updater asks only these two questions.
+The two functions here judge documents. Which releases the publisher stands behind at all, and whose
+signatures count, is :class:`agent.update.authority.Authority`'s to say.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Fitting:
 def accept_desired(payload: bytes, root: TrustRoot, device_id: str) -> Desired:
     """A desired state, once its signature holds and it is meant for this device.
 
-    The counter is the state machine's to judge.
+    The counter is the state machine's to judge, the hardware :func:`check_hardware`'s.
 
     Raises:
         TrustError: the signature does not hold, or ``trust.other-device``.
@@ -69,8 +69,37 @@ def accept_desired(payload: bytes, root: TrustRoot, device_id: str) -> Desired:
     return desired
 
 
-def accept_manifest(envelope: bytes, root: TrustRoot, desired: Desired, device: Device) -> Fitting:
+def check_hardware(desired: Desired, device: Device) -> None:
+    """Refuse a wish that was signed for other hardware.
+
+    Raises:
+        TrustError: ``trust.other-hardware``.
+    """
+    if desired.profile and desired.profile != device.profile_id:
+        raise other_hardware(desired.profile, device.profile_id)
+
+
+def other_hardware(meant: str, here: str) -> TrustError:
+    """Something signed for other devices than this one."""
+    return TrustError(
+        "other-hardware",
+        f"It is meant for {meant}; this device is {here!r}.",
+        "Check the device's profile here and on the server.",
+    )
+
+
+def accept_manifest(
+    envelope: bytes, root: TrustRoot, desired: Desired, device: Device, *, vouched: bool = False
+) -> Fitting:
     """The manifest a desired state names, once it is trusted and fits this device.
+
+    Args:
+        envelope: as fetched.
+        root: whose signatures count.
+        desired: what names it.
+        device: what fits.
+        vouched: trusted targets metadata names this very envelope, so that its own signatures,
+            which may be of keys replaced since, add nothing.
 
     Raises:
         TrustError: the digest or the signatures do not hold, or ``trust.other-release``.
@@ -83,7 +112,10 @@ def accept_manifest(envelope: bytes, root: TrustRoot, desired: Desired, device: 
             "The release's envelope is not the one the desired state names.",
             "Publish the release again.",
         )
-    manifest = documents.verify_manifest(envelope, root)
+    if vouched:
+        manifest = documents.read_manifest(envelope)
+    else:
+        manifest = documents.verify_manifest(envelope, root)
     if (manifest.release, manifest.version) != (desired.release, desired.version):
         raise TrustError(
             "other-release",

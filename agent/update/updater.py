@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.acquire import Acquisition
+from agent.update.authority import Authority
 from agent.update.download import Downloader
 from agent.update.limits import UpdateLimits
 from agent.update.machine import step
@@ -33,7 +35,9 @@ from agent.update.salvage import salvage
 from agent.update.state import ReleaseRecord, UpdateState
 from agent.update.store import DeviceStore, PieceStorage
 from agent.update.telling import Teller
-from agent.update.trust import Device, accept_desired
+from agent.update.trust import Device, accept_desired, check_hardware
+from agent.update.trust_store import TrustStore
+from edge_sdk.bundle.tuf_metadata import RoleName
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Phase, UpdateStatus
@@ -88,14 +92,25 @@ class Updater:
         objective_ms: float = 0.0,
     ) -> None:
         limits = limits or UpdateLimits()
-        self._device, self._trust, self._tenant = device, trust, topics.tenant
-        self._store = DeviceStore(state_dir, storage or DiskStorage())
+        self._device, self._tenant = device, topics.tenant
+        storage = storage or DiskStorage()
+        self._store = DeviceStore(state_dir, storage)
+        self._authority = Authority(
+            trust=trust,
+            store=TrustStore(state_dir, storage),
+            link=link,
+            topics=topics,
+            device=device,
+            clock=clock,
+            notice=lambda code, detail: self._teller.notice(code, detail),
+            rekeyed=lambda: link.subscribe(topics.desired(device.device_id), qos=1),
+        )
         self._download = Downloader(link, topics, device.device_id, clock, limits)
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,
             preflight=Preflight(sensors, clock, limits),
-            trust=trust,
+            authority=self._authority,
             device=device,
             clock=clock,
             limits=limits,
@@ -121,6 +136,11 @@ class Updater:
         return self._placed(serving) if serving is not None else None
 
     @property
+    def trusted_versions(self) -> Mapping[RoleName, int]:
+        """Versions of the TUF metadata believed here; empty without TUF."""
+        return self._authority.versions
+
+    @property
     def status(self) -> UpdateStatus | None:
         """The last status reported."""
         return self._teller.last
@@ -132,6 +152,7 @@ class Updater:
             ContractError: ``contract.too-new``: a newer agent wrote the state.
             StorageError: the state directory cannot be used at all.
         """
+        self._authority.start()
         self._state = self._load()
         records = [*self._state.slots.values()]
         if self._state.candidate is not None:
@@ -141,12 +162,14 @@ class Updater:
 
     def on_connected(self) -> None:
         """The broker accepted us: ask for everything wanted again, and repeat the last status."""
+        self._authority.on_connected()
         self._download.on_connected()
         self._teller.on_connected()
 
     def on_disconnected(self) -> None:
         """The broker is gone."""
         self._teller.on_disconnected()
+        self._authority.on_disconnected()
         self._download.on_disconnected()
 
     def on_desired(self, payload: bytes) -> None:
@@ -155,10 +178,12 @@ class Updater:
             self._dispatch(ev.DesiredWithdrawn())
             return
         try:
-            desired = accept_desired(payload, self._trust, self._device.device_id)
+            desired = accept_desired(payload, self._authority.keys, self._device.device_id)
+            check_hardware(desired, self._device)
         except EdgeError as error:
             self._teller.notice(error.code, error.cause)
             return
+        self._authority.saw(desired)
         self._dispatch(ev.DesiredReceived(desired))
         if self._state.desired == desired:
             self._keep_desired(payload)
@@ -170,8 +195,9 @@ class Updater:
             log.warning("The desired state could not be kept: %s", error)
 
     def on_chunk(self, topic: str, payload: bytes) -> None:
-        """A message on a chunk topic."""
-        self._acquisition.on_chunk(topic, payload)
+        """A message on any topic that was subscribed to here: metadata, time or a chunk."""
+        if not self._authority.on_message(topic, payload):
+            self._acquisition.on_chunk(topic, payload)
 
     def on_ready(self, token: str) -> None:
         """The worker of ``token`` serves."""
@@ -198,13 +224,14 @@ class Updater:
         """Timers, overdue chunks, one blob of verification. Call several times a second."""
         if self._unsaved:
             self._save(self._state)
+        self._authority.tick()
         self._acquisition.tick()
         self._proving.tick()
 
     def _load(self) -> UpdateState:
         """The state on disk as this device's own; put together from the files when it is lost."""
         found = self._store.load_state()
-        state = found or salvage(self._store, self._trust, self._device)
+        state = found or salvage(self._store, self._authority, self._device)
         own = state.belonging_to(self._device.device_id, self._tenant)
         if found is None:
             log.error("The update state is lost; serving %s.", _name(own.serving))

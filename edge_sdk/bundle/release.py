@@ -5,6 +5,7 @@
     RELEASE/
       manifest.json      the manifest's exact bytes, for people and tools to read
       envelope.json      the signed envelope around those bytes; what devices fetch and verify
+      metadata/          TUF roots and targets that name it, where it was signed with `--keys`
       blobs/<digest>     artifacts, golden files, and recipes for those that are built on the device
 """
 
@@ -35,6 +36,7 @@ from edge_sdk.errors import ContractError, StorageError, TrustError
 MANIFEST_NAME = "manifest.json"
 ENVELOPE_NAME = "envelope.json"
 BLOBS_NAME = "blobs"
+METADATA_NAME = "metadata"
 CONVERSION_NAME = "conversion.json"
 
 Notify = Callable[[str], None]

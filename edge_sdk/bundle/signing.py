@@ -187,12 +187,7 @@ def verify(
         TrustError: ``trust.wrong-type``, ``trust.too-many-signatures`` or
             ``trust.bad-signature``.
     """
-    if envelope.payloadType != payload_type:
-        raise TrustError(
-            "wrong-type",
-            f"The envelope holds {envelope.payloadType[:80]!r}, not {payload_type!r}.",
-            "Check which file or message was given.",
-        )
+    check_type(envelope, payload_type)
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise TrustError(
             "too-many-signatures",
@@ -210,6 +205,20 @@ def verify(
             "Sign with a trusted key (`edge release sign`), or add the signer to the trust file.",
         )
     return envelope.payload
+
+
+def check_type(envelope: Envelope, payload_type: str) -> None:
+    """Refuse another kind of document.
+
+    Raises:
+        TrustError: ``trust.wrong-type``.
+    """
+    if envelope.payloadType != payload_type:
+        raise TrustError(
+            "wrong-type",
+            f"The envelope holds {envelope.payloadType[:80]!r}, not {payload_type!r}.",
+            "Check which file or message was given.",
+        )
 
 
 def _read_key(path: Path) -> bytes:

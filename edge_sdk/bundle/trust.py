@@ -1,7 +1,9 @@
 """Trust decisions about documents, without I/O except for the trust file itself.
 
-This is the seam for TUF's roles: whoever verifies a manifest or a desired state calls
-:func:`verify_manifest` or :func:`verify_desired` and learns the document, or why not.
+Whoever verifies a manifest or a desired state calls :func:`verify_manifest` or
+:func:`verify_desired` and learns the document, or why not. Which releases exist at all, and which
+keys count, is said by TUF metadata where the trust file holds a root: see
+:mod:`edge_sdk.bundle.tuf_trust`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from pathlib import Path
 
 from edge_sdk.bundle.blobs import check_blob_ref
 from edge_sdk.bundle.check import check_manifest
-from edge_sdk.bundle.signing import PUBLIC_KEY_BYTES, keyid, verify
+from edge_sdk.bundle.signing import PUBLIC_KEY_BYTES, check_type, keyid, verify
+from edge_sdk.bundle.tuf_metadata import Root
+from edge_sdk.bundle.tuf_trust import begin
 from edge_sdk.contracts.base import decode, encode
-from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE, Envelope
+from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE, TIME_TYPE, Envelope
 from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.contracts.topics import check_name
-from edge_sdk.contracts.trust import TrustRoot
+from edge_sdk.contracts.trust import TimeAttestation, TrustRoot
 from edge_sdk.contracts.update import Desired
 from edge_sdk.durable import Storage
 from edge_sdk.errors import TrustError
@@ -26,20 +30,32 @@ MAX_ENVELOPE_BYTES = 4 * 1024 * 1024
 
 
 def trust_root(
-    release: Iterable[bytes], fleet: Iterable[bytes], release_threshold: int = 1
+    release: Iterable[bytes], fleet: Iterable[bytes], release_threshold: int = 1, root: bytes = b""
 ) -> TrustRoot:
-    """A trust root from raw public keys.
+    """A trust root from raw public keys, or around TUF root metadata.
 
     Raises:
         TrustError: ``trust.bad-root``.
     """
-    root = TrustRoot(
+    made = TrustRoot(
         release_keys={keyid(public): public for public in release},
         release_threshold=release_threshold,
         fleet_keys={keyid(public): public for public in fleet},
+        root=root,
     )
-    check_trust_root(root, "the trust root")
-    return root
+    check_trust_root(made, "the trust root")
+    return made
+
+
+def keys_of(root: Root) -> TrustRoot:
+    """Whom TUF root metadata says to believe, as envelopes name keys."""
+    targets, fleet = root.roles["targets"], root.fleet
+    return TrustRoot(
+        release_keys={keyid(public): public for public in targets.keys.values()},
+        release_threshold=targets.threshold,
+        fleet_keys={keyid(public): public for public in fleet.keys.values()} if fleet else {},
+        root=root.data,
+    )
 
 
 def check_trust_root(root: TrustRoot, what: str) -> None:
@@ -52,7 +68,9 @@ def check_trust_root(root: TrustRoot, what: str) -> None:
     for known, public in (*root.release_keys.items(), *root.fleet_keys.items()):
         if len(public) != PUBLIC_KEY_BYTES or keyid(public) != known:
             problem = f"key {known[:16]!r} is not the key its id says"
-    if root.release_threshold < 1 or root.release_threshold > max(len(root.release_keys), 1):
+    if root.root:
+        problem = problem or _metadata_problem(root.root)
+    elif root.release_threshold < 1 or root.release_threshold > max(len(root.release_keys), 1):
         problem = f"{root.release_threshold} signatures are asked of {len(root.release_keys)} keys"
     if problem:
         raise TrustError(
@@ -60,6 +78,14 @@ def check_trust_root(root: TrustRoot, what: str) -> None:
             f"{what} is wrong: {problem}.",
             "Make it again with `edge release key trust`.",
         )
+
+
+def _metadata_problem(data: bytes) -> str:
+    try:
+        fleet = begin(data).root.fleet
+    except TrustError as error:
+        return error.cause.rstrip(".")
+    return "" if fleet and fleet.keys else "its root metadata names no fleet key"
 
 
 def load_trust(path: Path) -> TrustRoot:
@@ -112,6 +138,22 @@ def verify_manifest(data: bytes, root: TrustRoot) -> Manifest:
     """
     envelope = open_envelope(data, "the manifest's envelope")
     payload = verify(envelope, MANIFEST_TYPE, root.release_keys, root.release_threshold)
+    return _manifest(payload)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """The manifest in an envelope whose very bytes are vouched for otherwise.
+
+    Raises:
+        TrustError: ``trust.wrong-type`` or ``trust.too-large``.
+        ContractError: as :func:`verify_manifest`.
+    """
+    envelope = open_envelope(data, "the manifest's envelope")
+    check_type(envelope, MANIFEST_TYPE)
+    return _manifest(envelope.payload)
+
+
+def _manifest(payload: bytes) -> Manifest:
     manifest = decode(payload, Manifest, "the manifest")
     check_manifest(manifest)
     return manifest
@@ -133,3 +175,14 @@ def verify_desired(data: bytes, root: TrustRoot) -> Desired:
     check_name(desired.version, "version")
     check_blob_ref(desired.manifest)
     return desired
+
+
+def verify_time(data: bytes, root: TrustRoot) -> TimeAttestation:
+    """The fleet's word on what time it is, once its signature holds.
+
+    Raises:
+        TrustError: the signature does not hold.
+        ContractError: the envelope or the attestation is malformed or too new.
+    """
+    envelope = open_envelope(data, "the time attestation's envelope")
+    return decode(verify(envelope, TIME_TYPE, root.fleet_keys), TimeAttestation, "the time")

@@ -99,7 +99,8 @@ def show(out: Output, device_id: str, server: str, token: str, data: Path | None
     "--trust",
     "trust_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A trust file to take the release keys from.",
+    help="A trust file to take the release keys from, or the TUF root that `edge release key "
+    "init` put there.",
 )
 @click.option("--broker", default="", help="Broker as the device reaches it; the server's if not.")
 @click.option("--video", default="", help="Encoded video file the pipeline reads.")
@@ -139,12 +140,14 @@ def enroll(
 
     check_name(device_id, "device")
     profile_id = load_profile(profile).id
-    keys = _release_keys(release_keys, trust_file)
+    metadata = _root_of(trust_file)
+    keys = [] if metadata else _release_keys(release_keys, trust_file)
     _refuse_existing(folder, force)
     with open_client(server, token, data) as client:
         fleet = client.trust()
         client.enroll(device_id, profile_id)
-    root = trust_root(keys, [fleet.public_key])
+    pinned = [] if metadata else [fleet.public_key]
+    root = trust_root(keys, pinned, root=metadata)
     save_trust(root, folder / "trust.json", DiskStorage())
     source = _source(video, labels, camera)
     config = agent_config(device_id, profile_id, fleet, broker, source, system=system)
@@ -198,6 +201,13 @@ def _source(video: str, labels: str, camera: str) -> dict[str, object]:
     source: dict[str, object] = {"kind": "video", "path": str(Path(video).absolute())}
     source |= {"fps": 25.0, "loop": True}
     return source | ({"labels": str(Path(labels).absolute())} if labels else {})
+
+
+def _root_of(trust_file: Path | None) -> bytes:
+    """The TUF root in a trust file; empty when there is none."""
+    from edge_sdk.bundle.trust import load_trust
+
+    return load_trust(trust_file).root if trust_file is not None else b""
 
 
 def _release_keys(paths: tuple[Path, ...], trust_file: Path | None) -> list[bytes]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_sdk.cli import ceremony
 from edge_sdk.cli.output import Output, with_output
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def command() -> None:
 
 @command.group()
 def key() -> None:
-    """Signing keys and trust files."""
+    """Signing keys and trust files: a TUF repository's, or single keys for small sites."""
+
+
+for _ceremony in ceremony.COMMANDS:
+    key.add_command(_ceremony)
 
 
 @key.command("create")
@@ -154,13 +159,40 @@ def create(
 
 @command.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--key", "key_path", type=FILE, required=True, help="Private key to sign with.")
+@click.option("--key", "key_path", type=FILE, help="Private key to sign with.")
+@click.option(
+    "--keys",
+    type=FOLDER,
+    help="Folder of `edge release key init`: name the release in its targets, and sign them.",
+)
+@click.option("--offline-key", "elsewhere", type=FILE, multiple=True, help="Targets key elsewhere.")
+@ceremony.passphrase_options
 @with_output
-def sign(out: Output, folder: Path, key_path: Path) -> None:
-    """Verify a release's content and add a signature."""
+def sign(
+    out: Output,
+    folder: Path,
+    key_path: Path | None,
+    keys: Path | None,
+    elsewhere: tuple[Path, ...],
+    passphrase_file: Path | None,
+    passphrase_env: str,
+) -> None:
+    """Verify a release's content and sign it, by one key or through a repository's targets."""
     from edge_sdk.bundle.release import sign_release
+    from edge_sdk.errors import UsageError
 
-    signing_key = _load_key(key_path)
+    if (key_path is None) == (keys is None):
+        raise UsageError(
+            "key-or-keys", "Exactly one of --key and --keys is needed.", "Give one of them."
+        )
+    if keys is not None:
+        ring = ceremony.open_ring(keys, elsewhere, passphrase_file, passphrase_env)
+        path, version = ring.sign_folder(folder)
+        out.line(f"Signed {folder}: {path} in targets {version}, copied to {folder}/metadata.")
+        out.result({"folder": folder, "target": path, "targets_version": version})
+        out.next_step(f"edge release publish {folder}")
+        return
+    signing_key = _load_key(key_path or Path())
     envelope = sign_release(folder, signing_key)
     signers = [signature.keyid for signature in envelope.signatures]
     out.line(f"Signed {folder} with {signing_key.keyid}; signatures: {', '.join(signers)}")

@@ -105,6 +105,40 @@ def run(
 
 
 @command.command()
+@click.option(
+    "--data",
+    required=True,
+    envvar="EDGE_DATA",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The server's data folder; created when missing.  [EDGE_DATA]",
+)
+@click.option(
+    "--replace",
+    type=click.Choice(["fleet", "snapshot", "timestamp"]),
+    help="Make a new key for this role; the old one is kept beside it.",
+)
+@with_output
+def keys(out: Output, data: Path, replace: str | None) -> None:
+    """Make or replace the server's own keys while it does not run; show their public halves."""
+    from edge_sdk.bundle.signing import keyid, load_public
+    from edge_sdk.server.keys import locked_data, online_keys, replace_key
+
+    with locked_data(data):
+        if replace is not None:
+            replace_key(data, replace)
+        online_keys(data)
+    paths = {role: data / f"{role}.key.pub" for role in ("fleet", "snapshot", "timestamp")}
+    for role, path in paths.items():
+        out.line(f"{role:>9}  {keyid(load_public(path))}  {path}")
+    out.result({role: str(path) for role, path in paths.items()})
+    if replace is None:
+        out.next_step(f"edge release key init KEYS --server-keys {data}")
+    else:
+        public = paths[replace]
+        out.next_step(f"edge release key rotate KEYS --role {replace} --public {public}")
+
+
+@command.command()
 @fleet_options
 @with_output
 def status(out: Output, server: str, token: str, data: Path | None) -> None:

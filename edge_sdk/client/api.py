@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from edge_sdk.bundle.release import Release, open_release
+from edge_sdk.bundle.release import METADATA_NAME, Release, open_release
+from edge_sdk.bundle.tuf_metadata import parse_targets
 from edge_sdk.contracts.base import Wire, encode
 from edge_sdk.contracts.fleet import (
     DeviceInfo,
@@ -20,6 +21,8 @@ from edge_sdk.contracts.fleet import (
     FleetEvent,
     FleetTrust,
     Health,
+    MetadataUpload,
+    MetadataVersions,
     ReleaseInfo,
     RolloutInfo,
     RolloutRequest,
@@ -109,7 +112,33 @@ class FleetClient:
             self._put_blob(release, digest)
             progress(digest)
         answer = self._request("PUT", "/releases", content=release.envelope_bytes)
+        if (folder / METADATA_NAME).is_dir():
+            self.publish_metadata(folder / METADATA_NAME)
         return self._decode(answer, ReleaseInfo)
+
+    def publish_metadata(self, folder: Path) -> MetadataVersions:
+        """Publish roots and targets; nothing is sent when the server's are as new.
+
+        Args:
+            folder: holds ``1.root.json``, ``2.root.json``... and ``targets.json``.
+
+        Raises:
+            StorageError: they cannot be read.
+            TrustError: the server does not believe them.
+        """
+        roots: list[bytes] = []
+        while (path := folder / f"{len(roots) + 1}.root.json").exists():
+            roots.append(_read(path))
+        targets = _read(folder / "targets.json")
+        there = self.metadata_versions()
+        if there.root >= len(roots) and there.targets >= parse_targets(targets).version:
+            return there
+        upload = MetadataUpload(roots=tuple(roots), targets=targets)
+        return self._send("PUT", "/tuf", upload, MetadataVersions)
+
+    def metadata_versions(self) -> MetadataVersions:
+        """Which TUF metadata the server has."""
+        return self._get("/tuf", MetadataVersions)
 
     def releases(self) -> list[ReleaseInfo]:
         """Published releases, oldest first."""
@@ -247,14 +276,25 @@ def _segment(text: str) -> str:
     return check_name(text, "name")
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        "unreadable",
+        f"Cannot read {path}: {error.strerror or error}.",
+        "Check the file's permissions and the health of the disk.",
+    )
+
+
 def _parts(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as handle:
             while part := handle.read(UPLOAD_PART_BYTES):
                 yield part
     except OSError as error:
-        raise StorageError(
-            "unreadable",
-            f"Cannot read {path}: {error.strerror or error}.",
-            "Check the file's permissions and the health of the disk.",
-        ) from error
+        raise _unreadable(path, error) from error

@@ -10,6 +10,7 @@ from edge_sdk.contracts.base import Wire
 
 MANIFEST_TYPE = "application/vnd.edge-sdk.manifest+json"
 DESIRED_TYPE = "application/vnd.edge-sdk.desired+json"
+TIME_TYPE = "application/vnd.edge-sdk.time+json"
 
 
 class Signature(Wire, kw_only=True):

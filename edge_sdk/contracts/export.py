@@ -106,6 +106,11 @@ def topics_page() -> str:
         "results": topics.results(device, "PIPELINE"),
         "request": topics.request(device),
         "chunk": chunk,
+        "ask_time": topics.ask_time(device),
+        "time": topics.time(device),
+        "tuf_head": topics.tuf_head(),
+        "tuf_timestamp": topics.tuf_timestamp(),
+        "tuf": topics.tuf("ROLE", 0).removesuffix("0") + "VERSION",
     }
     lines = [
         "# Topics",

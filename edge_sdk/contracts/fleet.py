@@ -173,6 +173,23 @@ class FleetEvent(Wire, kw_only=True):
     code: str = ""
 
 
+class MetadataUpload(Wire, kw_only=True):
+    """What ``PUT /api/v1/tuf`` takes: what the publisher signed offline."""
+
+    roots: tuple[bytes, ...]
+    """Every root from the first on; base64 in JSON."""
+    targets: bytes
+
+
+class MetadataVersions(Wire, kw_only=True):
+    """Which TUF metadata is in force; zeros where there is none."""
+
+    root: int = 0
+    targets: int = 0
+    snapshot: int = 0
+    timestamp: int = 0
+
+
 class FleetTrust(Wire, kw_only=True):
     """What a device needs to trust this server's desired states."""
 

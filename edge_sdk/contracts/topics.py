@@ -1,6 +1,6 @@
 """MQTT topic layout, one tenant prefix per fleet.
 
-MQTT 3.1.1 is the baseline; retained messages carry desired states, twins and chunks.
+MQTT 3.1.1 is the baseline; retained messages carry desired states, twins, chunks and metadata.
 """
 
 from __future__ import annotations
@@ -69,6 +69,26 @@ class Topics:
     def chunk(self, digest: str, index: int) -> str:
         """Retained bytes of one chunk."""
         return f"{self.tenant}/b/{digest}/{index // SEGMENT_CHUNKS}/{index}"
+
+    def ask_time(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.trust.TimeRequest`."""
+        return f"{self.tenant}/dev/{device_id}/ask"
+
+    def time(self, device_id: str) -> str:
+        """Signed :class:`~edge_sdk.contracts.trust.TimeAttestation`."""
+        return f"{self.tenant}/dev/{device_id}/time"
+
+    def tuf_head(self) -> str:
+        """Retained :class:`~edge_sdk.contracts.trust.TufHead`."""
+        return f"{self.tenant}/tuf/head"
+
+    def tuf_timestamp(self) -> str:
+        """Retained TUF timestamp metadata, the newest."""
+        return f"{self.tenant}/tuf/timestamp"
+
+    def tuf(self, role: str, version: int) -> str:
+        """Retained TUF root, snapshot or targets metadata of one version."""
+        return f"{self.tenant}/tuf/{role}/{version}"
 
     def every_device(self, leaf: str) -> str:
         """Subscription to one kind of message of all devices."""

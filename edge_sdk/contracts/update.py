@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.manifest import BlobRef
@@ -65,6 +68,12 @@ class Desired(Wire, kw_only=True):
     trial: TrialPolicy = TrialPolicy()
     issued_at: float = 0.0
     """Seconds since the epoch, the server's clock."""
+    profile: str = ""
+    """The hardware it is meant for; empty from servers of earlier versions."""
+    target: str = ""
+    """Path of the release in the publisher's targets metadata; empty without TUF."""
+    targets_version: Annotated[int, Meta(ge=0)] = 0
+    """Version of the targets that the server had when it decided: older ones do not do."""
 
 
 class UpdateStatus(Wire, kw_only=True):

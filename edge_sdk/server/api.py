@@ -14,7 +14,7 @@ from starlette.routing import Route
 from edge_sdk import __version__
 from edge_sdk.bundle.trust import MAX_ENVELOPE_BYTES
 from edge_sdk.contracts.base import decode
-from edge_sdk.contracts.fleet import EnrollRequest, Health, RolloutRequest
+from edge_sdk.contracts.fleet import EnrollRequest, Health, MetadataUpload, RolloutRequest
 from edge_sdk.errors import (
     ConfigError,
     ContractError,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge_sdk.server.app import Context
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_METADATA_BYTES = 8 * 1024 * 1024
 _STATUS: tuple[tuple[type[EdgeError], int], ...] = (
     (UsageError, 409),
     (ConfigError, 400),
@@ -120,6 +121,15 @@ async def publish(request: Request) -> Response:
     return _json(info, 201 if new else 200)
 
 
+async def metadata(request: Request) -> Response:
+    """``GET`` the versions in force; ``PUT`` what the publisher signed."""
+    fleet = _context(request).fleet
+    if request.method == "GET":
+        return _json(fleet.desk.versions())
+    body = decode(await _body(request, MAX_METADATA_BYTES), MetadataUpload, "The metadata")
+    return _json(await _call(fleet.desk.publish, body))
+
+
 async def blob(request: Request) -> Response:
     """``HEAD``: is the blob here? ``PUT``: receive it."""
     depot = _context(request).fleet.depot
@@ -188,6 +198,7 @@ ROUTES = [
     Route("/trust", trust),
     Route("/releases", releases, methods=["GET"]),
     Route("/releases", publish, methods=["PUT"]),
+    Route("/tuf", metadata, methods=["GET", "PUT"]),
     Route("/blobs/{digest}", blob, methods=["HEAD", "PUT"]),
     Route("/devices", devices),
     Route("/devices/{device_id}", device, methods=["GET", "PUT"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
 
 
@@ -22,3 +23,9 @@ class Courier(Protocol):
 
     def chunks(self, request: ChunkRequest) -> None:
         """Publish chunks that a device could not get."""
+
+    def metadata(self) -> None:
+        """Publish the TUF metadata as it is now."""
+
+    def time(self, request: TimeRequest) -> None:
+        """Answer a device's question for the time."""

@@ -31,6 +31,8 @@ from edge_sdk.server.db.schema import devices, releases
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.ingest import Incoming, Ingest
 from edge_sdk.server.issuing import Changes, Issuer
+from edge_sdk.server.metadata import MetadataShop
+from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
 from edge_sdk.server.targets import choose_devices, previous_release
@@ -52,6 +54,7 @@ class Fleet:
         topics: the tenant's topics.
         now: seconds since the epoch.
         offline_after_s: silence after which a device no longer counts as online.
+        metadata: the online half of the TUF repository; None for pinned keys alone.
     """
 
     def __init__(
@@ -63,13 +66,14 @@ class Fleet:
         now: Callable[[], float],
         *,
         offline_after_s: float = OFFLINE_AFTER_SECONDS,
+        metadata: MetadataShop | None = None,
     ) -> None:
         self.depot = depot
         self._offline_after_s = offline_after_s
         self.topics = topics
-        self._engine = engine
-        self._now = now
-        self._issuer = Issuer(key, depot, now)
+        self._engine, self._now = engine, now
+        self.desk = MetadataDesk(metadata, key, topics, now, self._transaction)
+        self._issuer = Issuer(key, depot, now, metadata)
         self._ingest = Ingest(topics, self._issuer, now)
         self._write = threading.Lock()
         self._courier: Courier | None = None
@@ -86,7 +90,7 @@ class Fleet:
 
     def attach(self, courier: Courier) -> None:
         """Say who talks to the broker."""
-        self._courier = courier
+        self._courier = self.desk.courier = courier
 
     def publish_release(self, data: bytes) -> tuple[ReleaseInfo, bool]:
         """Register a signed manifest whose blobs have been uploaded.
@@ -194,6 +198,7 @@ class Fleet:
         with self._transaction() as connection:
             self._refuse_second(connection)
             release = self._find_release(connection, request.release, request.version)
+            self.desk.check_published(release)
             profiles = json.loads(release["profiles"])
             chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
             previous = {device.id: previous_release(connection, device) for device in chosen}
@@ -262,11 +267,14 @@ class Fleet:
         with self._transaction() as connection:
             changes = [self._ingest.message(connection, message) for message in messages]
             requests = self._ingest.take_requests()
+            questions = self._ingest.take_time_requests()
         for change in changes:
             self._carry(change)
         if self._courier is not None:
             for request in requests:
                 self._courier.chunks(request)
+            for question in questions:
+                self._courier.time(question)
 
     def desired_devices(self) -> list[str]:
         """Devices that have been issued a desired state."""

@@ -13,6 +13,7 @@ from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.fleet import MemberStatus
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.trust import NONCE_BYTES, TimeRequest
 from edge_sdk.contracts.update import (
     FINAL_PHASES,
     ChunkRequest,
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
 """Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
-LEAVES = ("state", "ota", "tel", "req")
+LEAVES = ("state", "ota", "tel", "req", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,17 @@ class Ingest:
     """Messages that could not be stored; a defect, since what devices may say is bounded."""
     requests: list[ChunkRequest] = field(default_factory=list)
     """Chunk requests seen since the list was last taken."""
+    time_requests: list[TimeRequest] = field(default_factory=list)
+    """Questions for the time, likewise."""
 
     def take_requests(self) -> list[ChunkRequest]:
         """The chunk requests since the last call."""
         taken, self.requests = self.requests, []
+        return taken
+
+    def take_time_requests(self) -> list[TimeRequest]:
+        """Questions for the time since the last call."""
+        taken, self.time_requests = self.time_requests, []
         return taken
 
     def message(self, connection: sa.Connection, incoming: Incoming) -> Changes:
@@ -101,6 +109,12 @@ class Ingest:
             request = decode(payload, ChunkRequest, leaf)
             self._check_sender(request.device_id, device_id)
             self.requests.append(request)
+            return Changes()
+        if leaf == "ask":
+            question = decode(payload, TimeRequest, leaf)
+            self._check_sender(question.device_id, device_id)
+            if len(question.nonce) == NONCE_BYTES and not incoming.retained:
+                self.time_requests.append(question)
             return Changes()
         if leaf == "tel":
             sample = decode(payload, TelemetrySample, leaf)

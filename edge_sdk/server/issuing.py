@@ -15,6 +15,7 @@ from edge_sdk.contracts.update import Desired, TrialPolicy
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.server.depot import Depot
+from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import (
     Committed,
@@ -53,11 +54,13 @@ class Issuer:
         key: the fleet's key; signs every desired state.
         depot: where the envelopes that desired states refer to lie.
         now: seconds since the epoch.
+        metadata: what the publisher has said exists, where the fleet goes by TUF.
     """
 
     key: SigningKey
     depot: Depot
     now: Callable[[], float]
+    metadata: MetadataShop | None = None
 
     def apply(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         """Apply ``event`` to the stored rollout ``row`` and issue what follows from it."""
@@ -113,6 +116,8 @@ class Issuer:
         envelope = b""
         if release is not None:
             trial = TrialPolicy() if restore else rollout_records.trial_policy(row)
+            device = records.device_row(connection, issue.device_id)
+            path, targets_version = self._target(release)
             desired = Desired(
                 device_id=issue.device_id,
                 deployment=deployment,
@@ -122,6 +127,9 @@ class Issuer:
                 manifest=self.depot.envelope_ref(release["digest"]),
                 trial=trial,
                 issued_at=self.now(),
+                profile=device["profile"] if device else "",
+                target=path,
+                targets_version=targets_version,
             )
             envelope = encode(sign(DESIRED_TYPE, encode(desired), self.key))
         records.save_desired(
@@ -134,6 +142,13 @@ class Issuer:
             issued_at=self.now(),
         )
         self._note_issue(connection, row, issue, release, counter)
+
+    def _target(self, release: Row) -> tuple[str, int]:
+        """Where the targets name the release, and their version; nothing where they do not."""
+        if self.metadata is None:
+            return "", 0
+        named = (release["name"], release["version"], release["digest"])
+        return self.metadata.target_of(*named) or ("", 0)
 
     def _note_issue(
         self, connection: sa.Connection, row: Row, issue: Issue, release: Row | None, counter: int

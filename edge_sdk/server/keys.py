@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_sdk.bundle.signing import SigningKey, generate_key, load_key, save_key
+from edge_sdk.bundle.signing import SigningKey, generate_key, load_key, public_path, save_key
 from edge_sdk.durable import storage_error
 from edge_sdk.errors import StorageError
+from edge_sdk.server.metadata import OnlineKeys
 
 TOKEN_NAME = "token"
 KEY_NAME = "fleet.key"
+SNAPSHOT_KEY_NAME = "snapshot.key"
+TIMESTAMP_KEY_NAME = "timestamp.key"
 
 
 @contextmanager
@@ -53,6 +56,41 @@ def fleet_key(data: Path) -> SigningKey:
     if not path.exists():
         save_key(generate_key(), path)
     return load_key(path)
+
+
+def online_keys(data: Path) -> OnlineKeys:
+    """All keys of the server; those for snapshots and timestamps are made at the first start too.
+
+    Raises:
+        TrustError: ``trust.bad-key``.
+        StorageError: a failed write.
+    """
+    made = []
+    for name in (SNAPSHOT_KEY_NAME, TIMESTAMP_KEY_NAME):
+        if not (data / name).exists():
+            save_key(generate_key(), data / name)
+        made.append(load_key(data / name))
+    return OnlineKeys(fleet_key(data), *made)
+
+
+def replace_key(data: Path, role: str) -> Path:
+    """Make a new online key in place of the present one, which is kept beside it.
+
+    Raises:
+        StorageError: a failed write; the key in force is unchanged.
+    """
+    path = data / f"{role}.key"
+    number = 1
+    while (kept := data / f"{role}.key.old-{number}").exists():
+        number += 1
+    try:
+        for source, aside in ((path, kept), (public_path(path), public_path(kept))):
+            if source.exists():
+                source.replace(aside)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    save_key(generate_key(), path)
+    return public_path(path)
 
 
 def access_token(data: Path) -> str:

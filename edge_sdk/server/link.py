@@ -137,8 +137,10 @@ class Link:
         self._stopping.set()
         self._thread.join(CONNECT_SECONDS + 1)
 
-    def send(self, topic: str, payload: bytes) -> bool:
-        """Publish a retained message at QoS 1, waiting a bounded time while the window is full.
+    def send(self, topic: str, payload: bytes, *, retain: bool = True) -> bool:
+        """Publish a message at QoS 1, waiting a bounded time while the window is full.
+
+        It is retained, unless it means something only now.
 
         Returns:
             False when there is no connection, or it was given up because the broker acknowledges
@@ -161,7 +163,7 @@ class Link:
         # Not under our lock: paho holds one of its own while it reports acknowledgements to us.
         sent = False
         try:
-            sent = client.publish(topic, payload, qos=1, retain=True).rc == paho.MQTT_ERR_SUCCESS
+            sent = client.publish(topic, payload, qos=1, retain=retain).rc == paho.MQTT_ERR_SUCCESS
         finally:
             if not sent:
                 self._acknowledged(client)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from edge_sdk.bundle.blobs import chunk_count
+from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.errors import EdgeError
 from edge_sdk.server.fleet import Fleet
@@ -31,8 +32,8 @@ Step = Callable[[], None]
 class Sender(Protocol):
     """The broker as the outbox sees it; :class:`~edge_sdk.server.link.Link` is the real one."""
 
-    def send(self, topic: str, payload: bytes) -> bool:
-        """Publish a retained message; False when there is no connection."""
+    def send(self, topic: str, payload: bytes, *, retain: bool = True) -> bool:
+        """Publish a message; False when there is no connection."""
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything sent has been acknowledged."""
@@ -52,6 +53,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._urgent: OrderedDict[str, None] = OrderedDict()
         self._requested: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._questions: OrderedDict[str, TimeRequest] = OrderedDict()
         self._bulk: deque[Iterator[Step]] = deque()
         self._servable: dict[str, int] = {}
         self._busy = False
@@ -108,10 +110,24 @@ class Outbox:
                 self._requested[request.digest, index] = None
             self._changed.notify_all()
 
+    def metadata(self) -> None:
+        """Publish the TUF metadata as it is now, before what waits in bulk."""
+        with self._changed:
+            self._bulk.appendleft(self._metadata())
+            self._changed.notify_all()
+
+    def time(self, request: TimeRequest) -> None:
+        """Answer a device's question for the time: its newest one, before anything else."""
+        with self._changed:
+            if len(self._questions) < MAX_REQUESTED:
+                self._questions[request.device_id] = request
+                self._changed.notify_all()
+
     def idle(self) -> bool:
         """Whether nothing is left to send."""
         with self._changed:
-            return not (self._urgent or self._requested or self._bulk or self._busy)
+            waiting = self._questions or self._urgent or self._requested or self._bulk
+            return not (waiting or self._busy)
 
     def _append(self, steps: Iterator[Step]) -> None:
         with self._changed:
@@ -123,7 +139,13 @@ class Outbox:
             with self._changed:
                 self._busy = False
                 self._changed.wait_for(
-                    lambda: self._stopping or self._urgent or self._requested or self._bulk
+                    lambda: (
+                        self._stopping
+                        or self._questions
+                        or self._urgent
+                        or self._requested
+                        or self._bulk
+                    )
                 )
                 if self._stopping:
                     return
@@ -137,6 +159,11 @@ class Outbox:
 
     def _one(self) -> None:
         """Send one message, the most urgent there is."""
+        with self._changed:
+            question = self._questions.popitem(last=False)[1] if self._questions else None
+        if question is not None:
+            self._sender.send(*self._fleet.desk.time_message(question), retain=False)
+            return
         with self._changed:
             device = self._urgent.popitem(last=False)[0] if self._urgent else None
             wanted = None
@@ -168,7 +195,20 @@ class Outbox:
             if self._bulk and self._bulk[0] is steps:
                 self._bulk.popleft()
 
+    def _metadata(self) -> Iterator[Step]:
+        shop, topics = self._fleet.desk.shop, self._fleet.topics
+        if shop is None:
+            return
+        for message in shop.messages(topics):
+            yield lambda message=message: self._send(*message)  # type: ignore[misc]
+        for topic in shop.outdated(topics):
+            yield lambda topic=topic: self._send(topic, b"")  # type: ignore[misc]
+
+    def _send(self, topic: str, payload: bytes) -> None:
+        self._sender.send(topic, payload)
+
     def _everything(self) -> Iterator[Step]:
+        yield from self._metadata()
         yield from self._promote(self._fleet.desired_devices())
         wanted, unwanted = self._fleet.chunk_plan()
         yield from self._seeding(wanted)

@@ -30,9 +30,11 @@ from edge_sdk.server.depot import Depot
 from edge_sdk.server.fleet import OFFLINE_AFTER_SECONDS, Fleet
 from edge_sdk.server.inbox import Inbox
 from edge_sdk.server.ingest import LEAVES
-from edge_sdk.server.keys import access_token, fleet_key, locked_data
+from edge_sdk.server.keys import access_token, locked_data, online_keys
 from edge_sdk.server.link import BrokerAddress, Link
+from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
+from edge_sdk.server.renewal import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +74,18 @@ class _Parts:
     link: Link
     inbox: Inbox
     outbox: Outbox
+    renewal: Renewal
     counters: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def start(self) -> None:
+        self.renewal.start()
         self.inbox.start()
         self.outbox.start()
         self.link.start()
 
     def stop(self) -> None:
         """The link first: it wakes the outbox when that waits for an acknowledgement."""
+        self.renewal.stop()
         self.link.stop()
         self.outbox.stop()
         self.inbox.stop()
@@ -131,7 +136,9 @@ def _open_fleet(
 ) -> Iterator[tuple[Fleet, tuple[str, bytes]]]:
     """The fleet over its data folder, with the id and public half of its key."""
     data = settings.data
-    key = fleet_key(data)
+    keys = online_keys(data)
+    key = keys.fleet
+    shop = MetadataShop(data, DiskStorage(), keys, time.time)
     depot = Depot(data, DiskStorage(), release_keys)
     engine = open_database(data / "fleet.db")
     try:
@@ -140,7 +147,10 @@ def _open_fleet(
         with contextlib.suppress(EdgeError):  # a damaged release must not keep the server down
             depot.sweep(published)
         quiet_s = settings.offline_after_s
-        fleet = Fleet(engine, depot, key, topics, time.time, offline_after_s=quiet_s)
+        fleet = Fleet(engine, depot, key, topics, time.time, offline_after_s=quiet_s, metadata=shop)
+        renewed = fleet.desk.renew_desired()
+        if renewed:
+            log.info("%d desired states signed by the new fleet key", renewed)
         yield fleet, (key.keyid, key.public)
     finally:
         engine.dispose()
@@ -165,7 +175,7 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
         "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
-    return _Parts(fleet, link, inbox, outbox, counters)
+    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), counters)
 
 
 @contextmanager

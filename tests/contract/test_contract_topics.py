@@ -13,9 +13,9 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter
     lambda name: ".." not in name
 )
 digests = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
-BUILDERS = ["desired", "state", "ota", "telemetry", "request"]
+BUILDERS = ["desired", "state", "ota", "telemetry", "request", "ask_time", "time"]
 LEAVES = {"desired": "desired", "state": "state", "ota": "ota", "telemetry": "tel",
-          "request": "req"}  # fmt: skip
+          "request": "req", "ask_time": "ask", "time": "time"}  # fmt: skip
 
 
 @given(tenant=names, device=names, builder=st.sampled_from(BUILDERS))

@@ -21,7 +21,8 @@ BROKERS = ("amqtt", "mosquitto")
 class RunningBroker:
     """A broker that can be killed and started again on the same port."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, extra: str = "") -> None:
+        self.extra = extra
         self.kind = kind
         self.folder = folder
         self.port = free_port()
@@ -48,6 +49,11 @@ class RunningBroker:
         process, self._process = self._process, None
         return process.stop(number) if process else 0
 
+    @property
+    def access(self) -> str:
+        """Who may connect: everybody, unless the extra configuration says otherwise."""
+        return "" if "allow_anonymous" in self.extra else "allow_anonymous true"
+
     def _command(self) -> list[str]:
         if self.kind == "amqtt":
             return edge_command("broker", "run", "--port", str(self.port))
@@ -56,8 +62,8 @@ class RunningBroker:
             pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
         config = self.folder / "mosquitto.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-            "set_tcp_nodelay true\nmax_queued_messages 4000\nuser root\n"
+            f"listener {self.port} 127.0.0.1\n{self.access}\npersistence false\n"
+            "set_tcp_nodelay true\nmax_queued_messages 4000\nuser root\n" + self.extra
         )
         return [program, "-c", str(config)]
 
@@ -68,10 +74,10 @@ def mosquitto_program() -> str | None:
 
 
 @contextmanager
-def running_broker(kind: str, folder: Path) -> Iterator[RunningBroker]:
+def running_broker(kind: str, folder: Path, extra: str = "") -> Iterator[RunningBroker]:
     """A broker of ``kind`` (``amqtt`` or ``mosquitto``) for the length of a test."""
     folder.mkdir(parents=True, exist_ok=True)
-    broker = RunningBroker(kind, folder)
+    broker = RunningBroker(kind, folder, extra)
     try:
         yield broker
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_sdk.bundle.trust import trust_root, verify_desired
 from edge_sdk.contracts.base import Wire, encode
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, UpdateStatus
 from edge_sdk.durable import DiskStorage
 from edge_sdk.server.db.engine import open_database
@@ -29,6 +30,8 @@ class RecordingCourier:
     offered: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
     requests: list[ChunkRequest] = field(default_factory=list)
+    questions: list[TimeRequest] = field(default_factory=list)
+    metadata_sent: int = 0
 
     def seed(self, releases: Sequence[str]) -> None:
         self.seeded += releases
@@ -41,6 +44,12 @@ class RecordingCourier:
 
     def chunks(self, request: ChunkRequest) -> None:
         self.requests.append(request)
+
+    def metadata(self) -> None:
+        self.metadata_sent += 1
+
+    def time(self, request: TimeRequest) -> None:
+        self.questions.append(request)
 
 
 class FleetOnDisk:

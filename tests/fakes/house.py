@@ -12,14 +12,17 @@ from pathlib import Path
 import msgspec
 
 from edge_sdk.bundle.release import sign_release
-from edge_sdk.bundle.signing import generate_key, public_pem
+from edge_sdk.bundle.signing import generate_key, load_key, load_public, public_pem
 from edge_sdk.bundle.trust import trust_root
 from edge_sdk.client.api import FleetClient
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.fleet import DeviceInfo
 from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.contracts.update import FINAL_PHASES, TrialPolicy
+from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import LinkError
+from edge_sdk.repository.metadata import KeyRole
+from edge_sdk.repository.ring import Ring
 from tests.fakes.brokers import RunningBroker
 from tests.fakes.classifiers import PROFILE, DeviceRelease, Recipe, make_release, write_frames
 from tests.fakes.processes import Process, edge_command, free_port
@@ -66,6 +69,7 @@ class FleetHouse:
     """Starts and stops the parts of a fleet below one folder."""
 
     def __init__(self, folder: Path, broker: RunningBroker) -> None:
+        self.ring: Ring | None = None
         self.folder = folder
         self.broker = broker
         self.data = folder / "data"
@@ -85,6 +89,19 @@ class FleetHouse:
         process = Process(command, self.folder / "server.log")
         wait_until(lambda: (self.data / "token").exists() and self._healthy(), 60.0, "the server")
         return process
+
+    def use_tuf(self) -> Ring:
+        """Begin a TUF repository; devices that are added from now on are bound to its root."""
+        online: tuple[KeyRole, ...] = ("fleet", "snapshot", "timestamp")
+        public = {role: [load_public(self.data / f"{role}.key.pub")] for role in online}
+        self.ring = Ring(
+            self.folder / "keys",
+            DiskStorage(),
+            lambda path: load_key(path, b"secret"),
+            time.time,
+        )
+        self.ring.init(root_keys=2, threshold=2, public=public, passphrase=b"secret")
+        return self.ring
 
     def _healthy(self) -> bool:
         try:
@@ -113,6 +130,8 @@ class FleetHouse:
         manifest = decode(made.path.read_bytes(), Manifest, "manifest")
         made.path.write_bytes(encode(msgspec.structs.replace(manifest, sequence=int(version))))
         sign_release(made.path.parent, self.key)
+        if self.ring is not None:
+            self.ring.sign_folder(made.path.parent)
         with self.client() as client:
             client.publish_release(made.path.parent)
 
@@ -130,7 +149,10 @@ class FleetHouse:
         with self.client() as client:
             client.enroll(device_id, PROFILE)
             fleet_key = client.trust().public_key
-        (home / "trust.json").write_bytes(encode(trust_root([self.key.public], [fleet_key])))
+        trust = trust_root([self.key.public], [fleet_key])
+        if self.ring is not None:
+            trust = trust_root([], [], root=self.ring.roots()[-1])
+        (home / "trust.json").write_bytes(encode(trust))
         config = CONFIG.format(
             id=device_id,
             tenant=TENANT,

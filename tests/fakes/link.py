@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -34,6 +34,8 @@ class FakeBroker:
         self.answers = True
         self.keeps = True
         """Whether the broker retains what a server publishes again."""
+        self.answer_time: Callable[[bytes], list[tuple[str, bytes]]] = lambda _: []
+        """What comes back when a device asks for the time."""
 
     def seed_blobs(self, blobs: Iterable[tuple[str, bytes]], *, retain: bool = True) -> None:
         """Publish blobs chunk by chunk; without ``retain`` only the server has them."""
@@ -73,8 +75,12 @@ class FakeLink:
         self.subscribed.discard(topic)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
-        """Play the server: answer chunk requests."""
+        """Play the server: answer chunk requests, and questions for the time."""
         if not self.connected:
+            return
+        if topic.endswith("/ask"):
+            for answer in self.broker.answer_time(payload):
+                self._deliver(*answer)
             return
         request = msgspec.json.decode(payload, type=ChunkRequest)
         assert topic == self.broker.topics.request(request.device_id)
@@ -95,6 +101,11 @@ class FakeLink:
         self.connected = False
         self.subscribed.clear()
         self._inbox.clear()
+
+    def receive(self, topic: str, payload: bytes) -> None:
+        """Somebody publishes on a topic; it comes if it is subscribed to."""
+        if self.connected and topic in self.subscribed:
+            self._deliver(topic, payload)
 
     def poll(self) -> list[tuple[str, bytes]]:
         """Messages that arrived since the last call."""

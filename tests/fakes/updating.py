@@ -22,6 +22,7 @@ from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
 from edge_sdk.contracts.manifest import Artifact, Derivation, Manifest, Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy, UpdateStatus
 from edge_sdk.durable import DiskStorage
 from edge_sdk.recipes.program import Block, encode_recipe
@@ -151,6 +152,7 @@ def desired_bytes(
     device_id: str = DEVICE.device_id,
     trial: TrialPolicy = QUICK,
     key: SigningKey = FLEET_KEY,
+    **more: object,
 ) -> bytes:
     """A signed desired state."""
     desired = Desired(
@@ -161,6 +163,7 @@ def desired_bytes(
         version=release.manifest.version,
         manifest=blob_ref(release.envelope),
         trial=trial,
+        **more,  # type: ignore[arg-type]
     )
     return encode(sign(DESIRED_TYPE, encode(desired), key))
 
@@ -312,6 +315,7 @@ class Rig:
         default_factory=lambda: UpdateLimits(disk_margin_bytes=0, progress_interval_s=0.5)
     )
     device: Device = DEVICE
+    trust: TrustRoot = TRUST
 
     def __post_init__(self) -> None:
         self.broker = FakeBroker(TOPICS)
@@ -335,7 +339,7 @@ class Rig:
             device=self.device,
             topics=TOPICS,
             state_dir=self.folder,
-            trust=TRUST,
+            trust=self.trust,
             link=self.link,
             host=self.host,
             sensors=self.sensors,
