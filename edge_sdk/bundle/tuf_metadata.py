@@ -2,7 +2,7 @@
 
 The format is that of The Update Framework 1.0 as python-tuf writes it: JSON, signatures over the
 canonical form of ``signed``, Ed25519. What a device has no use for is refused rather than half
-understood: other kinds of keys in a role that counts them, targets by delegation. Versions and
+understood: keys of another kind than Ed25519, targets by delegation. Versions and
 expiry are judged in :mod:`edge_sdk.bundle.tuf_trust`.
 """
 
@@ -51,7 +51,7 @@ class RoleKeys:
     """Who may sign for a role."""
 
     keys: Mapping[str, bytes]
-    """Key id to raw Ed25519 public key; keys of other kinds are left out and so never count."""
+    """Key id to raw Ed25519 public key."""
     threshold: int
 
     @property
@@ -337,27 +337,25 @@ def _keyid(value: Any) -> str:
     return value
 
 
-def _key(value: Any) -> bytes | None:
-    """The raw public key; None for a key of another kind."""
+def _key(value: Any) -> bytes:
+    """The raw public key."""
     key = _object(value)
     kind, scheme, public = key["keytype"], key["scheme"], _object(key["keyval"])["public"]
     if not all(isinstance(item, str) for item in (kind, scheme, public)):
         raise ValueError("a key is not made of texts")
     if (kind, scheme) != ("ed25519", "ed25519"):
-        return None
+        raise ValueError("it names a key of another kind than Ed25519")
     if not _HEX.fullmatch(public):
         raise ValueError("an Ed25519 key has not 64 hexadecimal digits")
     return bytes.fromhex(public)
 
 
-def _role(value: Any, keys: Mapping[str, bytes | None]) -> RoleKeys:
+def _role(value: Any, keys: Mapping[str, bytes]) -> RoleKeys:
     role = _object(value)
     keyids = role["keyids"]
     if not isinstance(keyids, list) or len(set(map(_keyid, keyids))) != len(keyids):
         raise ValueError("the key ids of a role are not a list without repetitions")
-    found = {keyid: keys[keyid] for keyid in keyids}
-    usable = {keyid: public for keyid, public in found.items() if public is not None}
-    return RoleKeys(usable, _number(role["threshold"], 1))
+    return RoleKeys({keyid: keys[keyid] for keyid in keyids}, _number(role["threshold"], 1))
 
 
 def _file(value: Any) -> FileInfo:

@@ -319,6 +319,19 @@ def test_garbage_is_refused(data: bytes) -> None:
     assert slug(lambda: tuf_trust.begin(data)) == "bad-metadata"
 
 
+@pytest.mark.parametrize("place", ["keytype", "scheme"])
+def test_a_key_of_another_kind_is_refused_as_python_tuf_does(place: str) -> None:
+    repo = Repository()
+    kept = kept_of(repo.mark())
+    repo.change_root()
+    files = repo.mark()
+    document = json.loads(files["2.root"])
+    next(iter(document["signed"]["keys"].values()))[place] = "unheard-of"
+    _sign_again(document, repo, "root")
+    files["2.root"] = json.dumps(document).encode()
+    assert ours(files, kept, repo.now_s) == theirs(files, kept, repo.now_s) == REFUSED
+
+
 def test_one_key_under_two_ids_counts_once() -> None:
     """Stricter than python-tuf: a threshold means so many different keys."""
     repo = Repository()
