@@ -172,6 +172,7 @@ def build(
         sensors=DeviceSensors(sensors, Path(config.state_dir)),
         clock=clock,
         report=supervisor.report,
+        greeted=supervisor.on_greeting,
     )
     supervisor.join(service, updater)
     return supervisor

@@ -30,6 +30,7 @@ from agent.update.updater import Updater
 from agent.worker.protocol import PointChanged, PointRefused, Ready, Results, Stats
 from edge_sdk import __version__
 from edge_sdk.contracts.base import decode, encode
+from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.contracts.telemetry import ResultBatch, TelemetrySample
 from edge_sdk.contracts.topics import Topics
@@ -161,17 +162,13 @@ class Supervisor:
         match item:
             case Connected():
                 LOG.info("connected to the broker")
-                self._link.subscribe(self._topics.desired(self._config.device_id), qos=1)
                 self._updater.on_connected()
                 self._publish_state(online=True, force=True)
             case Disconnected(reason):
                 LOG.warning("no broker: %s", reason)
                 self._updater.on_disconnected()
-            case Message(topic, payload):
-                if topic == self._topics.desired(self._config.device_id):
-                    self._updater.on_desired(payload)
-                else:
-                    self._updater.on_chunk(topic, payload)
+            case Message(topic, payload, retained):
+                self._updater.on_message(topic, payload, retained)
 
     def report(self, status: UpdateStatus) -> None:
         """Publish an update's progress; the updater's report callback."""
@@ -179,6 +176,11 @@ class Supervisor:
             self._ota = status
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
+
+    def on_greeting(self, report: BrokerReport) -> None:
+        """The server has just connected: say where we stand if it cannot have read that."""
+        if not (report.retained and report.wildcard_retained):
+            self._publish_state(online=True, force=True)
 
     # --- service ---
 
@@ -344,6 +346,7 @@ class Supervisor:
         # Between two workers, and after the end of a file, it is still the committed release's.
         serving = self._service.serving or self._updater.active
         ota, decision = self._ota, self._steering.decision
+        delivery = self._updater.delivery
         return DeviceState(
             device_id=self._config.device_id,
             online=online,
@@ -356,6 +359,7 @@ class Supervisor:
             deployment="" if ota is None else ota.deployment,
             detail=self._source or ("" if ota is None else ota.detail),
             point="" if decision is None else decision.point,
+            delivery=f"{delivery.mode}: {delivery.reason}",
         )
 
     def _publish_state(self, *, online: bool, force: bool = False) -> None:
@@ -372,10 +376,12 @@ class Supervisor:
         """What ``edge-agent status`` shows."""
         state = msgspec.to_builtins(self._state(online=True))
         sample = self._last_sample or self._sample(self._interval)
+        delivery = self._updater.delivery
         return {
             **state,
             "broker": "connected" if self._link.connected else "not connected",
             "worker_pids": self._service.worker_pids,
+            "delivery": {"mode": delivery.mode, "reason": delivery.reason},
             "update": None if self._ota is None else msgspec.to_builtins(self._ota),
             "governor": self._steering.describe(),
             "telemetry": msgspec.to_builtins(sample),

@@ -267,14 +267,17 @@ class Fleet:
         with self._transaction() as connection:
             changes = [self._ingest.message(connection, message) for message in messages]
             requests = self._ingest.take_requests()
-            questions = self._ingest.take_time_requests()
         for change in changes:
             self._carry(change)
         if self._courier is not None:
             for request in requests:
-                self._courier.chunks(request)
-            for question in questions:
-                self._courier.time(question)
+                self._courier.answer(request)
+
+    def note_broker(self, text: str) -> None:
+        """Write down what the broker was found to be able to do, when that is news."""
+        with self._transaction() as connection:
+            if records.last_event(connection, "broker", "") != text:
+                records.add_event(connection, self._now(), "broker", text)
 
     def desired_devices(self) -> list[str]:
         """Devices that have been issued a desired state."""

@@ -86,6 +86,23 @@ def parse_broker_url(
     )
 
 
+def new_client(address: BrokerAddress, client_id: str) -> paho.Client:
+    """A client for one connection, ready to sign in.
+
+    Raises:
+        OSError: the password or CA file cannot be read.
+    """
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False
+    )
+    if address.username:
+        path = address.password_file
+        client.username_pw_set(address.username, path.read_text().strip() if path else None)
+    if address.tls:
+        client.tls_set(ca_certs=str(address.ca_file) if address.ca_file else None)
+    return client
+
+
 class Link:
     """A connection that comes back.
 
@@ -219,15 +236,9 @@ class Link:
                 return
 
     def _new_client(self, ended: threading.Event, reasons: list[str]) -> paho.Client:
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self._client_id, reconnect_on_failure=False
-        )
+        client = new_client(self._address, self._client_id)
         client.max_inflight_messages_set(WINDOW)
         client.max_queued_messages_set(WINDOW)
-        if self._address.username:
-            client.username_pw_set(self._address.username, self._password())
-        if self._address.tls:
-            client.tls_set(ca_certs=str(self._address.ca_file) if self._address.ca_file else None)
 
         def disconnected(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
             reasons.append(f"connection lost ({reason})")
@@ -246,10 +257,6 @@ class Link:
         client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload), m.retain)
         client.on_publish = lambda *_: self._acknowledged(client)
         return client
-
-    def _password(self) -> str | None:
-        path = self._address.password_file
-        return path.read_text().strip() if path else None
 
     def _accepted(self, client: paho.Client) -> None:
         client.subscribe([(topic, 1) for topic in self._topics])

@@ -18,8 +18,10 @@ from pathlib import Path
 import uvicorn
 
 from edge_sdk.bundle.signing import keyid, load_public
+from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.fleet import FleetTrust
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.delivery.choice import choose, in_words
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import EdgeError
 from edge_sdk.server import records
@@ -34,6 +36,7 @@ from edge_sdk.server.keys import access_token, locked_data, online_keys
 from edge_sdk.server.link import BrokerAddress, Link
 from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
+from edge_sdk.server.probing import Prober
 from edge_sdk.server.renewal import Renewal
 
 log = logging.getLogger(__name__)
@@ -75,17 +78,20 @@ class _Parts:
     inbox: Inbox
     outbox: Outbox
     renewal: Renewal
+    prober: Prober
     counters: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def start(self) -> None:
         self.renewal.start()
         self.inbox.start()
         self.outbox.start()
+        self.prober.start()
         self.link.start()
 
     def stop(self) -> None:
         """The link first: it wakes the outbox when that waits for an acknowledgement."""
         self.renewal.stop()
+        self.prober.stop()
         self.link.stop()
         self.outbox.stop()
         self.inbox.stop()
@@ -119,6 +125,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
                 public_key=trust[1],
             ),
             broker_connected=lambda: parts.link.connected,
+            broker_report=lambda: parts.prober.words if parts.link.connected else "",
             counters=lambda: {name: count() for name, count in parts.counters.items()},
         )
         parts.start()
@@ -158,16 +165,26 @@ def _open_fleet(
 
 def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     inbox = Inbox(fleet.ingest)
-    announce: list[Callable[[], None]] = []
+    name = f"edge-server-{settings.tenant}-{key_id[:8]}"
+    probed: list[Callable[[BrokerReport], None]] = []
+    prober = Prober(settings.broker, f"{name}-probe", fleet.topics, lambda r: probed[0](r))
     link = Link(
         settings.broker,
-        f"edge-server-{settings.tenant}-{key_id[:8]}",
+        name,
         [fleet.topics.every_device(leaf) for leaf in LEAVES],
         inbox.put,
-        lambda: announce[0](),
+        prober.begin,
     )
     outbox = Outbox(fleet, link)
-    announce.append(outbox.connected)
+
+    def on_report(report: BrokerReport) -> None:
+        choice = choose(report, None)
+        text = f"Broker {settings.broker}: {in_words(report)}; chunks go by {choice.mode}."
+        log.info("%s", text)
+        fleet.note_broker(text)
+        outbox.connected(report)
+
+    probed.append(on_report)
     fleet.attach(outbox)
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
@@ -175,7 +192,7 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
         "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
-    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), counters)
+    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), prober, counters)
 
 
 @contextmanager

@@ -69,12 +69,15 @@ topic readwrite {tenant}/#
 
 pattern read {tenant}/tuf/#
 pattern read {tenant}/b/#
+pattern read {tenant}/broker
+pattern read {tenant}/dev/%u/rsp/#
 pattern read {tenant}/dev/%u/desired
 pattern read {tenant}/dev/%u/time
 pattern write {tenant}/dev/%u/state
 pattern write {tenant}/dev/%u/ota
 pattern write {tenant}/dev/%u/tel
 pattern write {tenant}/dev/%u/req
+pattern write {tenant}/dev/%u/want
 pattern write {tenant}/dev/%u/ask
 pattern write {tenant}/dev/%u/out/#
 """
