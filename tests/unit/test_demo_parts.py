@@ -63,6 +63,7 @@ def test_the_burglars_order_lacks_only_the_publishers_word(tmp_path: Path, named
     rig = rig_with(tmp_path / "device", tiny_release("1", size=3000))
     loot = tiny_release("3", size=3000)
     rig.publish(loot)
+    rig.behaviours["5"] = rig.behaviours["3"]
     save_key(FLEET_KEY, tmp_path / "fleet.key")
     folder = write_release(loot, tmp_path / "loot")
     orders = {DEVICE.device_id: rig.wish}
