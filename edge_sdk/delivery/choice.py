@@ -15,6 +15,9 @@ class Choice:
     mode: DeliveryMode
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.mode}: {self.reason}"
+
 
 def choose(report: BrokerReport | None, kept: bool | None) -> Choice:
     """The way for one device, or, without ``kept``, for the fleet as a whole.

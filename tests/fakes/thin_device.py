@@ -106,13 +106,12 @@ class ThinDevice:
         self._tell_state()
 
     def _tell_state(self) -> None:
-        delivery = self.updater.delivery
         state = DeviceState(
             device_id=self.device_id,
             online=True,
             profile="rpi4",
             version=self.version,
             phase=self.updater.state.phase if self.updater.state else Phase.IDLE,
-            delivery=f"{delivery.mode}: {delivery.reason}",
+            delivery=str(self.updater.delivery),
         )
         self._link.publish(self._topics.state(self.device_id), encode(state), 1, True)
