@@ -154,7 +154,7 @@ def create(
             notify=lambda done: progress.step(done),
         )
     _show(out, open_release(folder))
-    out.next_step(f"edge release sign {folder} --key KEY.pem")
+    out.next_step(*_ways_to_sign(folder))
 
 
 @command.command()
@@ -230,9 +230,16 @@ def show(out: Output, folder: Path) -> None:
     release = open_release(folder)
     _show(out, release)
     if release.envelope is None:
-        out.next_step(f"edge release sign {folder} --key KEY.pem")
+        out.next_step(*_ways_to_sign(folder))
     else:
         out.next_step(f"edge release publish {folder}")
+
+
+def _ways_to_sign(folder: Path) -> tuple[str, str]:
+    return (
+        f"edge release sign {folder} --keys KEYS   # of `edge release key init`",
+        f"edge release sign {folder} --key KEY.pem   # one pinned key, for a small site",
+    )
 
 
 def _show(out: Output, release: Release) -> None:

@@ -81,7 +81,7 @@ def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
     config = load_config(out / "agent.toml", {"HOME": str(folder)}, root=False)
     assert (config.device_id, config.profile, config.tenant) == ("cam-1", "rpi4", "edge")
     assert (config.state_dir, config.runtime_dir) == (str(out / "state"), str(out / "run"))
-    assert config.pipeline.source.path == str(Path("digits.avi").absolute())
+    assert config.pipelines[0].source.path == str(Path("digits.avi").absolute())
     trust = load_trust(out / "trust.json")
     for version in ("1", "2"):
         release = write_release(tiny_release(version), folder / f"v{version}")
