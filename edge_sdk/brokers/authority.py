@@ -15,10 +15,7 @@ in a stranger's hands, which devices are built to withstand: no signature hangs 
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_sdk.brokers import certificates as certs
 from edge_sdk.brokers.layout import SERVER
 from edge_sdk.contracts.topics import check_name
-from edge_sdk.durable import DiskStorage, storage_error
+from edge_sdk.durable import DiskStorage, held_lock
 from edge_sdk.errors import StorageError, TrustError, UsageError
 
 LIFETIME_DAYS = 3653
@@ -125,7 +122,8 @@ class Authority:
             TrustError: ``trust.no-certificate``.
             StorageError: ``storage.authority-in-use`` or a failed write.
         """
-        with _locked(self.folder):
+        # Two revocations at once could each miss the other's in the list.
+        with held_lock(self.folder / "lock", _in_use(self.folder)):
             found = self._in_force(name)
             doomed = found[:-1] if keep_newest else found
             for path in doomed:
@@ -231,22 +229,9 @@ def _changed_at(path: Path) -> datetime:
     return datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two revocations at once could each miss the other's in the list."""
-    try:
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise storage_error(error, folder / "lock") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                "authority-in-use",
-                f"Another command is revoking certificates in {folder}.",
-                "Run this one again when it has ended.",
-            ) from error
-        yield
-    finally:
-        os.close(handle)
+def _in_use(folder: Path) -> StorageError:
+    return StorageError(
+        "authority-in-use",
+        f"Another command is revoking certificates in {folder}.",
+        "Run this one again when it has ended.",
+    )

@@ -135,7 +135,8 @@ def run(
 @with_output
 def keys(out: Output, data: Path, replace: str | None) -> None:
     """Make or replace the server's own keys while it does not run; show their public halves."""
-    from edge_sdk.bundle.signing import keyid, load_public
+    from edge_sdk.bundle.signing import load_public
+    from edge_sdk.repository.metadata import tuf_keyid
     from edge_sdk.server.keys import locked_data, online_keys, replace_key
 
     with locked_data(data):
@@ -144,7 +145,7 @@ def keys(out: Output, data: Path, replace: str | None) -> None:
         online_keys(data)
     paths = {role: data / f"{role}.key.pub" for role in ("fleet", "snapshot", "timestamp")}
     for role, path in paths.items():
-        out.line(f"{role:>9}  {keyid(load_public(path))}  {path}")
+        out.line(f"{role:>9}  {tuf_keyid(load_public(path))[:16]}  {path}")
     out.result({role: str(path) for role, path in paths.items()})
     if replace is None:
         out.next_step(f"edge release key init KEYS --server-keys {data}")
@@ -161,10 +162,24 @@ def status(out: Output, server: str, token: str, data: Path | None) -> None:
     from msgspec import to_builtins
 
     with open_client(server, token, data) as client:
-        health, trust = client.health(), client.trust()
+        health, trust, metadata = client.health(), client.trust(), client.metadata_versions()
     word = "connected" if health.broker_connected else "unreachable"
     out.line(f"Server {client.url}, edge-sdk {health.version}")
     out.line(f"Broker {trust.broker}: {word}")
     out.line(f"Tenant {trust.tenant}, fleet key {trust.keyid}")
-    out.result({"health": to_builtins(health), "trust": to_builtins(trust), "url": client.url})
+    if metadata.root:
+        out.line(
+            f"TUF root {metadata.root}, targets {metadata.targets}, snapshot {metadata.snapshot},"
+            f" timestamp {metadata.timestamp}"
+        )
+    else:
+        out.line("No TUF metadata: devices go by pinned keys")
+    out.result(
+        {
+            "health": to_builtins(health),
+            "trust": to_builtins(trust),
+            "metadata": to_builtins(metadata),
+            "url": client.url,
+        }
+    )
     out.next_step("edge device list", "edge rollout status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import secrets
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_sdk.bundle.signing import SigningKey, generate_key, load_key, public_path, save_key
-from edge_sdk.durable import DiskStorage, storage_error
+from edge_sdk.durable import DiskStorage, held_lock, storage_error
 from edge_sdk.errors import StorageError
 from edge_sdk.server.metadata import OnlineKeys
 
@@ -27,20 +26,12 @@ def locked_data(data: Path) -> Iterator[None]:
     Raises:
         StorageError: ``storage.data-in-use`` or a failed write.
     """
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        handle = (data / "server.lock").open("w")
-    except OSError as error:
-        raise storage_error(error, data) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                "data-in-use",
-                f"Another server uses the data folder {data}.",
-                "Stop it, or give this one a folder of its own with --data.",
-            ) from error
+    busy = StorageError(
+        "data-in-use",
+        f"Another server uses the data folder {data}.",
+        "Stop it, or give this one a folder of its own with --data.",
+    )
+    with held_lock(data / "server.lock", busy):
         yield
 
 

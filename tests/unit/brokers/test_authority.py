@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from edge_sdk.brokers.authority import Authority, create_authority
 from edge_sdk.brokers.certificates import Identity, name_of
 from edge_sdk.brokers.layout import SERVER
-from edge_sdk.errors import ConfigError, EdgeError, StorageError, TrustError, UsageError
+from edge_sdk.durable import held_lock
+from edge_sdk.errors import ConfigError, StorageError, TrustError, UsageError
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -149,10 +150,11 @@ def test_every_damage_is_named(authority: Authority) -> None:
 
 
 def test_two_revocations_do_not_overlap(authority: Authority) -> None:
-    from edge_sdk.brokers import authority as module
-
     authority.issue("cam-1")
-    with module._locked(authority.folder), pytest.raises(EdgeError, match="authority-in-use"):
+    with (
+        held_lock(authority.folder / "lock", StorageError("x", "x", "x")),
+        pytest.raises(StorageError, match="authority-in-use"),
+    ):
         authority.revoke("cam-1")
     assert authority.revoke("cam-1") == 1
 
