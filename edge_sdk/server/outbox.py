@@ -23,7 +23,7 @@ from edge_sdk.contracts.delivery import (
 )
 from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
-from edge_sdk.delivery.choice import choose, largest_payload
+from edge_sdk.delivery.choice import choose, in_words, largest_payload
 from edge_sdk.delivery.parts import split
 from edge_sdk.errors import EdgeError
 from edge_sdk.server.courier import Request
@@ -278,14 +278,20 @@ class Outbox:
 
     def _everything(self) -> Iterator[Step]:
         if self._report is not None:
-            report = encode(self._report)
-            yield lambda: self._send_kept(self._fleet.topics.broker(), report)
+            report = self._report
+            yield lambda: self._note(report)
+            yield lambda: self._send_kept(self._fleet.topics.broker(), encode(report))
         yield from self._metadata()
         yield from self._promote(self._fleet.desired_devices())
         wanted, unwanted = self._fleet.chunk_plan()
         yield from self._seeding(wanted)
         if unwanted:
             yield from self._clearing(unwanted)
+
+    def _note(self, report: BrokerReport) -> None:
+        text = f"The broker: {in_words(report)}; chunks go by {choose(report, None).mode}."
+        log.info("%s", text)
+        self._fleet.note_broker(text)
 
     def _promote(self, devices: Iterable[str]) -> Iterator[Step]:
         for device in list(devices):

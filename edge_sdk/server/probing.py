@@ -1,18 +1,16 @@
 """Finding out what the broker can do, before anything is entrusted to it.
 
-A client of its own asks, since a broker may end the connection of one that sends too large a
-message. What should come is waited for relative to what surely comes: a plain message that is sent
-behind it, so that a busy broker is not mistaken for a poor one.
+A connection of its own asks, before the server's proper one, since a broker may end the connection
+of who sends too large a message. What should come is waited for relative to what surely comes: a
+plain message that is sent behind it, so that a busy broker is not mistaken for a poor one.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +20,8 @@ from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.delivery.choice import choose, in_words
+from edge_sdk.errors import EdgeError
 from edge_sdk.server.link import KEEPALIVE_SECONDS, BrokerAddress, new_client
-
-log = logging.getLogger(__name__)
 
 PAYLOADS_BYTES = (CHUNK_BYTES, 32 * 1024, 16 * 1024, 4 * 1024)
 """Tried in this order until one comes back."""
@@ -43,59 +40,28 @@ class _SilentError(Exception):
 
 
 class Prober:
-    """Probes on demand, in a thread of its own.
+    """Probes on demand and remembers what was found.
 
     Args:
         address: the broker.
-        client_id: must be the prober's alone.
+        client_id: nobody else may use it during a probe; a broker's access rules may leave no
+            choice of it, so it is the server's own.
         topics: the tenant's topics.
-        found: told what was found, in the prober's thread.
-        answer_s: patience with a silent broker.
     """
 
-    def __init__(
-        self,
-        address: BrokerAddress,
-        client_id: str,
-        topics: Topics,
-        found: Callable[[BrokerReport], None],
-        *,
-        answer_s: float = ANSWER_SECONDS,
-    ) -> None:
+    def __init__(self, address: BrokerAddress, client_id: str, topics: Topics) -> None:
         self._address, self._client_id, self._topics = address, client_id, topics
-        self._found, self._answer_s = found, answer_s
-        self._wanted, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="broker-probe", daemon=True)
-        self.words = ""
+        self.report = BrokerReport(problem="it has not been reached yet")
+
+    def look(self) -> None:
+        """Probe; takes milliseconds on a good broker, some seconds on a poor one."""
+        self.report = probe(self._address, self._client_id, self._topics)
+
+    @property
+    def words(self) -> str:
         """What was found last, for a person."""
-
-    def start(self) -> None:
-        """Start the thread; nothing is probed yet."""
-        self._thread.start()
-
-    def begin(self) -> None:
-        """Probe, once more if a probe is under way. Returns at once."""
-        self._wanted.set()
-
-    def stop(self) -> None:
-        """End the thread, after a probe that is under way."""
-        self._stopping.set()
-        self._wanted.set()
-        self._thread.join(self._answer_s * 2)
-
-    def _run(self) -> None:
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            if self._stopping.is_set():
-                return
-            report = probe(self._address, self._client_id, self._topics, self._answer_s)
-            choice = choose(report, None)
-            self.words = f"{in_words(report)}; chunks go by {choice.mode}, because {choice.reason}"
-            try:
-                self._found(report)
-            except Exception:
-                log.exception("the broker's report could not be passed on")
+        choice = choose(self.report, None)
+        return f"{in_words(self.report)}; chunks go by {choice.mode}"
 
 
 def probe(
@@ -112,7 +78,7 @@ def probe(
                     return BrokerReport(
                         retained=retained, wildcard_retained=wildcard, max_payload_bytes=size
                     )
-    except (OSError, ValueError, _SilentError) as error:
+    except (OSError, ValueError, EdgeError, _SilentError) as error:
         return BrokerReport(retained=retained, wildcard_retained=wildcard, problem=str(error))
     return BrokerReport(
         retained=retained,

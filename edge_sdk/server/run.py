@@ -18,10 +18,8 @@ from pathlib import Path
 import uvicorn
 
 from edge_sdk.bundle.signing import keyid, load_public
-from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.fleet import FleetTrust
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.delivery.choice import choose, in_words
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import EdgeError
 from edge_sdk.server import records
@@ -38,6 +36,7 @@ from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
 from edge_sdk.server.probing import Prober
 from edge_sdk.server.renewal import Renewal
+from edge_sdk.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +84,11 @@ class _Parts:
         self.renewal.start()
         self.inbox.start()
         self.outbox.start()
-        self.prober.start()
         self.link.start()
 
     def stop(self) -> None:
         """The link first: it wakes the outbox when that waits for an acknowledgement."""
         self.renewal.stop()
-        self.prober.stop()
         self.link.stop()
         self.outbox.stop()
         self.inbox.stop()
@@ -104,9 +101,11 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
         StorageError: ``storage.port-in-use``, ``storage.cannot-listen``, ``storage.data-in-use``,
             ``storage.bad-database``, ``storage.database-too-new`` or a failed write.
         TrustError: a key cannot be read.
-        ConfigError: ``config.bad-name``.
+        ConfigError: ``config.bad-name`` or ``config.bad-tls``.
     """
     topics = Topics(settings.tenant)
+    if settings.broker.tls:
+        client_context(settings.broker.files, time.time())  # for its errors; made per connection
     release_keys = {keyid(key): key for key in map(load_public, settings.release_keys)}
     with (
         _listening(settings.host, settings.port) as listener,
@@ -166,25 +165,18 @@ def _open_fleet(
 def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     inbox = Inbox(fleet.ingest)
     name = f"edge-server-{settings.tenant}-{key_id[:8]}"
-    probed: list[Callable[[BrokerReport], None]] = []
-    prober = Prober(settings.broker, f"{name}-probe", fleet.topics, lambda r: probed[0](r))
+    announce: list[Callable[[], None]] = []
+    prober = Prober(settings.broker, name, fleet.topics)
     link = Link(
         settings.broker,
         name,
         [fleet.topics.every_device(leaf) for leaf in LEAVES],
         inbox.put,
-        prober.begin,
+        lambda: announce[0](),
+        before=prober.look,
     )
     outbox = Outbox(fleet, link)
-
-    def on_report(report: BrokerReport) -> None:
-        choice = choose(report, None)
-        text = f"Broker {settings.broker}: {in_words(report)}; chunks go by {choice.mode}."
-        log.info("%s", text)
-        fleet.note_broker(text)
-        outbox.connected(report)
-
-    probed.append(on_report)
+    announce.append(lambda: outbox.connected(prober.report))
     fleet.attach(outbox)
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
