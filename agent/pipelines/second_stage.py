@@ -35,10 +35,19 @@ class SecondStage:
         """Whether the word is really there, in what ends at this position."""
         rate_hz = self._listening.sound.features.sample_rate_hz
         samples = self._recall(end - round(BEFORE_S * rate_hz), end)
+        samples = samples[len(samples) - self._whole_steps(len(samples)) :]
         self._listening.reset()
         steps = self._listening.push(Heard(np.array(samples), end - len(samples), True))
         found = [again for step in steps for again in step.hits]
         return any(again.label == hit.label and again.at_s >= hit.at_s - NEAR_S for again in found)
+
+    def _whole_steps(self, available: int) -> int:
+        """Samples of as many steps as there are, so that the last one ends with the sound."""
+        sound = self._listening.sound
+        width, hop = sound.features.window_samples, sound.features.hop_samples
+        frames = max(0, (available - width) // hop + 1)
+        frames -= frames % sound.frames_per_step
+        return width + (frames - 1) * hop if frames else 0
 
     def close(self) -> None:
         """Free the network."""
