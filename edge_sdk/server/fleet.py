@@ -219,7 +219,6 @@ class Fleet:
                 new_contract=request.new_contract,
                 skipped=json.dumps(skipped),
                 created_at=self._now(),
-                updated_at=self._now(),
             )
             records.mark_seeded(connection, [release["id"]], True)
             changes = self._issuer.apply(connection, row, Start())
