@@ -35,8 +35,7 @@ from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
-from edge_sdk.server.targets import choose_devices, previous_release
-from edge_sdk.suggest import did_you_mean
+from edge_sdk.server.targets import choose_devices, previous_release, unknown
 
 OFFLINE_AFTER_SECONDS = 90.0
 """Silence after which a device no longer counts as online: nine samples at the agent's default."""
@@ -152,7 +151,7 @@ class Fleet:
             if found:
                 return found[0]
             known = [device.id for device in records.device_infos(connection, 0.0)]
-        raise _unknown("device", device_id, known)
+        raise unknown("device", device_id, known)
 
     def enroll(self, device_id: str, profile: str) -> DeviceInfo:
         """Make a device known before it first reports.
@@ -371,7 +370,7 @@ class Fleet:
         if found is None:
             rows = records.all_releases(connection)
             known = [f"{row['name']} {row['version']}" for row in rows]
-            raise _unknown("release", f"{name} {version}", known)
+            raise unknown("release", f"{name} {version}", known)
         return found
 
     def _find_rollout(self, connection: sa.Connection, rollout_id: str) -> Row:
@@ -381,7 +380,7 @@ class Fleet:
             row = rollout_records.rollout_row(connection, rollout_id)
         if row is None:
             rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
-            raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
+            raise unknown("rollout", rollout_id, [known["id"] for known in rows])
         return row
 
     def _info(self, connection: sa.Connection, rollout_id: str) -> RolloutInfo:
@@ -393,11 +392,3 @@ class Fleet:
 
 def _release(connection: sa.Connection, name: str, version: str) -> Row | None:
     return records.release_by(connection, releases.c.name == name, releases.c.version == version)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> UsageError:
-    return UsageError(
-        f"unknown-{what}",
-        f"There is no {what} {name!r} on this server.",
-        did_you_mean(name, known[:50]),
-    )
