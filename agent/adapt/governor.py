@@ -12,6 +12,7 @@ more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from agent.adapt.signals import (
     OWN,
     Filtered,
     Reason,
+    Signal,
     deepest,
     filtered,
     is_calm,
@@ -146,25 +148,25 @@ class Governor:
         A pin is a person's word and holds even then. A clock that runs backwards counts as
         standing still.
         """
-        now = max(now, state.sampled_at)
-        state = self._observe(state, sample, now)
-        target, reason = self._target(state, sample)
-        changed = target != state.index
-        if changed:
-            # All timers start anew, so that each further step waits for its whole dwell.
-            state = replace(
-                state,
-                index=target,
-                reason=reason,
-                since=now,
-                pressed_since=None if state.pressed_since is None else now,
-                urgent_since=None if state.urgent_since is None else now,
-                calm_since=None if state.calm_since is None else now,
-            )
-        return state, self._decision(state, changed, now)
+        state = self.observe(state, sample, now)
+        return self.settle(state, *self.wish(state, sample))
 
-    def _target(self, state: GovernorState, sample: PressureSample) -> tuple[int, Reason]:
-        """The rung to stand on, and why."""
+    def settle(
+        self, state: GovernorState, index: int, reason: Reason
+    ) -> tuple[GovernorState, Decision]:
+        """Stand on a rung, the present one or another, at the time of the latest sample."""
+        changed = index != state.index
+        if changed:
+            state = replace(restarted(state), index=index, reason=reason, since=state.sampled_at)
+        return state, self._decision(state, changed, state.sampled_at)
+
+    def is_bound(self, sample: PressureSample) -> bool:
+        """Whether pin, configuration or a critical temperature alone say where to stand."""
+        policy = self.policy
+        return policy.pin is not None or not policy.enabled or self._is_critical(sample)
+
+    def wish(self, state: GovernorState, sample: PressureSample) -> tuple[int, Reason]:
+        """The rung to stand on after :meth:`observe`, and why."""
         now, policy = state.sampled_at, self.policy
         if policy.pin is not None:
             return self._pinned(policy.pin), _PINNED
@@ -174,12 +176,16 @@ class Governor:
             return max(self.bottom, state.index), "pressure-thermal"
         if state.index < self.bottom and self._must_fall(state, now):
             _, signal = deepest(state.filtered, self._signals)
-            return self._below(state.index), state.reason if signal is None else signal.reason
+            return self.below(state.index), state.reason if signal is None else signal.reason
         if state.index > 0 and self._may_rise(state, now):
             return self._above(state.index), "recovered"
         return state.index, state.reason
 
-    def _below(self, index: int) -> int:
+    def pressing(self, state: GovernorState) -> Signal | None:
+        """The signal that presses hardest."""
+        return deepest(state.filtered, self._signals)[1]
+
+    def below(self, index: int) -> int:
         """The next worthwhile rung on the way down."""
         return next((step for step in self.steps if step > index), self.bottom)
 
@@ -201,9 +207,9 @@ class Governor:
         calm, policy = state.calm_since, self.policy
         if not _lasted(calm, now, policy.dwell_up_s):
             return False
-        return self._affords(state) or _lasted(calm, now, policy.probe_s)
+        return self.affords(state) or _lasted(calm, now, policy.probe_s)
 
-    def _affords(self, state: GovernorState) -> bool:
+    def affords(self, state: GovernorState) -> bool:
         """Whether the better rung leaves the headroom free, by the share it costs more."""
         free = 1.0 - self.policy.headroom
         ratio = self.cost_ratio(state.index, self._above(state.index))
@@ -233,12 +239,19 @@ class Governor:
             if known is not None and signal.band is not None
         ]
 
+    def excess(self, state: GovernorState, name: str) -> float | None:
+        """How deep a signal is in its band; None where it cannot be told."""
+        at = self._names[name]
+        depth = self._signals[at].excess(state.filtered[at])
+        return depth if math.isfinite(depth) else None
+
     def _value(self, state: GovernorState, name: str) -> float | None:
         known = state.filtered[self._names[name]]
         return None if known is None else known.value
 
-    def _observe(self, state: GovernorState, sample: PressureSample, now: float) -> GovernorState:
+    def observe(self, state: GovernorState, sample: PressureSample, now: float) -> GovernorState:
         """The state with the sample filtered in and the timers kept or cleared."""
+        now = max(now, state.sampled_at)
         before = state.filtered or (None,) * len(self._signals)
         known = tuple(
             filtered(old, signal.read(sample), now, self.policy.time_constant_s)
@@ -273,6 +286,17 @@ class Governor:
             changed=changed,
             held_s=now - state.since,
         )
+
+
+def restarted(state: GovernorState) -> GovernorState:
+    """With all running timers begun anew, so that a further step waits for its whole dwell."""
+    now = state.sampled_at
+    return replace(
+        state,
+        pressed_since=None if state.pressed_since is None else now,
+        urgent_since=None if state.urgent_since is None else now,
+        calm_since=None if state.calm_since is None else now,
+    )
 
 
 _STARTUP: Reason = "startup"

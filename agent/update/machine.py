@@ -31,6 +31,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from agent.update import outcomes
+from agent.update.costs import planned
 from agent.update.events import (
     Abandon,
     Booted,
@@ -65,7 +66,7 @@ from agent.update.events import (
     WorkerCrashed,
 )
 from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
-from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
@@ -119,8 +120,9 @@ def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseReco
     return state, (Serve(), *effects)
 
 
-def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
-    return _enter(replace(state, tries=0), Phase.DOWNLOADING, FetchBlobs())
+def _preflight_passed(state: UpdateState, event: PreflightPassed) -> Step:
+    state = replace(state, tries=0, costs=planned(state.costs, event.plan))
+    return _enter(state, Phase.DOWNLOADING, FetchBlobs())
 
 
 def _space_short(state: UpdateState, event: SpaceShort) -> Step:
@@ -258,6 +260,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
         crashes=0,
         code="",
         detail="",
+        costs=UpdateCosts(),
     )
     state, effects = _offered(state, desired)
     return state, (*abandoned, *effects)
@@ -278,7 +281,7 @@ def _supersede(state: UpdateState, by: Desired) -> Step:
     in_trial = state.phase is Phase.TRIAL
     phase = Phase.ROLLED_BACK if in_trial else Phase.REJECTED
     why = outcomes.superseded(by.deployment)
-    told = Tell(state.desired, phase, why.code, why.cause)
+    told = Tell(state.desired, phase, why.code, why.cause, state.costs)
     return state, (Abandon(), told, *((Serve(),) if in_trial else ()))
 
 
@@ -349,7 +352,7 @@ def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
 def _tell(state: UpdateState) -> tuple[Tell, ...]:
     if state.desired is None:
         return ()
-    return (Tell(state.desired, state.phase, state.code, state.detail),)
+    return (Tell(state.desired, state.phase, state.code, state.detail, state.costs),)
 
 
 def _condemn(state: UpdateState) -> UpdateState:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from edge_sdk.contracts.base import SCHEMA, Wire
-from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 
 SlotName = Literal["a", "b"]
 
@@ -83,6 +83,8 @@ class UpdateState(Wire, kw_only=True):
     code: str = ""
     """Error code of the last ended deployment; empty when it ended well."""
     detail: str = ""
+    costs: UpdateCosts = UpdateCosts()
+    """Of the deployment under way or ended last."""
     salvaged: bool = False
     """The state was lost and put together from the files; nothing is deleted until the next
     commit."""

@@ -185,6 +185,8 @@ def _describe(member: RolloutMember) -> str:
 def _show(out: Output, info: RolloutInfo) -> None:
     from msgspec import to_builtins
 
+    from edge_sdk.accounting import added, in_words, times_in_words
+
     out.line(f"Rollout {info.id}: {info.release} {info.version}, {info.state.replace('_', ' ')}")
     if info.reason:
         out.line(info.reason)
@@ -195,11 +197,15 @@ def _show(out: Output, info: RolloutInfo) -> None:
             member.phase.replace("_", " "),
             member.previous_version or "-",
             _received(member),
+            times_in_words(member) or "-",
             member.detail,
         )
         for member in info.members
     ]
-    out.table("", ("device", "status", "phase", "before", "received", "detail"), rows)
+    out.table("", ("device", "status", "phase", "before", "received", "took", "detail"), rows)
+    costs = in_words(added(info.members))
+    if costs:
+        out.line(costs)
     _warn_kept(out, info)
     out.result(to_builtins(info))
     if info.state.value in ("pending", "canary", "full"):

@@ -18,7 +18,7 @@ from edge_sdk.contracts.fleet import (
     RolloutMember,
     RolloutState,
 )
-from edge_sdk.contracts.update import TrialPolicy
+from edge_sdk.contracts.update import Phase, TrialPolicy
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import desired, releases, rollout_devices, rollouts
 from edge_sdk.server.records import Row
@@ -193,6 +193,12 @@ def update_member(connection: sa.Connection, number: int, device_id: str, **valu
     )
 
 
+def packed_seconds(seconds_in: dict[str, float]) -> str:
+    """Seconds by phase as the database keeps them; a device may invent only so many phases."""
+    known = {phase.value for phase in Phase}
+    return json.dumps({phase: spent for phase, spent in seconds_in.items() if phase in known})
+
+
 def rollout_info(connection: sa.Connection, row: Row) -> RolloutInfo:
     """A rollout as the interface gives it."""
     release = records.release_by(connection, releases.c.id == row["release_id"])
@@ -217,6 +223,7 @@ def _member_info(row: Row) -> RolloutMember:
     names = [name for name in RolloutMember.__struct_fields__ if name != "previous_version"]
     values = {name: row[name] for name in names}
     values["status"] = MemberStatus(row["status"])
+    values["seconds_in"] = json.loads(row["seconds_in"])
     return RolloutMember(previous_version=row["previous_version"] or "", **values)
 
 
