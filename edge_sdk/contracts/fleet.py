@@ -143,6 +143,8 @@ class RolloutRequest(Wire, kw_only=True):
     devices: tuple[str, ...] = ()
     """Empty: every known device that the release has a ladder for."""
     trial: TrialPolicy = TrialPolicy()
+    new_contract: bool = False
+    """Devices may take it although its labels or its preprocessing differ from what they run."""
 
 
 class EnrollRequest(Wire, kw_only=True):
