@@ -27,7 +27,7 @@ from edge_sdk.contracts.topics import Topics, check_name
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Courier
-from edge_sdk.server.db.schema import devices, releases
+from edge_sdk.server.db.schema import devices
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.ingest import Incoming, Ingest
 from edge_sdk.server.issuing import Changes, Issuer
@@ -35,7 +35,8 @@ from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
-from edge_sdk.server.targets import choose_devices, previous_release, unknown
+from edge_sdk.server.targets import choose_devices
+from edge_sdk.suggest import did_you_mean
 
 OFFLINE_AFTER_SECONDS = 90.0
 """Silence after which a device no longer counts as online: nine samples at the agent's default."""
@@ -116,7 +117,7 @@ class Fleet:
             keyids=keyids,
         )
         with self._transaction() as connection:
-            known = _release(connection, info.name, info.version)
+            known = records.release_named(connection, info.name, info.version)
             if known is not None:
                 if known["digest"] == info.digest:
                     return records.release_info(known), False
@@ -126,7 +127,7 @@ class Fleet:
                     "Give the new release another version; a published one never changes.",
                 )
             self.depot.keep_release(manifest, data)
-            records.add_release(connection, info)
+            records.addrecords.release_named(connection, info)
             self._event(connection, "release", f"Published {info.name} {info.version}.", info)
         return info, True
 
@@ -151,7 +152,7 @@ class Fleet:
             if found:
                 return found[0]
             known = [device.id for device in records.device_infos(connection, 0.0)]
-        raise unknown("device", device_id, known)
+        raise _unknown("device", device_id, known)
 
     def enroll(self, device_id: str, profile: str) -> DeviceInfo:
         """Make a device known before it first reports.
@@ -196,11 +197,13 @@ class Fleet:
             )
         with self._transaction() as connection:
             self._refuse_second(connection)
-            release = self._find_release(connection, request.release, request.version)
+            release = self._findrecords.release_named(connection, request.release, request.version)
             self.desk.check_published(release)
             profiles = json.loads(release["profiles"])
             chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
-            previous = {device.id: previous_release(connection, device) for device in chosen}
+            previous = {
+                device.id: previousrecords.release_named(connection, device) for device in chosen
+            }
             rollout = plan(
                 previous,
                 canary=request.canary,
@@ -366,11 +369,11 @@ class Fleet:
             )
 
     def _find_release(self, connection: sa.Connection, name: str, version: str) -> Row:
-        found = _release(connection, name, version)
+        found = records.release_named(connection, name, version)
         if found is None:
             rows = records.all_releases(connection)
             known = [f"{row['name']} {row['version']}" for row in rows]
-            raise unknown("release", f"{name} {version}", known)
+            raise _unknown("release", f"{name} {version}", known)
         return found
 
     def _find_rollout(self, connection: sa.Connection, rollout_id: str) -> Row:
@@ -380,7 +383,7 @@ class Fleet:
             row = rollout_records.rollout_row(connection, rollout_id)
         if row is None:
             rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
-            raise unknown("rollout", rollout_id, [known["id"] for known in rows])
+            raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
         return row
 
     def _info(self, connection: sa.Connection, rollout_id: str) -> RolloutInfo:
@@ -390,5 +393,9 @@ class Fleet:
         records.add_event(connection, self._now(), kind, text, version=release.version)
 
 
-def _release(connection: sa.Connection, name: str, version: str) -> Row | None:
-    return records.release_by(connection, releases.c.name == name, releases.c.version == version)
+def _unknown(what: str, name: str, known: list[str]) -> UsageError:
+    return UsageError(
+        f"unknown-{what}",
+        f"There is no {what} {name!r} on this server.",
+        did_you_mean(name, known[:50]),
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import cast
 
 import sqlalchemy as sa
@@ -15,7 +14,6 @@ from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
 from edge_sdk.suggest import did_you_mean
 
-MAX_SUGGESTIONS = 50
 _REFUSALS = (Phase.ROLLED_BACK, Phase.REJECTED)
 
 
@@ -56,7 +54,11 @@ def _named(
     for name in dict.fromkeys(names):
         device = known.get(name)
         if device is None:
-            raise unknown("device", name, known)
+            raise UsageError(
+                "unknown-device",
+                f"There is no device {name!r} on this server.",
+                did_you_mean(name, known),
+            )
         if device.profile not in profiles:
             raise UsageError(
                 "profile-not-in-release",
@@ -87,12 +89,3 @@ def previous_release(connection: sa.Connection, device: DeviceInfo) -> int | Non
     if running_id != last["release_id"]:
         return running_id
     return rollout_records.previous_in(connection, last["deployment"], device.id)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """There is nothing of that name."""
-    return UsageError(
-        f"unknown-{what}",
-        f"There is no {what} {name!r} on this server.",
-        did_you_mean(name, list(islice(known, MAX_SUGGESTIONS))),
-    )
