@@ -40,8 +40,13 @@ class DiskStorage:
     def step(self, name: str, path: Path) -> None:
         """Called before each durable step; does nothing on a real device."""
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, mode: int = 0o666) -> None:
         """Replace ``path`` by ``data`` atomically.
+
+        Args:
+            path: the file; its folder is made when missing.
+            data: its whole content.
+            mode: permissions, less the umask; 0o600 for a secret.
 
         Raises:
             StorageError: ``storage.disk-full`` or ``storage.write-failed``; ``path`` is unchanged
@@ -51,7 +56,9 @@ class DiskStorage:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.step("write", path)
-            with temporary.open("wb") as handle:
+            temporary.unlink(missing_ok=True)  # one left by a power cut may have another mode
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, mode), "wb") as handle:
                 half = len(data) // 2
                 handle.write(data[:half])
                 self.step("half", path)

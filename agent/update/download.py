@@ -65,7 +65,7 @@ class Downloader:
         self._connected = False
         self._last_good = clock.monotonic()
         self.bytes_received = 0
-        """Everything that arrived, wanted or not."""
+        """Everything that arrived since the agent started, wanted or not."""
         self.retries = 0
 
     @property
@@ -82,10 +82,6 @@ class Downloader:
         """Chunks of one blob that have not arrived."""
         waiting = sum(1 for known, _ in self._awaited if known == digest)
         return waiting + sum(1 for known, _ in self._queue if known == digest)
-
-    def reset_figures(self) -> None:
-        """Count anew from here."""
-        self.bytes_received = self.retries = 0
 
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""

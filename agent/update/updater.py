@@ -20,6 +20,7 @@ from agent.update.authority import Authority
 from agent.update.download import Downloader
 from agent.update.limits import UpdateLimits
 from agent.update.machine import step
+from agent.update.metering import Meter, MeteredStorage
 from agent.update.ports import (
     Clock,
     Host,
@@ -93,7 +94,7 @@ class Updater:
     ) -> None:
         limits = limits or UpdateLimits()
         self._device, self._tenant = device, topics.tenant
-        storage = storage or DiskStorage()
+        storage = MeteredStorage(storage or DiskStorage())
         self._store = DeviceStore(state_dir, storage)
         self._authority = Authority(
             trust=trust,
@@ -117,7 +118,8 @@ class Updater:
             emit=self._dispatch,
             progress=self._report_progress,
         )
-        self._teller = Teller(device.device_id, clock, report, lambda: self._acquisition.traffic)
+        self._meter = Meter(clock, self._download, storage)
+        self._teller = Teller(device.device_id, clock, report)
         self._proving = Proving(host, clock, limits, self._dispatch, objective_ms)
         self._state = UpdateState()
         self._unsaved = False
@@ -222,7 +224,8 @@ class Updater:
 
     def tick(self) -> None:
         """Timers, overdue chunks, one blob of verification. Call several times a second."""
-        if self._unsaved:
+        if self._unsaved or self._meter.wants_saving(self._state):
+            self._state = self._meter.charge(self._state)
             self._save(self._state)
         self._authority.tick()
         self._acquisition.tick()
@@ -256,6 +259,7 @@ class Updater:
     def _step(self, event: ev.Event) -> None:
         if isinstance(event, ev.GoldenPassed):
             self._measure()
+        self._state = self._meter.charge(self._state)
         state, effects = step(self._state, event)
         if state != self._state and not self._save(state):
             if not isinstance(event, RETREATS):
@@ -274,6 +278,7 @@ class Updater:
             self._step(ev.ServiceMeasured(measured))
 
     def _save(self, state: UpdateState) -> bool:
+        self._meter.saved()
         try:
             self._store.save_state(state)
         except StorageError as error:
@@ -344,8 +349,9 @@ class Updater:
             log.warning("Old files could not be deleted: %s", error)
 
     def _report_progress(self, detail: str) -> None:
-        if self._state.desired is not None:
-            self._teller.progress(self._state.desired, self._state.phase, detail)
+        state = self._state = self._meter.charge(self._state)
+        if state.desired is not None:
+            self._teller.progress(state.desired, state.phase, detail, state.costs)
 
     def _placed(self, record: ReleaseRecord) -> PlacedRelease:
         return PlacedRelease(

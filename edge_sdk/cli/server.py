@@ -41,7 +41,18 @@ def command() -> None:
 @click.option(
     "--broker-ca",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CA certificates (PEM) the broker must be signed by.",
+    help="CA certificates (PEM) the broker must be signed by. Without this and --broker-cert: the "
+    "authority in the data folder, if there is one.",
+)
+@click.option(
+    "--broker-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate (PEM) by which the server signs in at the broker.",
+)
+@click.option(
+    "--broker-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key (PEM) of --broker-cert.",
 )
 @click.option("--tenant", default="edge", show_default=True, help="The fleet's topic prefix.")
 @click.option(
@@ -70,6 +81,8 @@ def run(
     broker: str,
     broker_password_file: Path | None,
     broker_ca: Path | None,
+    broker_cert: Path | None,
+    broker_key: Path | None,
     tenant: str,
     release_keys: tuple[Path, ...],
     offline_after_s: float,
@@ -78,17 +91,19 @@ def run(
     import logging
     import sys
 
+    from edge_sdk.cli.credentials import server_files
     from edge_sdk.server.link import parse_broker_url
     from edge_sdk.server.run import Ready, ServerSettings, run_server
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    files = server_files(data, broker_ca, broker_cert, broker_key)
     settings = ServerSettings(
         data=data,
         host=host,
         port=port,
-        broker=parse_broker_url(broker, broker_password_file, broker_ca),
+        broker=parse_broker_url(broker, broker_password_file, files),
         tenant=tenant,
         release_keys=release_keys,
         offline_after_s=offline_after_s,

@@ -216,9 +216,9 @@ class Fleet:
                 release_id=release["id"],
                 canary=request.canary,
                 trial=msgspec.json.encode(request.trial).decode(),
+                new_contract=request.new_contract,
                 skipped=json.dumps(skipped),
                 created_at=self._now(),
-                updated_at=self._now(),
             )
             records.mark_seeded(connection, [release["id"]], True)
             changes = self._issuer.apply(connection, row, Start())

@@ -19,6 +19,7 @@ from edge_sdk.contracts.update import (
     ChunkRequest,
     DeviceState,
     Phase,
+    UpdateCosts,
     UpdateStatus,
 )
 from edge_sdk.errors import ContractError
@@ -201,10 +202,12 @@ class Ingest:
 
     def _note_member(self, connection: sa.Connection, number: int, status: UpdateStatus) -> None:
         """The device's own last word; why it was left alone stays beside it."""
-        names = ("bytes_received", "bytes_total", "bytes_reused", "chunk_retries")
+        names = UpdateCosts.__struct_fields__
         values: dict[str, Any] = {
             name: getattr(status, name) for name in names if getattr(status, name)
         }
+        if status.seconds_in:
+            values["seconds_in"] = rollout_records.packed_seconds(status.seconds_in)
         member = rollout_records.member_row(connection, number, status.device_id)
         if member is not None and member["status"] != MemberStatus.KEPT:
             values["detail"] = status.detail

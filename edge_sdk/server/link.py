@@ -19,6 +19,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_sdk.errors import ConfigError
+from edge_sdk.tls import SYSTEM_FILES, TlsFiles, client_context, explain
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,14 @@ class BrokerAddress:
     tls: bool = False
     username: str = ""
     password_file: Path | None = None
-    ca_file: Path | None = None
+    files: TlsFiles = SYSTEM_FILES
 
     def __str__(self) -> str:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
 
 
 def parse_broker_url(
-    url: str, password_file: Path | None = None, ca_file: Path | None = None
+    url: str, password_file: Path | None = None, files: TlsFiles | None = None
 ) -> BrokerAddress:
     """The broker in ``mqtt://[user@]host[:port]`` or ``mqtts://...``.
 
@@ -82,7 +83,7 @@ def parse_broker_url(
         tls=tls,
         username=parts.username or "",
         password_file=password_file,
-        ca_file=ca_file,
+        files=files or SYSTEM_FILES,
     )
 
 
@@ -199,8 +200,10 @@ class Link:
         try:
             client = self._new_client(ended, reasons)
             client.connect(self._address.host, self._address.port, KEEPALIVE_SECONDS)
+        except ConfigError as error:
+            return error.cause
         except (OSError, ValueError) as error:
-            return str(error)
+            return explain(error)
         client.loop_start()
         try:
             self._wait(ended)
@@ -222,15 +225,16 @@ class Link:
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=self._client_id, reconnect_on_failure=False
         )
+        refusals: list[str] = []
         client.max_inflight_messages_set(WINDOW)
         client.max_queued_messages_set(WINDOW)
         if self._address.username:
             client.username_pw_set(self._address.username, self._password())
         if self._address.tls:
-            client.tls_set(ca_certs=str(self._address.ca_file) if self._address.ca_file else None)
+            client.tls_set_context(client_context(self._address.files, time.time()))
 
         def disconnected(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-            reasons.append(f"connection lost ({reason})")
+            reasons.append(refusals[-1] if refusals else f"connection lost ({reason})")
             self._lost()
             ended.set()
 
@@ -241,7 +245,13 @@ class Link:
             else:
                 self._accepted(client)
 
+        def logged(_c: Any, _u: Any, level: int, text: str) -> None:
+            # A broker that refuses our certificate says so only after the handshake (TLS 1.3).
+            if level == paho.MQTT_LOG_ERR and not self._up:
+                refusals.append(explain(text))
+
         client.on_connect = connected
+        client.on_log = logged
         client.on_disconnect = disconnected
         client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload), m.retain)
         client.on_publish = lambda *_: self._acknowledged(client)

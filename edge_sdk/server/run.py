@@ -35,6 +35,7 @@ from edge_sdk.server.link import BrokerAddress, Link
 from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
 from edge_sdk.server.renewal import Renewal
+from edge_sdk.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,11 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
         StorageError: ``storage.port-in-use``, ``storage.cannot-listen``, ``storage.data-in-use``,
             ``storage.bad-database``, ``storage.database-too-new`` or a failed write.
         TrustError: a key cannot be read.
-        ConfigError: ``config.bad-name``.
+        ConfigError: ``config.bad-name`` or ``config.bad-tls``.
     """
     topics = Topics(settings.tenant)
+    if settings.broker.tls:
+        client_context(settings.broker.files, time.time())  # for its errors; made per connection
     release_keys = {keyid(key): key for key in map(load_public, settings.release_keys)}
     with (
         _listening(settings.host, settings.port) as listener,

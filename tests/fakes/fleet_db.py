@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge_sdk.bundle.trust import trust_root, verify_desired
 from edge_sdk.contracts.base import Wire, encode
@@ -106,7 +107,7 @@ class FleetOnDisk:
         )
         self.hear("state", message)
 
-    def status(self, device: str, phase: Phase, deployment: str | None = None, **more: str) -> None:
+    def status(self, device: str, phase: Phase, deployment: str | None = None, **more: Any) -> None:
         """An update event about what the device was last told, unless it names another."""
         desired = self.desired(device)
         about = desired.deployment if desired is not None else ""

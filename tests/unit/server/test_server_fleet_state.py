@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.contracts.update import ChunkRequest, DeviceState, Phase, TrialPolicy
+from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import ingest, records
@@ -58,6 +58,26 @@ def test_a_rollout_names_the_release_and_its_trial(here: FleetOnDisk) -> None:
     assert desired.trial == trial
     assert here.courier.seeded == [release.digest]
     assert here.courier.offered == ["a"]
+
+
+def test_a_changed_contract_is_meant_where_the_rollout_says_so_and_on_the_way_back(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a")
+    settle(here, "1", "a")
+    assert not wish_of(here, "a").new_contract
+    roll(here, "2", new_contract=True)
+    assert wish_of(here, "a").new_contract
+    here.status("a", Phase.ROLLED_BACK)
+    assert (wish_of(here, "a").version, wish_of(here, "a").new_contract) == ("1", True)
+
+
+def wish_of(here: FleetOnDisk, device: str) -> Desired:
+    desired = here.desired(device)
+    assert desired is not None
+    return desired
 
 
 def test_a_failed_device_is_pointed_back_at_what_it_runs(here: FleetOnDisk) -> None:
