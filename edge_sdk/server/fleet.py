@@ -127,7 +127,7 @@ class Fleet:
                     "Give the new release another version; a published one never changes.",
                 )
             self.depot.keep_release(manifest, data)
-            records.addrecords.release_named(connection, info)
+            records.add_release(connection, info)
             self._event(connection, "release", f"Published {info.name} {info.version}.", info)
         return info, True
 
@@ -197,13 +197,11 @@ class Fleet:
             )
         with self._transaction() as connection:
             self._refuse_second(connection)
-            release = self._findrecords.release_named(connection, request.release, request.version)
+            release = self._find_release(connection, request.release, request.version)
             self.desk.check_published(release)
             profiles = json.loads(release["profiles"])
             chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
-            previous = {
-                device.id: previousrecords.release_named(connection, device) for device in chosen
-            }
+            previous = {device.id: previous_release(connection, device) for device in chosen}
             rollout = plan(
                 previous,
                 canary=request.canary,
