@@ -35,7 +35,7 @@ from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
-from edge_sdk.server.targets import choose_devices
+from edge_sdk.server.targets import choose_devices, previous_release
 from edge_sdk.suggest import did_you_mean
 
 OFFLINE_AFTER_SECONDS = 90.0
