@@ -288,10 +288,8 @@ def raw_cpu_s(count: int, size: int) -> float:
 
 
 def _child(*arguments: object) -> subprocess.Popen[str]:
-    here = str(Path(__file__).parent.parent)
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": here},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -366,9 +364,8 @@ def _seed(link: Link, ref: BlobRef, data: bytes, gather_s: float) -> None:
         time.sleep(0.02)
     report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=gather_s)
     link.send(TOPICS.broker(), encode(report))
-    if not gather_s:
-        for index in range(len(ref.chunks)):
-            link.send(TOPICS.chunk(ref.digest, index), data[index * CHUNK_BYTES :][:CHUNK_BYTES])
+    for index in range(len(ref.chunks)):  # for a wave as well: some may not stay on it
+        link.send(TOPICS.chunk(ref.digest, index), data[index * CHUNK_BYTES :][:CHUNK_BYTES])
     link.drain(20)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import selectors
 import signal
 import socket
@@ -24,6 +23,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from edge_sdk.client.api import FleetClient
 from edge_sdk.contracts.base import decode, encode
@@ -86,9 +87,7 @@ class Agent:
         self.start()
 
     def start(self) -> None:
-        here = Path(__file__).parent.parent
-        environment = {**os.environ, "PYTHONPATH": str(here)}
-        self._child = subprocess.Popen(self._command, env=environment)
+        self._child = subprocess.Popen(self._command)
 
     def kill(self) -> None:
         child, self._child = self._child, None

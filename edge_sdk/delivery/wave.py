@@ -20,7 +20,7 @@ CREDIT_EVERY = WINDOW // 2
 MIN_RIDERS = 3
 """Fewer are served by the usual way as well."""
 MAX_RIDERS = 100_000
-LAG_S = 1.0
+LAG_S = 2.0
 """A minority that has held up the others for this long is told to leave."""
 STALL_S = 10.0
 """So is anybody who has held up the wave for this long."""
