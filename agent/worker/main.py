@@ -21,6 +21,8 @@ from agent.worker.golden import golden_test
 from agent.worker.points import Points, read_manifest
 from agent.worker.protocol import Event, Failed, GoldenProgress, WorkerSpec
 from agent.worker.serve import FrameLoop, serve_options
+from agent.worker.serve_sound import SoundLoop
+from agent.worker.sound_setup import check_match
 from edge_sdk.errors import ContractError, EdgeError, RuntimeUnavailableError
 
 SPEC_TIMEOUT_S = 30.0
@@ -102,4 +104,7 @@ def _run(channel: Channel) -> Event:
 
         return golden_test(points, progress)
     options = serve_options(spec)
+    check_match(manifest, options.pipeline)
+    if manifest.task.sound is not None:
+        return SoundLoop(points, manifest.task.sound, channel, options).run()
     return FrameLoop(points, channel, options, pick_pixels()).run()
