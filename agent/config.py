@@ -22,6 +22,7 @@ from agent.update.limits import UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError
+from edge_sdk.tls import TlsFiles
 
 NAME = "edge-agent"
 MAX_CONFIG_BYTES = 256 * 1024
@@ -234,6 +235,15 @@ def read_password(broker: BrokerConfig) -> str | None:
             f"Cannot read the broker password from {broker.password_file}: {error}.",
             "Check broker.password_file and that the agent's user may read it.",
         ) from error
+
+
+def tls_files(broker: BrokerConfig) -> TlsFiles:
+    """The PEM files of a broker that is reached by TLS."""
+
+    def path(value: str) -> Path | None:
+        return Path(value) if value else None
+
+    return TlsFiles(path(broker.tls_ca), path(broker.tls_cert), path(broker.tls_key))
 
 
 def _parse(path: Path) -> dict[str, Any]:

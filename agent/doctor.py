@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from agent.config import AgentConfig, PipelineConfig, load_config
-from agent.link.mqtt import check_reachable
+from agent.link.reach import check_broker
 from agent.run import installed_runtimes, process_environment, resolve_profile
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError, SourceError, StorageError
@@ -113,5 +114,4 @@ def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
 
 
 def _broker(config: AgentConfig) -> str:
-    check_reachable(config.broker)
-    return f"{config.broker.host}:{config.broker.port} answers"
+    return check_broker(config.broker, config.tenant, config.device_id, time.time())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.update.authority import Authority
+from agent.update.costs import Plan
 from agent.update.download import Downloader, Piece
 from agent.update.events import (
     Downloaded,
     Event,
     ManifestVerified,
+    PreflightPassed,
     Refused,
     Verified,
     VerifyFailed,
@@ -23,24 +24,12 @@ from agent.update.preflight import Preflight
 from agent.update.state import ReleaseRecord
 from agent.update.store import DeviceStore
 from agent.update.trust import Device, Fitting, accept_manifest, record_of
+from edge_sdk.bundle.needs import whole_bytes
 from edge_sdk.contracts.manifest import BlobRef
 from edge_sdk.contracts.update import Desired
 from edge_sdk.errors import EdgeError, TrustError
 
 Emit = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What an update has cost the link so far."""
-
-    received: int = 0
-    """Bytes that arrived since the update began in this process."""
-    total: int = 0
-    """Bytes of the release on this device, envelope excluded."""
-    reused: int = 0
-    """Of those, bytes that were on the device already."""
-    retries: int = 0
 
 
 class Acquisition:
@@ -79,28 +68,17 @@ class Acquisition:
         self._fitting: Fitting | None = None
         self._waiting = False
         self._unverified: deque[str] | None = None
-        self._envelope_bytes = self._envelope_reused = 0
-        self._total = self._reused = 0
+        self._envelope_bytes = 0
         self._told = 0.0
         self._unjudged: Desired | None = None
         self._since = 0.0
-
-    @property
-    def traffic(self) -> Traffic:
-        """Figures for reports."""
-        download = self._download
-        return Traffic(download.bytes_received, self._total, self._reused, download.retries)
 
     def fetch_manifest(self, desired: Desired) -> None:
         """Fetch and open the desired manifest, once the publisher's newest metadata names it.
 
         Ends in ManifestVerified or Refused.
         """
-        envelope = desired.manifest
-        self._envelope_bytes = envelope.size_bytes
-        self._envelope_reused = envelope.size_bytes if self._store.blobs.has(envelope) else 0
-        self._total, self._reused = self._envelope_bytes, self._envelope_reused
-        self._download.reset_figures()
+        self._envelope_bytes = desired.manifest.size_bytes
         self._unjudged, self._since = desired, self._clock.monotonic()
         self._tick_judge()
 
@@ -208,15 +186,22 @@ class Acquisition:
         except EdgeError as error:
             self._refuse(error)
             return
-        wanted = sum(ref.size_bytes for ref in self._fitting.refs)
-        self._total = self._envelope_bytes + wanted
-        self._reused = self._envelope_reused + wanted - missing
         found = self._preflight.look(missing)
         if isinstance(found, str):
             self._progress(found)
             return
+        if isinstance(found, PreflightPassed):
+            found = PreflightPassed(self._plan(self._fitting, missing))
         self._waiting = False
         self._emit(found)
+
+    def _plan(self, fitting: Fitting, missing_bytes: int) -> Plan:
+        whole = whole_bytes(fitting.manifest, fitting.points)
+        return Plan(
+            offered_bytes=self._envelope_bytes + whole,
+            total_bytes=self._envelope_bytes + sum(ref.size_bytes for ref in fitting.refs),
+            missing_bytes=missing_bytes,
+        )
 
     def _tick_download(self) -> None:
         if self._download.done:

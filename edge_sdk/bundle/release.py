@@ -24,6 +24,7 @@ from edge_sdk.bundle.check import check_manifest
 from edge_sdk.bundle.pack import Packing, SourceFile, pack
 from edge_sdk.bundle.signing import SigningKey, add_signature, sign
 from edge_sdk.bundle.trust import open_envelope, verify_manifest
+from edge_sdk.bundle.tuf_release import check_named
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import MANIFEST_TYPE, Envelope
@@ -179,7 +180,7 @@ def open_release(
     if trust is not None:
         if envelope_bytes is None:
             raise _unsigned(folder)
-        verify_manifest(envelope_bytes, trust)
+        _check_trusted(folder, trust, manifest, envelope_bytes)
     blobs = BlobStore(folder / BLOBS_NAME, DiskStorage())
     for ref in manifest.blobs.values():
         blobs.verify(ref.digest)
@@ -187,6 +188,14 @@ def open_release(
     if manifest.derived:
         _check_recipes(manifest, blobs, notify)
     return Release(folder, manifest, payload, envelope, envelope_bytes)
+
+
+def _check_trusted(folder: Path, trust: TrustRoot, manifest: Manifest, envelope: bytes) -> None:
+    """By the publisher's targets where there is a TUF root, else by the pinned keys."""
+    if trust.root:
+        check_named(folder / METADATA_NAME, trust.root, manifest, envelope, time.time())
+    else:
+        verify_manifest(envelope, trust)
 
 
 def _check_recipes(manifest: Manifest, blobs: BlobStore, notify: Notify) -> None:

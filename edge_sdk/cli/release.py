@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +10,14 @@ import click
 
 from edge_sdk.cli import ceremony
 from edge_sdk.cli.output import Output, with_output
+from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
 if TYPE_CHECKING:
     from edge_sdk.bundle.release import Release
-    from edge_sdk.bundle.signing import SigningKey
     from edge_sdk.contracts.manifest import Manifest
     from edge_sdk.contracts.operating_point import OperatingPoint
 
-PASSPHRASE_VARIABLE = "EDGE_KEY_PASSPHRASE"
-
 FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _WithPublish(click.Group):
@@ -62,7 +57,7 @@ def key_create(out: Output, path: Path, passphrase: bool) -> None:
     from edge_sdk.bundle.signing import generate_key, public_path, save_key
 
     new = generate_key()
-    save_key(new, path, _new_passphrase() if passphrase else None)
+    save_key(new, path, Passphrases().new(f"{path}") if passphrase else None)
     out.line(f"key id       {new.keyid}")
     out.line(f"private key  {path}  (keep it secret, keep a copy)")
     out.line(f"public key   {public_path(path)}")
@@ -166,7 +161,7 @@ def create(
     help="Folder of `edge release key init`: name the release in its targets, and sign them.",
 )
 @click.option("--offline-key", "elsewhere", type=FILE, multiple=True, help="Targets key elsewhere.")
-@ceremony.passphrase_options
+@passphrase_options
 @with_output
 def sign(
     out: Output,
@@ -192,7 +187,7 @@ def sign(
         out.result({"folder": folder, "target": path, "targets_version": version})
         out.next_step(f"edge release publish {folder}")
         return
-    signing_key = _load_key(key_path or Path())
+    signing_key = Passphrases(passphrase_file, passphrase_env).load(key_path or Path())
     envelope = sign_release(folder, signing_key)
     signers = [signature.keyid for signature in envelope.signatures]
     out.line(f"Signed {folder} with {signing_key.keyid}; signatures: {', '.join(signers)}")
@@ -287,35 +282,3 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "signatures": signers,
         "ladders": {name: [p.id for p in ladder] for name, ladder in manifest.ladders.items()},
     }
-
-
-def _load_key(path: Path) -> SigningKey:
-    """Load a key, asking for its passphrase when it has one."""
-    from edge_sdk.bundle.signing import load_key
-    from edge_sdk.errors import TrustError
-
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    try:
-        return load_key(path, given.encode() if given else None)
-    except TrustError as error:
-        if error.slug != "passphrase-needed" or not _interactive():
-            raise
-    return load_key(path, _ask("Passphrase").encode())
-
-
-def _new_passphrase() -> bytes:
-    """The passphrase for a new key: from the environment, or asked for twice."""
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    if given:
-        return given.encode()
-    entered: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    return entered.encode()
-
-
-def _ask(what: str) -> str:
-    entered: str = click.prompt(what, hide_input=True, err=True)
-    return entered
-
-
-def _interactive() -> bool:
-    return sys.stdin.isatty()

@@ -45,6 +45,7 @@ telemetry_interval_s = 0.5
 [broker]
 host = "127.0.0.1"
 port = {port}
+{tls}
 
 [governor]
 enabled = false
@@ -158,6 +159,7 @@ class FleetHouse:
             tenant=TENANT,
             profile=PROFILE,
             port=self.broker.port,
+            tls="\n".join(self.broker.agent_lines(device_id, home)),
             frames=self.frames,
         )
         (home / "agent.toml").write_text(config)
