@@ -30,7 +30,7 @@ from agent.worker.protocol import (
     Stats,
     Stop,
 )
-from agent.worker.serve import LOGGED_ERRORS, WAIT_S, ServeOptions
+from agent.worker.serve import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.sound_setup import clips_of, words_here
 from edge_sdk.audio.activity import ActivityGate
 from edge_sdk.contracts.audio import SoundInfo
@@ -82,14 +82,14 @@ class SoundLoop:
         self._microphone = build_microphone(options.pipeline.source, sound.features.sample_rate_hz)
         self._listener: Listener = self._microphone.listen()
         self._clips = clips_of(options.pipeline, sound, self._microphone.ring.recall)
-        self._meter = Meter()
+        self._meter = Meter(options.pipeline.objective_ms)
         self._decisions: list[Decision] = []
         self._started, self._stopping = not options.hold, False
         self._fresh = False
         """The network has just been loaded and has heard nothing yet."""
         self._lost_before = 0
         self._errors_logged = 0
-        self._stats_due = self._batch_due = 0.0
+        self._stats_due = self._alarm_due = self._batch_due = 0.0
 
     def run(self) -> Finished:
         """Load, report :class:`Ready`, and listen.
@@ -179,8 +179,10 @@ class SoundLoop:
         now = self._clock()
         if self._decisions and now >= self._batch_due:
             self._flush()
-        if now >= self._stats_due and not self._channel.congested:
+        due = now >= (self._alarm_due if self._meter.late else self._stats_due)
+        if due and not self._channel.congested:
             self._stats_due = now + self._options.stats_interval_s
+            self._alarm_due = min(now + ALARM_S, self._stats_due)
             self._send_stats()
 
     def _obey(self, timeout_s: float = 0.0) -> None:

@@ -375,9 +375,10 @@ class Rig:
         self.clock.time += seconds
 
     def _listen(self) -> None:
-        for topic, payload in self.link.poll():
-            self.received += len(payload)
-            self.updater.on_chunk(topic, payload)
+        for topic, payload, retained in self.link.poll():
+            if not topic.endswith("/broker"):
+                self.received += len(payload)
+            self.updater.on_message(topic, payload, retained)
 
     def reach(self, phase: Phase, turns: int = 600) -> None:
         """Run until ``phase`` is entered, and no further."""

@@ -32,7 +32,10 @@ def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleT
     kept = {name: sys.modules.pop(name, None) for name in NAMES}
     import task
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more are slower on networks so small
     yield task
+    torch.set_num_threads(threads)
     for name in NAMES:
         sys.modules.pop(name, None)
         if (before := kept[name]) is not None:
@@ -88,4 +91,4 @@ def test_espeak_speaks(example: ModuleType) -> None:
     samples = data.speak("seven", "en-us", 160, 50)
     assert 0.2 < len(samples) / RATE < 1.5
     assert np.abs(samples).max() > 0.05
-    assert len(data.speak("seven", "no-such-voice", 160, 50)) == 0
+    assert len(data.speak("", "en-us", 160, 50)) == 0
