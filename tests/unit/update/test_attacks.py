@@ -260,6 +260,17 @@ def test_forged_targets(rig: TufRig) -> None:
     served(rig)
 
 
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_forged_online_metadata(rig: TufRig, role: str) -> None:
+    """Signed by nobody whom the root names."""
+    rig.repo.keys[role] = [KEYS[11]]
+    rig.add(TWO)
+    rig.run_for(15)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["targets"] == 2
+    served(rig)
+
+
 def test_one_of_two_root_keys(rig: TufRig) -> None:
     rig.repo.replace_key("targets", KEYS[9], by=rig.repo.keys["root"][:1])
     rig.repo.change_targets()
