@@ -295,6 +295,20 @@ def test_root_of_a_stranger(rig: TufRig) -> None:
     served(rig)
 
 
+def test_root_that_its_own_keys_did_not_sign(rig: TufRig) -> None:
+    """The holders name keys that nobody may have: nothing could ever be changed after that."""
+    holders = rig.repo.keys["root"]
+    for old, new in zip(holders, KEYS[9:12], strict=True):
+        md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
+        md.add_key(rig.repo.root, "root", new.public)
+    rig.repo.change_root(holders[:2])
+    rig.put(rig.repo.files)
+    rig.run_for(2)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["root"] == 1
+    served(rig)
+
+
 def test_revoked_key(rig: TufRig) -> None:
     """What a revoked targets key signs counts no more, and neither does the fleet's old key."""
     stolen = rig.repo.replace_key("targets", KEYS[9])
