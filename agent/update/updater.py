@@ -18,9 +18,11 @@ from agent.update import outcomes
 from agent.update.acquire import Acquisition
 from agent.update.authority import Authority
 from agent.update.download import Downloader
-from agent.update.limits import UpdateLimits
+from agent.update.intake import Intake
+from agent.update.limits import MirrorLimits, UpdateLimits
 from agent.update.machine import step
 from agent.update.metering import Meter, MeteredStorage
+from agent.update.mirror import Mirror
 from agent.update.ports import (
     Clock,
     Host,
@@ -73,6 +75,7 @@ class Updater:
         report: told about every step.
         storage: how files are written; the real disk by default.
         limits: waits, sizes and thresholds.
+        mirror: fetches large blobs by HTTP; none by default.
         objective_ms: the pipeline's latency objective; 0 for none.
     """
 
@@ -90,6 +93,7 @@ class Updater:
         report: Report,
         storage: PieceStorage | None = None,
         limits: UpdateLimits | None = None,
+        mirror: Mirror | None = None,
         objective_ms: float = 0.0,
     ) -> None:
         limits = limits or UpdateLimits()
@@ -106,7 +110,10 @@ class Updater:
             notice=lambda code, detail: self._teller.notice(code, detail),
             rekeyed=lambda: link.subscribe(topics.desired(device.device_id), qos=1),
         )
-        self._download = Downloader(link, topics, device.device_id, clock, limits)
+        self._download = Intake(
+            Downloader(link, topics, device.device_id, clock, limits),
+            mirror or Mirror(None, clock, MirrorLimits()),
+        )
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,
