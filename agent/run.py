@@ -174,6 +174,7 @@ def build(
         sensors=DeviceSensors(sensors, Path(config.state_dir)),
         clock=clock,
         report=supervisor.report,
+        greeted=supervisor.on_greeting,
     )
     host.join({stream.config.name: stream.service for stream in streams}, updater)
     supervisor.join(updater)

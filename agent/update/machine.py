@@ -65,6 +65,7 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
+from agent.update.input_contract import difference
 from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
@@ -105,9 +106,22 @@ def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
         return _known_bad(state)
     if state.serving is not None and state.serving.payload_digest == event.candidate.payload_digest:
         return _resigned(state, event.candidate, state.serving)
+    changed = _contract_change(state, event.candidate)
+    if changed:
+        return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
     return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
+
+
+def _contract_change(state: UpdateState, candidate: ReleaseRecord) -> str:
+    """What has changed unasked; a release that has served here before is nothing new."""
+    serving, before = state.serving, state.fallback
+    known = before is not None and before.payload_digest == candidate.payload_digest
+    meant = state.desired is not None and state.desired.new_contract
+    if serving is None or known or meant:
+        return ""
+    return difference(candidate.contract, serving.contract)
 
 
 def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:

@@ -6,8 +6,7 @@ ports and then feeds it; see :class:`agent.update.updater.Updater` for the metho
 ==========================================  =====================================================
 ``start()``                                 once, after construction: resumes whatever was going on
 ``on_connected()`` / ``on_disconnected()``  the broker accepted us / is gone
-``on_desired(payload)``                     a message on ``Topics.desired(device_id)``
-``on_chunk(topic, payload)``                a message on any topic that the updater subscribed to
+``on_message(topic, payload, retained)``    a message on any topic that the updater subscribed to
 ``on_ready(token)``                         the worker started for ``token`` serves frames
 ``on_golden(token, ok, detail)``            the golden test ended (a crash is ``ok=False``)
 ``on_stats(token, stats)``                  counts since the last call, from the worker of ``token``

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from agent.update.input_contract import InputContract
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 
@@ -52,6 +53,8 @@ class ReleaseRecord(Wire, kw_only=True):
     blobs: tuple[str, ...]
     """Every blob this device needs of it, the envelope first."""
     service: ServiceRecord = ServiceRecord()
+    contract: InputContract | None = None
+    """None in states of earlier versions."""
 
 
 class UpdateState(Wire, kw_only=True):

@@ -48,6 +48,10 @@ class FrontEnd:
         self._waiting: Floats = np.zeros(0, np.float32)
         self._level: Doubles | None = None
 
+    def skip(self) -> None:
+        """The stream goes on somewhere else, in the same room: levels are kept."""
+        self._waiting = np.zeros(0, np.float32)
+
     def push(self, samples: Floats) -> Floats:
         """The frames (T, bands) float32 that these samples complete.
 

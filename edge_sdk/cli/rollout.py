@@ -51,6 +51,11 @@ def command() -> None:
     type=click.FloatRange(1.0),
     help="A trial without a verdict by then is rolled back.",
 )
+@click.option(
+    "--new-contract",
+    is_flag=True,
+    help="Its labels or its preprocessing differ from what runs now, and that is meant.",
+)
 @click.option("--no-wait", is_flag=True, help="Return when it has started.")
 @click.option(
     "--timeout",
@@ -73,6 +78,7 @@ def create(
     trial_min_frames: int,
     trial_max_frames: int,
     trial_seconds: float,
+    new_contract: bool,
     no_wait: bool,
     timeout_s: float,
     server: str,
@@ -94,6 +100,7 @@ def create(
             rollback_on_failure=rollback_on_failure,
             devices=devices,
             trial=trial,
+            new_contract=new_contract,
         )
         out.line(f"Rollout {info.id} of {release} {version} to {len(info.members)} devices.")
         if info.skipped:

@@ -35,3 +35,33 @@ class FeatureSpec(Wire, kw_only=True):
     """``pcen``: power of the recent level that the energy is divided by."""
     bias: Annotated[float, Meta(gt=0, le=100)] = 2.0
     power: Annotated[float, Meta(gt=0, le=1)] = 0.5
+
+
+class WakeWord(Wire, kw_only=True):
+    """When a word counts as heard."""
+
+    label: str
+    output: Annotated[int, Meta(ge=0)] = 0
+    """Which of the network's scores is this word's."""
+    cutoff: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Mean score over the window from which on it counts."""
+    window_steps: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Steps of the network in the sliding window."""
+    refractory_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    """Not heard again for so long."""
+
+
+class SoundInfo(Wire, kw_only=True):
+    """How a network listens: what a step takes, what its scores mean, which words to report."""
+
+    features: FeatureSpec
+    frames_per_step: Annotated[int, Meta(ge=1, le=10000)] = 1
+    """New frames of features in one step."""
+    order: Literal["frames-bands", "bands-frames"] = "bands-frames"
+    """Which axis of the first input that is no state comes first; axes of 1 do not count."""
+    labels: tuple[str, ...]
+    """Of the elements of the first output that is no state."""
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
+    """What makes probabilities of it; ``none`` where the network ends in one."""
+    words: tuple[WakeWord, ...] = ()
+    """Reported when heard. Empty: the most probable label of every step is the result."""

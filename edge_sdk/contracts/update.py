@@ -67,6 +67,8 @@ class Desired(Wire, kw_only=True):
     manifest: BlobRef
     """The signed manifest's envelope."""
     trial: TrialPolicy = TrialPolicy()
+    new_contract: bool = False
+    """The release is meant to have other labels or another preprocessing than the one before."""
     issued_at: float = 0.0
     """Seconds since the epoch, the server's clock."""
     profile: str = ""
@@ -136,6 +138,8 @@ class DeviceState(Wire, kw_only=True):
     deployment: str = ""
     detail: str = ""
     point: str = ""
+    delivery: str = ""
+    """Which way chunks take to it, and why."""
     at: float = 0.0
 
 

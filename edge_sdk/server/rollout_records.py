@@ -88,6 +88,7 @@ def add_rollout(
     connection: sa.Connection,
     rollout: Rollout,
     previous: dict[str, int | None],
+    created_at: float,
     **values: Any,
 ) -> Row:
     """Store a new rollout; its id is made of its number and some randomness.
@@ -99,6 +100,8 @@ def add_rollout(
         state=rollout.state,
         max_failures=rollout.max_failures,
         rollback_on_failure=rollout.rollback_on_failure,
+        created_at=created_at,
+        updated_at=created_at,
         **values,
     )
     number: int = connection.execute(added.returning(rollouts.c.number)).scalar_one()

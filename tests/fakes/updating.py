@@ -133,7 +133,10 @@ def write_conversion(folder: Path) -> Path:
 
 
 def _artifact(digest: str, golden: str, runtime: str) -> Artifact:
-    spec = TensorSpec(name="x", dtype="int8", shape=(1, 1, 8, 8), layout="NCHW")
+    image = TensorSpec(
+        name="x", dtype="int8", shape=(1, 1, 8, 8), layout="NCHW", scale=1.0, zero_point=-128
+    )
+    logits = TensorSpec(name="y", dtype="float32", shape=(1, 2), layout="NC")
     return Artifact(
         digest=digest,
         format="tflite",
@@ -141,8 +144,8 @@ def _artifact(digest: str, golden: str, runtime: str) -> Artifact:
         scheme="static_wi8_ai8",
         height_px=8,
         width_px=8,
-        inputs=(spec,),
-        outputs=(spec,),
+        inputs=(image,),
+        outputs=(logits,),
         golden=golden,
         tolerance={runtime: 0.1},
     )
@@ -398,9 +401,10 @@ class Rig:
         self.clock.time += seconds
 
     def _listen(self) -> None:
-        for topic, payload in self.link.poll():
-            self.received += len(payload)
-            self.updater.on_chunk(topic, payload)
+        for topic, payload, retained in self.link.poll():
+            if not topic.endswith("/broker"):
+                self.received += len(payload)
+            self.updater.on_message(topic, payload, retained)
 
     def reach(self, phase: Phase, turns: int = 600) -> None:
         """Run until ``phase`` is entered, and no further."""

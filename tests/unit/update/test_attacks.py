@@ -98,6 +98,29 @@ def test_rollback(rig: TufRig, snapshot: bool) -> None:
     served(rig)
 
 
+def test_rollback_to_an_older_snapshot(rig: TufRig) -> None:
+    """The timestamp key is stolen: a newer timestamp cannot name what was replaced."""
+    repo, old = rig.repo, rig.repo.mark()
+    repo.resign()
+    rig.put(repo.files)
+    rig.run_for(5)
+    before = rig.versions
+    repo.timestamp_version += 1
+    files = repo.mark()
+    files["timestamp"] = md.make_timestamp(
+        repo.timestamp_version,
+        old["2.snapshot"],
+        repo.now_s,
+        repo.now_s + DAY_S,
+        repo.keys["timestamp"][0],
+    )
+    rig.put(files)
+    rig.run_for(5)
+    assert "trust.rollback" in rig.codes
+    assert rig.versions == before
+    served(rig)
+
+
 def test_rollback_of_the_targets(rig: TufRig) -> None:
     """Snapshot and timestamp keys are stolen: they cannot bring back what was withdrawn."""
     repo, old = rig.repo, rig.repo.mark()
@@ -153,25 +176,26 @@ def test_endless_data(rig: TufRig) -> None:
     served(rig)
 
 
-class Counting(DiskStorage):
-    """Remembers the longest piece that was written."""
+class Remembering(DiskStorage):
+    """Remembers the pieces that were written."""
 
-    longest = 0
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
 
     def write_at(self, path: Path, offset: int, data: bytes) -> None:
-        self.longest = max(self.longest, len(data))
+        self.pieces.append(data)
         super().write_at(path, offset, data)
 
 
 def test_endless_chunk(rig: TufRig) -> None:
     """A chunk longer than any chunk never reaches the disk."""
-    storage = Counting()
+    storage = Remembering()
     rig.boot(storage)
     rig.add(TWO)
     rig.broker.retained[TOPICS.chunk(TWO.digest, 0)] = bytes(CHUNK_BYTES * 4)
     rig.want(rig.wished(TWO, 2))
     rig.settle()
-    assert 0 < storage.longest <= CHUNK_BYTES
+    assert 0 < max(map(len, storage.pieces)) <= CHUNK_BYTES
     served(rig, "2")
 
 
@@ -397,15 +421,22 @@ def test_wish_for_another_release_than_its_target(rig: TufRig) -> None:
 # --- chunks and recipes ---
 
 
-def test_chunk_poisoning_under_a_right_topic(rig: TufRig) -> None:
+@pytest.mark.parametrize("right_size", [False, True])
+def test_chunk_poisoning_under_a_right_topic(rig: TufRig, right_size: bool) -> None:
     """Wrong bytes under the digest's own topic are never stored; the server's copy is asked for."""
+    storage = Remembering()
+    rig.boot(storage)
     rig.add(TWO)
-    for digest in (TWO.digest, *TWO.blobs):
-        rig.broker.retained[TOPICS.chunk(digest, 0)] = b"poison"
+    poisons = set()
+    for digest, data in TWO.everything:
+        poison = b"p" * (len(data) if right_size else 6)
+        rig.broker.retained[TOPICS.chunk(digest, 0)] = poison
+        poisons.add(poison)
     rig.want(rig.wished(TWO, 2))
     rig.settle()
     served(rig, "2")
     assert rig.broker.requests
+    assert not poisons.intersection(storage.pieces)
 
 
 def test_poison_that_never_stops_is_given_up(rig: TufRig) -> None:
