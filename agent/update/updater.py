@@ -19,9 +19,11 @@ from agent.update.acquire import Acquisition
 from agent.update.asking import Asking
 from agent.update.authority import Authority
 from agent.update.download import Downloader
-from agent.update.limits import UpdateLimits
+from agent.update.intake import Intake
+from agent.update.limits import MirrorLimits, UpdateLimits
 from agent.update.machine import step
 from agent.update.metering import Meter, MeteredStorage
+from agent.update.mirror import Mirror
 from agent.update.ports import (
     Clock,
     Host,
@@ -76,6 +78,7 @@ class Updater:
         report: told about every step.
         storage: how files are written; the real disk by default.
         limits: waits, sizes and thresholds.
+        mirror: fetches large blobs by HTTP; none by default.
         objective_ms: the pipeline's latency objective; 0 for none.
         greeted: called when the server has just connected to the broker, with its report.
     """
@@ -94,6 +97,7 @@ class Updater:
         report: Report,
         storage: PieceStorage | None = None,
         limits: UpdateLimits | None = None,
+        mirror: Mirror | None = None,
         objective_ms: float = 0.0,
         greeted: Callable[[BrokerReport], None] = lambda _: None,
     ) -> None:
@@ -113,7 +117,10 @@ class Updater:
             notice=lambda code, detail: self._teller.notice(code, detail),
             rekeyed=lambda: self._asking.subscribe(self._desired_topic, qos=1),
         )
-        self._download = Downloader(self._asking, topics, clock, limits)
+        self._download = Intake(
+            Downloader(self._asking, topics, clock, limits),
+            mirror or Mirror(None, clock, MirrorLimits()),
+        )
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,

@@ -18,6 +18,7 @@ from agent.sound.ring import Heard, Listener
 from agent.worker.channel import Channel
 from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
+from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Points
 from agent.worker.protocol import (
     Finished,
@@ -30,7 +31,6 @@ from agent.worker.protocol import (
     Stats,
     Stop,
 )
-from agent.worker.serve import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.sound_setup import clips_of, words_here
 from edge_sdk.audio.activity import ActivityGate
 from edge_sdk.contracts.audio import SoundInfo

@@ -260,6 +260,17 @@ def test_forged_targets(rig: TufRig) -> None:
     served(rig)
 
 
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_forged_online_metadata(rig: TufRig, role: str) -> None:
+    """Signed by nobody whom the root names."""
+    rig.repo.keys[role] = [KEYS[11]]
+    rig.add(TWO)
+    rig.run_for(15)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["targets"] == 2
+    served(rig)
+
+
 def test_one_of_two_root_keys(rig: TufRig) -> None:
     rig.repo.replace_key("targets", KEYS[9], by=rig.repo.keys["root"][:1])
     rig.repo.change_targets()
@@ -277,6 +288,20 @@ def test_root_of_a_stranger(rig: TufRig) -> None:
         md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
         md.add_key(rig.repo.root, "root", new.public)
     rig.repo.change_root(strangers)
+    rig.put(rig.repo.files)
+    rig.run_for(2)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["root"] == 1
+    served(rig)
+
+
+def test_root_that_its_own_keys_did_not_sign(rig: TufRig) -> None:
+    """The holders name keys that nobody may have: nothing could ever be changed after that."""
+    holders = rig.repo.keys["root"]
+    for old, new in zip(holders, KEYS[9:12], strict=True):
+        md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
+        md.add_key(rig.repo.root, "root", new.public)
+    rig.repo.change_root(holders[:2])
     rig.put(rig.repo.files)
     rig.run_for(2)
     assert "trust.bad-signature" in rig.codes
