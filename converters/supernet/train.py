@@ -5,6 +5,10 @@ Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Dep
 sorted by importance before. Each step runs the full network, the smallest sub-network of the phase
 and one at random; the full one learns from the labels, the others also from its answer (in-place
 distillation, Yu and Huang, ICCV 2019).
+
+The last phase trains what the search will choose from, sub-networks that fill a budget, and nothing
+smaller: most of a space is far under any budget, and training it is at their expense (You et al.,
+"GreedyNAS", CVPR 2020, drop weak paths for that reason).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from converters.slim.importance import importance, ranking
 from converters.slim.narrow import permute
 from converters.slim.samples import Batch
 from converters.supernet.network import Supernet
-from converters.supernet.space import Genes, Kind
+from converters.supernet.space import KINDS, Genes, Kind
 from converters.train import (
     DEFAULT_LEARNING_RATE,
     MAX_EPOCHS,
@@ -42,11 +46,13 @@ _HARD = 0.5
 _TEMPERATURE = 2.0
 _LATER_RATE = 0.5
 """Of the learning rate, once there are sub-networks."""
+BUDGET = "budget"
 _PHASES: tuple[tuple[str, tuple[Kind, ...], float], ...] = (
     ("full", (), 1.0),
-    ("kernel", ("resolution", "kernel"), 0.5),
-    ("depth", ("resolution", "kernel", "depth"), 0.5),
-    ("width", ("resolution", "kernel", "depth", "width"), 1.5),
+    ("kernel", ("resolution", "kernel"), 0.25),
+    ("depth", ("resolution", "kernel", "depth"), 0.25),
+    ("width", KINDS, 0.5),
+    (BUDGET, KINDS, 2.0),
 )
 """Name, what is elastic, and epochs as a share of the task's."""
 
@@ -92,7 +98,7 @@ def phases_of(network: Supernet, epochs: int, *, trained: bool) -> list[Phase]:
     seen: set[str] = set()
     for name, kinds, share in _PHASES:
         new = {axis.kind for axis in network.space.axes if axis.kind in kinds}
-        if (name == "full" and not trained) or new - seen:
+        if (name == "full" and not trained) or new - seen or name == BUDGET:
             found.append(Phase(name, kinds, max(1, round(epochs * share))))
         seen |= new
     return found
@@ -105,13 +111,20 @@ class Trainer:
         task: whose data and loss are used.
         network: changed.
         samples: unlabelled batches that rank the channels.
+        fitting: sub-networks that fill the budgets, for the last phase.
         seed: of the order of the data and the choice of sub-networks.
     """
 
     def __init__(
-        self, task: LoadedTask, network: Supernet, samples: Sequence[Batch], seed: int
+        self,
+        task: LoadedTask,
+        network: Supernet,
+        samples: Sequence[Batch],
+        fitting: Sequence[Genes],
+        seed: int,
     ) -> None:
         self._task, self._network, self._samples, self._seed = task, network, samples, seed
+        self._fitting = fitting
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._epochs = 0
         self._full_seconds = 0.0
@@ -130,7 +143,7 @@ class Trainer:
         module = self._network.module.requires_grad_(True)
         own = float(getattr(self._task.task, "learning_rate", DEFAULT_LEARNING_RATE))
         for phase in phases:
-            if "width" in phase.kinds:
+            if phase.name == "width":
                 self._sort()
             rate = own if phase.name == "full" else own * _LATER_RATE
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
@@ -198,6 +211,8 @@ class Trainer:
     def _chosen(self, phase: Phase, draw: random.Random) -> list[Genes]:
         if not phase.kinds:
             return []
+        if phase.name == BUDGET:
+            return [draw.choice(self._fitting)]
         space = self._network.space
         return [space.smallest(phase.kinds), space.drawn(draw, phase.kinds)]
 
