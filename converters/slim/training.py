@@ -27,13 +27,12 @@ from converters.train import (
     DEFAULT_LEARNING_RATE,
     MAX_EPOCHS,
     cosine,
-    finite_loss,
+    descend,
+    move_state,
     set_rate,
     training_steps,
 )
 from converters.usercode import user_code
-
-_CLIP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +92,18 @@ class Trainer:
         draw = random.Random(f"{self._settings.seed}-{number}")
         set_rate(self.optimizer, self._rate * cosine(number - 1, epochs))
         self._move(self.device)
-        total, steps = 0.0, 0
         try:
             self._mode(training=True)
-            for batch in self._batches(number):
-                total += self._step(batch, self._sandwich(draw))
-                steps += 1
+            return descend(
+                self._task,
+                self.optimizer,
+                self._clipped,
+                self._batches(number),
+                lambda batch: self._losses(batch, self._sandwich(draw)),
+            )
         finally:
             self._mode(training=False)
             self._move(torch.device("cpu"))
-        return total / max(1, steps)
 
     def _sandwich(self, draw: random.Random) -> list[float]:
         """The narrower widths of a step: the narrowest, and one at random of those between."""
@@ -111,12 +112,10 @@ class Trainer:
             return narrower
         return [*([draw.choice(narrower[:-1])] if len(narrower) > 1 else []), narrower[-1]]
 
-    def _step(self, batch: tuple[Batch, Any], widths: list[float]) -> float:
+    def _losses(self, batch: tuple[Batch, Any], widths: list[float]) -> Iterator[torch.Tensor]:
         inputs, targets = batch
         inputs = tuple(part.to(self.device) for part in inputs)
         targets = targets.to(self.device) if isinstance(targets, torch.Tensor) else targets
-        self.optimizer.zero_grad()
-        values = []
         if self._frozen:
             with torch.no_grad(), user_code(self._task.path, "The module's forward"):
                 wanted = self._teacher(*inputs)
@@ -124,17 +123,11 @@ class Trainer:
             with user_code(self._task.path, "The module's forward or loss()"):
                 wanted = self._network.forward(FULL, inputs)
                 loss = self._task.task.loss(wanted, targets)
-            values.append(finite_loss(self._task, loss))
-            loss.backward()
+            yield loss
         for width in widths:
             with user_code(self._task.path, "The module's forward or loss()"):
                 loss = self._narrow_loss(width, inputs, targets, wanted)
-            values.append(finite_loss(self._task, loss))
-            loss.backward()  # type: ignore[no-untyped-call]
-        for parameters in self._clipped:
-            nn.utils.clip_grad_norm_(parameters, _CLIP)
-        self.optimizer.step()
-        return sum(values) / len(values)
+            yield loss
 
     def _narrow_loss(self, width: float, inputs: Batch, targets: Any, wanted: Any) -> torch.Tensor:
         answer = self._network.forward(width, inputs)
@@ -165,10 +158,7 @@ class Trainer:
             return
         for module in (self._network.module, self._teacher, *self._network.narrower.values()):
             module.to(device)
-        for state in self.optimizer.state.values():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor) and key != "step":
-                    state[key] = value.to(device)
+        move_state(self.optimizer, device)
 
 
 def _likeness(answer: Any, wanted: Any, kind: str, temperature: float) -> torch.Tensor:

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from converters.distill.losses import logit_loss
 from converters.loading import LoadedTask
@@ -33,14 +32,13 @@ from converters.train import (
     DEFAULT_LEARNING_RATE,
     MAX_EPOCHS,
     cosine,
-    finite_loss,
+    descend,
+    move_state,
     set_rate,
     training_steps,
 )
 from converters.usercode import user_code
-from edge_sdk.errors import TaskError
 
-_CLIP = 5.0
 _HARD = 0.5
 """Share of the labels in a sub-network's loss."""
 _TEMPERATURE = 2.0
@@ -166,47 +164,34 @@ class Trainer:
         self._epochs += 1
         draw = random.Random(f"{self._seed}-{self._epochs}")
         module = self._network.module.to(self._device).train()
-        total, steps = 0.0, 0
+        move_state(optimizer, self._device)
+        steps = training_steps(self._task, self._seed * MAX_EPOCHS + self._epochs)
         try:
-            for step in training_steps(self._task, self._seed * MAX_EPOCHS + self._epochs):
-                total += self._step(step, phase, optimizer, draw)
-                steps += 1
+            return descend(
+                self._task,
+                optimizer,
+                [list(module.parameters())],
+                steps,
+                lambda step: self._losses(step, self._chosen(phase, draw)),
+            )
         finally:
             module.to("cpu").eval()
-            for state in optimizer.state.values():
-                _move(state, torch.device("cpu"))
-        if steps == 0:
-            raise TaskError(
-                "no-data",
-                f"{self._task.path.name}: training() yields no batch.",
-                "Yield at least one.",
-            )
-        return total / steps
+            move_state(optimizer, torch.device("cpu"))
 
-    def _step(
-        self, step: tuple[Any, ...], phase: Phase, optimizer: Any, draw: random.Random
-    ) -> float:
+    def _losses(self, step: tuple[Any, ...], chosen: list[Genes]) -> Iterator[torch.Tensor]:
         batches = [(x.to(self._device), y.to(self._device)) for x, y in step]
-        for state in optimizer.state.values():
-            _move(state, self._device)
-        optimizer.zero_grad()
         started = clock()
         inputs, targets = batches[0]
         with user_code(self._task.path, "The module's forward or loss()"):
             wanted = self._network.module(inputs)
             loss = self._task.task.loss(wanted, targets)
-        values = [finite_loss(self._task, loss)]
-        loss.backward()
+        yield loss
         self._full_seconds += clock() - started
-        for genes in self._chosen(phase, draw):
+        for genes in chosen:
             inputs, targets = batches[self._network.resolution(genes)]
             with user_code(self._task.path, "The module's forward or loss()"):
                 loss = self._small_loss(genes, inputs, targets, wanted.detach())
-            values.append(finite_loss(self._task, loss))
-            loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.module.parameters(), _CLIP)
-        optimizer.step()
-        return sum(values) / len(values)
+            yield loss
 
     def _chosen(self, phase: Phase, draw: random.Random) -> list[Genes]:
         if not phase.kinds:
@@ -222,9 +207,3 @@ class Trainer:
         answer = self._network.forward(genes, (inputs,))
         hard: torch.Tensor = self._task.task.loss(answer, targets)
         return _HARD * hard + (1 - _HARD) * logit_loss(answer, wanted, _TEMPERATURE)
-
-
-def _move(state: dict[str, Any], device: torch.device) -> None:
-    for key, value in state.items():
-        if isinstance(value, torch.Tensor) and key != "step" and value.device != device:
-            state[key] = value.to(device)
