@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,25 +118,33 @@ class Trainer:
         inputs = tuple(part.to(self.device) for part in inputs)
         targets = targets.to(self.device) if isinstance(targets, torch.Tensor) else targets
         if self._frozen:
-            with torch.no_grad(), user_code(self._task.path, "The module's forward"):
+            with torch.no_grad(), self._forward():
                 wanted = self._teacher(*inputs)
         else:
-            with user_code(self._task.path, "The module's forward or loss()"):
+            with self._forward():
                 wanted = self._network.forward(FULL, inputs)
-                loss = self._task.task.loss(wanted, targets)
+            with user_code(self._task.path, "loss()"):
+                loss = self._task.task.loss(_float32(wanted), targets)
             yield loss
         for width in widths:
-            with user_code(self._task.path, "The module's forward or loss()"):
-                loss = self._narrow_loss(width, inputs, targets, wanted)
-            yield loss
+            yield self._narrow_loss(width, inputs, targets, _float32(wanted))
 
     def _narrow_loss(self, width: float, inputs: Batch, targets: Any, wanted: Any) -> torch.Tensor:
-        answer = self._network.forward(width, inputs)
+        with self._forward():
+            answer = self._network.forward(width, inputs)
+        answer = _float32(answer)
         taught = _likeness(answer, wanted, self._task.kind, self._settings.temperature)
         if not (self._settings.separate and self.labelled):
             return taught
-        hard: torch.Tensor = self._task.task.loss(answer, targets)
+        with user_code(self._task.path, "loss()"):
+            hard: torch.Tensor = self._task.task.loss(answer, targets)
         return (1 - self._settings.hard) * taught + self._settings.hard * hard
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self._settings.bfloat16)
+        with low, user_code(self._task.path, "The module's forward"):
+            yield
 
     def _batches(self, number: int) -> Iterator[tuple[Batch, Any]]:
         seed = self._settings.seed * MAX_EPOCHS + number
@@ -159,6 +168,14 @@ class Trainer:
         for module in (self._network.module, self._teacher, *self._network.narrower.values()):
             module.to(device)
         move_state(self.optimizer, device)
+
+
+def _float32(answer: Any) -> Any:
+    """An answer as losses want it."""
+    if type(answer) in (tuple, list):
+        return type(answer)(map(_float32, answer))
+    low = isinstance(answer, torch.Tensor) and answer.dtype == torch.bfloat16
+    return answer.float() if low else answer
 
 
 def _likeness(answer: Any, wanted: Any, kind: str, temperature: float) -> torch.Tensor:
