@@ -18,15 +18,18 @@ from msgspec import Meta
 
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.trace import TraceConfig
-from agent.update.limits import UpdateLimits
+from agent.update.limits import MirrorLimits, UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError
+from edge_sdk.tls import TlsFiles
 
 NAME = "edge-agent"
 MAX_CONFIG_BYTES = 256 * 1024
 AUTO = "auto"
 """The profile name that asks for the board to be detected."""
+MAX_PIPELINES = 16
+"""Each has a worker process of its own."""
 
 
 class BrokerConfig(Config, kw_only=True):
@@ -90,6 +93,15 @@ class PipelineConfig(Config, kw_only=True):
     """One stream of frames and what is done with it."""
 
     name: Annotated[str, Meta(description="Name in topics and telemetry.")] = "camera"
+    priority: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="Among several: under pressure the lowest steps down first, the highest "
+            "rises first; equal ones move independently.",
+        ),
+    ] = 0
     source: SourceConfig
     publish: PublishConfig = PublishConfig()
     objective_ms: Annotated[
@@ -115,10 +127,19 @@ class AgentConfig(Config, kw_only=True):
         "trust.json"
     )
     broker: BrokerConfig = BrokerConfig()
-    pipeline: PipelineConfig
+    pipelines: Annotated[
+        tuple[PipelineConfig, ...],
+        Meta(
+            min_length=1,
+            max_length=MAX_PIPELINES,
+            description="A table [pipeline], or several [[pipeline]]; the most important first "
+            "once loaded.",
+        ),
+    ] = msgspec.field(name="pipeline")
     governor: GovernorPolicy = GovernorPolicy()
     trace: TraceConfig = TraceConfig()
     update: UpdateLimits = UpdateLimits()
+    mirror: MirrorLimits = MirrorLimits()
     sensors_root: Annotated[
         str, Meta(min_length=1, description="Folder that /proc and /sys are read under.")
     ] = "/"
@@ -143,9 +164,14 @@ def load_config(
     Raises:
         ConfigError: ``config.missing-file``, ``config.unreadable``, ``config.malformed``,
             ``config.unknown-key``, ``config.invalid``, ``config.bad-name``,
-            ``config.source-incomplete``, ``config.tls-incomplete`` or ``config.no-home``.
+            ``config.same-name``, ``config.source-incomplete``, ``config.tls-incomplete`` or
+            ``config.no-home``.
     """
-    config: AgentConfig = convert_config(_parse(path), AgentConfig, str(path))
+    data = _parse(path)
+    if isinstance(lone := data.get("pipeline"), dict):
+        convert_config(lone, PipelineConfig, f"{path} [pipeline]")
+        data["pipeline"] = [lone]
+    config: AgentConfig = convert_config(data, AgentConfig, str(path))
     _check(config, path)
     if not (config.state_dir and config.runtime_dir):
         is_root = os.geteuid() == 0 if root is None else root
@@ -212,6 +238,15 @@ def read_password(broker: BrokerConfig) -> str | None:
         ) from error
 
 
+def tls_files(broker: BrokerConfig) -> TlsFiles:
+    """The PEM files of a broker that is reached by TLS."""
+
+    def path(value: str) -> Path | None:
+        return Path(value) if value else None
+
+    return TlsFiles(path(broker.tls_ca), path(broker.tls_cert), path(broker.tls_key))
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as handle:
@@ -250,13 +285,14 @@ def _check(config: AgentConfig, path: Path) -> None:
     """What the types cannot say."""
     check_name(config.device_id, "device_id")
     check_name(config.tenant, "tenant")
-    check_name(config.pipeline.name, "pipeline.name")
-    source = config.pipeline.source
-    if source.kind != "camera" and not source.path:
+    for pipeline in config.pipelines:
+        _check_pipeline(pipeline, path)
+    names = [pipeline.name for pipeline in config.pipelines]
+    if same := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(
-            "source-incomplete",
-            f"{path}: a {source.kind} source needs a path.",
-            "Set path in [pipeline.source].",
+            "same-name",
+            f"{path}: more than one pipeline is named {same[0]!r}.",
+            "Give each [[pipeline]] a name of its own; results are published under it.",
         )
     broker = config.broker
     if bool(broker.tls_cert) != bool(broker.tls_key) or (broker.tls_cert and not broker.tls_ca):
@@ -267,14 +303,31 @@ def _check(config: AgentConfig, path: Path) -> None:
         )
 
 
+def _check_pipeline(pipeline: PipelineConfig, path: Path) -> None:
+    check_name(pipeline.name, "pipeline.name")
+    source = pipeline.source
+    if source.kind != "camera" and not source.path:
+        raise ConfigError(
+            "source-incomplete",
+            f"{path}: a {source.kind} source needs a path.",
+            "Set path in [pipeline.source].",
+        )
+
+
 def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
-    """The same configuration with absolute paths."""
+    """The same configuration with absolute paths, the most important pipeline first."""
 
     def absolute(value: str) -> str:
         return str(folder / Path(value).expanduser()) if value else ""
 
     replace = msgspec.structs.replace
-    broker, source = config.broker, config.pipeline.source
+    broker = config.broker
+
+    def resolved(pipeline: PipelineConfig) -> PipelineConfig:
+        source = pipeline.source
+        paths = {"path": absolute(source.path), "labels": absolute(source.labels)}
+        return replace(pipeline, source=replace(source, **paths))
+
     return replace(
         config,
         state_dir=absolute(config.state_dir),
@@ -282,6 +335,7 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
         trust=absolute(config.trust),
         sensors_root=absolute(config.sensors_root),
         trace=replace(config.trace, path=absolute(config.trace.path)),
+        mirror=replace(config.mirror, ca=absolute(config.mirror.ca)),
         broker=replace(
             broker,
             password_file=absolute(broker.password_file),
@@ -289,8 +343,8 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
             tls_cert=absolute(broker.tls_cert),
             tls_key=absolute(broker.tls_key),
         ),
-        pipeline=replace(
-            config.pipeline,
-            source=replace(source, path=absolute(source.path), labels=absolute(source.labels)),
+        pipelines=tuple(
+            resolved(pipeline)
+            for pipeline in sorted(config.pipelines, key=lambda one: -one.priority)
         ),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from agent.config import AgentConfig, load_config
-from agent.link.mqtt import check_reachable
+from agent.config import AgentConfig, PipelineConfig, load_config
+from agent.link.reach import check_broker
 from agent.run import installed_runtimes, process_environment, resolve_profile
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError, SourceError, StorageError
@@ -46,7 +48,7 @@ def _checks(config: AgentConfig) -> Iterator[Check]:
         ("runtimes", _runtimes),
         ("state folder", _state_folder),
         ("trust", _trust),
-        ("source", _source),
+        *((_source_name(config, one), partial(_source, one)) for one in config.pipelines),
         ("broker", _broker),
     )
     for name, check in checks:
@@ -90,8 +92,12 @@ def _trust(config: AgentConfig) -> str:
     )
 
 
-def _source(config: AgentConfig) -> str:
-    source = config.pipeline.source
+def _source_name(config: AgentConfig, pipeline: PipelineConfig) -> str:
+    return "source" if len(config.pipelines) == 1 else f"source of {pipeline.name}"
+
+
+def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
+    source = pipeline.source
     if source.kind != "frames" and importlib.util.find_spec("cv2") is None:
         raise SourceError(
             "extra-missing",
@@ -108,5 +114,4 @@ def _source(config: AgentConfig) -> str:
 
 
 def _broker(config: AgentConfig) -> str:
-    check_reachable(config.broker)
-    return f"{config.broker.host}:{config.broker.port} answers"
+    return check_broker(config.broker, config.tenant, config.device_id, time.time())

@@ -8,17 +8,19 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import psutil
 
-from agent.adapt.policy import fitted
+from agent.adapt.policy import GovernorPolicy, fitted
 from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceFile
-from agent.config import AUTO, AgentConfig, load_config
+from agent.config import AUTO, AgentConfig, PipelineConfig, load_config
+from agent.joint import JointHost
+from agent.link.http import HttpFetcher
 from agent.link.mqtt import MqttLink
 from agent.notify import Notifier
 from agent.sense.device import DeviceSensors
@@ -26,7 +28,10 @@ from agent.sense.processes import Processes
 from agent.sense.sensors import Sensors
 from agent.service import ModelService
 from agent.status import StatusSocket
+from agent.stream import Stream
 from agent.supervisor import Supervisor
+from agent.update.limits import MirrorLimits
+from agent.update.mirror import Mirror
 from agent.update.store import PieceStorage
 from agent.update.trust import Device
 from agent.update.updater import Updater
@@ -38,6 +43,7 @@ from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import DeviceState
 from edge_sdk.durable import DiskStorage, storage_error
 from edge_sdk.errors import ProfileError, StorageError
+from edge_sdk.tls import TlsFiles, client_context
 
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +101,11 @@ def run_agent(
     return INTERRUPTED if stopping[0] == signal.SIGINT else 0
 
 
+def _fetcher(limits: MirrorLimits, clock: SystemClock) -> HttpFetcher:
+    files = TlsFiles(Path(limits.ca) if limits.ca else None)
+    return HttpFetcher(lambda: client_context(files, clock.now()), limits.timeout_s)
+
+
 def resolve_profile(config: AgentConfig) -> str:
     """The configured profile, or the detected one for ``auto``.
 
@@ -127,38 +138,28 @@ def build(
     from device_profiles.loader import load_profile
 
     governor = fitted(config.governor, load_profile(profile).thermal)
-    config = msgspec.structs.replace(config, governor=governor)
     clock = SystemClock()
     device = Device(config.device_id, profile, installed_runtimes())
     sensors = Sensors(Path(config.sensors_root))
     gone = DeviceState(device_id=config.device_id, online=False, profile=profile)
     will = (Topics(config.tenant).state(config.device_id), encode(gone))
     link = MqttLink(config.broker, f"{config.tenant}-{config.device_id}", will)
-    recorder = (
-        TraceFile(config.trace, config.device_id, profile, clock.now) if config.trace.path else None
-    )
+    host = JointHost()
+    streams = [
+        _stream(config, pipeline, governor, device, clock, link, host)
+        for pipeline in config.pipelines
+    ]
     supervisor = Supervisor(
         config=config,
         device=device,
         clock=clock,
         link=link,
         sense=sensors.read,
-        steering=Steering(config.governor, recorder),
-        own_cpu_percent=Processes().cpu_percent,
+        streams=streams,
         process_rss_mib=rss_mib,
         notifier=Notifier(environment),
         status=StatusSocket(Path(config.runtime_dir)),
     )
-    template = WorkerSpec(
-        mode="serve",
-        manifest="",
-        blobs="",
-        profile=profile,
-        pipeline=config.pipeline,
-        threads=config.threads,
-        runtimes=device.runtimes,
-    )
-    service = ModelService(template, WorkerHandle.spawn, clock, supervisor)
     updater = Updater(
         device=device,
         topics=Topics(config.tenant),
@@ -166,15 +167,73 @@ def build(
         trust=load_trust(Path(config.trust)),
         storage=storage,
         limits=config.update,
-        objective_ms=config.pipeline.objective_ms,
+        mirror=Mirror(_fetcher(config.mirror, clock), clock, config.mirror),
+        objective_ms=_strictest_ms(config.pipelines),
         link=link,
-        host=service,
+        host=host,
         sensors=DeviceSensors(sensors, Path(config.state_dir)),
         clock=clock,
         report=supervisor.report,
+        greeted=supervisor.on_greeting,
     )
-    supervisor.join(service, updater)
+    host.join({stream.config.name: stream.service for stream in streams}, updater)
+    supervisor.join(updater)
     return supervisor
+
+
+def _stream(
+    config: AgentConfig,
+    pipeline: PipelineConfig,
+    governor: GovernorPolicy,
+    device: Device,
+    clock: SystemClock,
+    link: MqttLink,
+    host: JointHost,
+) -> Stream:
+    """One pipeline with its workers' owner."""
+    stream = Stream(
+        config=pipeline,
+        policy=governor,
+        device=device,
+        topics=Topics(config.tenant),
+        clock=clock,
+        publish=link.publish,
+        steering=Steering(governor, _recorder(config, pipeline, device.profile_id, clock)),
+        own_cpu_percent=Processes().cpu_percent,
+        host=host,
+    )
+    template = WorkerSpec(
+        mode="serve",
+        manifest="",
+        blobs="",
+        profile=device.profile_id,
+        pipeline=pipeline,
+        threads=config.threads,
+        runtimes=device.runtimes,
+    )
+    stream.join(ModelService(template, WorkerHandle.spawn, clock, stream))
+    return stream
+
+
+def _recorder(
+    config: AgentConfig, pipeline: PipelineConfig, profile: str, clock: SystemClock
+) -> TraceFile | None:
+    """The pipeline's trace; among several each has a file of its own."""
+    if not config.trace.path:
+        return None
+    path = Path(config.trace.path)
+    if len(config.pipelines) > 1:
+        path = path.with_name(f"{path.stem}-{pipeline.name}{path.suffix}")
+    trace = msgspec.structs.replace(config.trace, path=str(path))
+    return TraceFile(trace, config.device_id, profile, clock.now)
+
+
+def _strictest_ms(pipelines: Sequence[PipelineConfig]) -> float:
+    """The objective that a release on trial is held to; 0 for none.
+
+    Latencies of all pipelines are judged together, so that the strictest one counts.
+    """
+    return min((one.objective_ms for one in pipelines if one.objective_ms), default=0.0)
 
 
 def installed_runtimes() -> tuple[str, ...]:

@@ -195,11 +195,15 @@ class ModelService:
         self._hand_over()
         self._keep_serving(now)
 
+    def leave(self) -> None:
+        """Tell every worker to end; :meth:`stop` waits for it."""
+        for running in self._all():
+            running.worker.send(Stop())
+
     def stop(self) -> None:
         """End every worker; each is given a moment to flush its results."""
         deadline = self._clock.monotonic() + self._patience.leave_s
-        for running in self._all():
-            running.worker.send(Stop())
+        self.leave()
         while self._clock.monotonic() < deadline and self.worker_pids:
             for running in self._all():
                 self._read(running, deadline)

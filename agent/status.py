@@ -35,6 +35,8 @@ class Request(Wire, kw_only=True):
 
     pin: str | msgspec.UnsetType | None = msgspec.UNSET
     """Id or number of the operating point to hold; None ends that."""
+    pipeline: str = ""
+    """Name of the pipeline that is meant; empty for all."""
 
 
 class StatusSocket:

@@ -14,6 +14,7 @@ from converters.ladder import Ladder
 from converters.loading import LoadedTask
 from converters.publish import CONVERSION_NAME
 from converters.results import Measured
+from converters.wiring import module_order
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
@@ -52,17 +53,24 @@ def conversion_of(
             labels=task.labels,
             preprocess=task.preprocess,
             reference_accuracy=accuracy,
+            sound=task.sound,
             output_tolerance=task.tolerance if task.kind == "generic" else 0.0,
         ),
-        artifacts={item.digest: artifact_of(item) for item in measured},
+        artifacts={item.digest: artifact_of(item, task.states) for item in measured},
         ladders={name: ladder.points for name, ladder in ladders.items()},
         files=file_table(measured, building),
         provenance=provenance,
     )
 
 
-def artifact_of(item: Measured) -> Artifact:
-    """A verified artifact as the manifest describes it."""
+def artifact_of(item: Measured, states: Sequence[tuple[int, int]]) -> Artifact:
+    """A verified artifact as the manifest describes it.
+
+    Args:
+        item: the artifact.
+        states: (input, output) positions in the module's order.
+    """
+    order = module_order(item.inputs), module_order(item.outputs)
     return Artifact(
         digest=item.digest,
         format=item.format,
@@ -74,6 +82,7 @@ def artifact_of(item: Measured) -> Artifact:
         outputs=item.outputs,
         golden=item.golden_digest,
         tolerance=item.tolerance,
+        states=tuple((order[0][before], order[1][after]) for before, after in states),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from converters.schemes import supported_scheme
 from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
 from converters.usercode import LIMIT_S, user_code
+from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, EdgeError, TaskError
 from edge_sdk.suggest import did_you_mean
@@ -49,6 +50,8 @@ class LoadedTask:
     """See :attr:`converters.task.GenericTask.tolerance`."""
     states: tuple[tuple[int, int], ...] = ()
     """(input, output) positions of a streaming module, where the output comes back as the input."""
+    sound: SoundInfo | None = None
+    """How the module listens, if it does."""
     width: float = FULL_WIDTH
     """Share of the full network's channels that the module is built with."""
     widths: tuple[float, ...] = (FULL_WIDTH,)
@@ -98,6 +101,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         kind=what,
         tolerance=_tolerance(task, path),
         states=_states(task, path),
+        sound=_sound(task, path),
         width=width,
         widths=_widths(task, path),
     )
@@ -316,6 +320,17 @@ def _states(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
             "For example states = ((1, 1),): output 1 comes back as input 1, counted from 0.",
         )
     return tuple((before, after) for before, after in found)
+
+
+def _sound(task: Any, path: Path) -> SoundInfo | None:
+    found = getattr(task, "sound", None)
+    if found is None or isinstance(found, SoundInfo):
+        return found
+    raise _invalid(
+        path,
+        f"sound is {_short(found)}.",
+        "Give an edge_sdk.contracts.audio.SoundInfo, or leave it out.",
+    )
 
 
 def _is_pair(value: object) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.manifest import Preprocess
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class GenericTask(Protocol):
     states: Sequence[tuple[int, int]]
     """Optional: (input, output) positions, counted from 0, of a streaming model's states. Every
     artifact is then held to PyTorch over a hundred steps; calibrate with states that occur."""
+    sound: SoundInfo
+    """Optional: how a network that listens gets its features, and what its scores mean."""
 
     def build(self) -> torch.nn.Module:
         """The module; its forward takes the inputs in order and returns a tensor or a tuple."""

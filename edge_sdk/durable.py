@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -38,8 +40,13 @@ class DiskStorage:
     def step(self, name: str, path: Path) -> None:
         """Called before each durable step; does nothing on a real device."""
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes, mode: int = 0o666) -> None:
         """Replace ``path`` by ``data`` atomically.
+
+        Args:
+            path: the file; its folder is made when missing.
+            data: its whole content.
+            mode: permissions, less the umask; 0o600 for a secret.
 
         Raises:
             StorageError: ``storage.disk-full`` or ``storage.write-failed``; ``path`` is unchanged
@@ -49,7 +56,9 @@ class DiskStorage:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.step("write", path)
-            with temporary.open("wb") as handle:
+            temporary.unlink(missing_ok=True)  # one left by a power cut may have another mode
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, mode), "wb") as handle:
                 half = len(data) // 2
                 handle.write(data[:half])
                 self.step("half", path)
@@ -124,6 +133,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def held_lock(path: Path, busy: StorageError) -> Iterator[None]:
+    """Hold a lock file, made when missing; the kernel lets go of it when the process ends.
+
+    Raises:
+        StorageError: ``busy``, when another process holds it; or it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise storage_error(error, path) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise busy from error
+        yield
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

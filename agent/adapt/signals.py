@@ -21,6 +21,7 @@ Reason = Literal[
     "queue",
     "headroom",
     "energy",
+    "priority",
     "pinned",
     "recovered",
 ]
@@ -41,6 +42,7 @@ THROTTLED_BAND = Band(enter=0.5, leave=0.25)
 
 BUSY, LATENCY, OWN = "busy_percent", "latency_share", "own_cpu_percent"
 """Names of the signals from which the load of a better point is foretold."""
+CPU_PRESSURE, WORKER_RSS = "cpu_pressure_percent", "worker_rss_mib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,10 @@ def signals(policy: GovernorPolicy) -> tuple[Signal, ...]:
     heat = policy.temperature_celsius
     spare = policy.headroom
     found = [
-        _plain("pressure-cpu", policy.cpu_pressure_percent, "cpu_pressure_percent"),
+        _plain("pressure-cpu", policy.cpu_pressure_percent, CPU_PRESSURE),
         _plain("pressure-memory", policy.memory_pressure_percent, "memory_pressure_percent"),
         _plain("pressure-memory", policy.memory_used_percent, "memory_used_percent"),
-        _plain("pressure-memory", policy.worker_rss_mib, "worker_rss_mib"),
+        _plain("pressure-memory", policy.worker_rss_mib, WORKER_RSS),
         _plain("pressure-thermal", THROTTLED_BAND, "throttled"),
         _plain("pressure-thermal", None if isinstance(heat, UnsetType) else heat, _CELSIUS),
         _plain("deadline", policy.deadline_miss_share, "deadline_miss_share", own=True),
@@ -137,9 +139,12 @@ def deepest(
 
 
 def is_urgent(known: Sequence[Filtered | None], listened: Sequence[Signal]) -> bool:
-    """Whether one of the agent's own signals is far above its band."""
+    """Whether one of the agent's own signals is far above its band, by the fast filter."""
     return any(
-        signal.own and signal.press(value) > URGENT
+        signal.own
+        and value is not None
+        and signal.band is not None
+        and signal.band.excess(value.fast) > URGENT
         for value, signal in zip(known, listened, strict=True)
     )
 

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from agent.adapt.governor import Decision, Governor, GovernorState, Rung
+from agent.adapt.arbiter import Contender, arbitrate
+from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.telemetry import LadderPosition
@@ -91,9 +93,34 @@ class Steering:
         governed = self._governed
         if governed is None:
             return None
+        return self._take(
+            governed, sample, governed.governor.decide(governed.state, sample, now), now
+        )
+
+    def contender(self, sample: PressureSample, priority: int) -> Contender | None:
+        """What the arbiter needs to decide in place of :meth:`decide`; None without a release."""
+        governed = self._governed
+        if governed is None:
+            return None
+        return Contender(governed.governor, governed.state, sample, priority)
+
+    def take(
+        self, sample: PressureSample, outcome: tuple[GovernorState, Decision], now: float
+    ) -> int | None:
+        """The arbiter's tick on :meth:`contender`; returns as :meth:`decide`."""
+        governed = self._governed
+        return None if governed is None else self._take(governed, sample, outcome, now)
+
+    def _take(
+        self,
+        governed: _Governed,
+        sample: PressureSample,
+        outcome: tuple[GovernorState, Decision],
+        now: float,
+    ) -> int | None:
         first = governed.decision is None
         _count(governed, now)
-        governed.state, decision = governed.governor.decide(governed.state, sample, now)
+        governed.state, decision = outcome
         governed.decision = decision
         if self._recorder is not None:
             self._recorder.add(now, sample, decision)
@@ -188,6 +215,31 @@ class Steering:
     def _tell_recorder(self, governor: Governor) -> None:
         if self._recorder is not None:
             self._recorder.begin(governor.policy, governor.ladder)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One of several pipelines at a tick."""
+
+    steering: Steering
+    priority: int
+    sample: PressureSample
+
+
+def decide_together(seats: Sequence[Seat], now: float) -> list[int | None]:
+    """One tick of all pipelines of a device: :meth:`Steering.decide` for each.
+
+    Only two or more that serve need the arbiter.
+    """
+    found = [seat.steering.contender(seat.sample, seat.priority) for seat in seats]
+    contenders = [contender for contender in found if contender is not None]
+    if len(contenders) < 2:
+        return [seat.steering.decide(seat.sample, now) for seat in seats]
+    outcomes = iter(arbitrate(contenders, now))
+    return [
+        None if contender is None else seat.steering.take(seat.sample, next(outcomes), now)
+        for seat, contender in zip(seats, found, strict=True)
+    ]
 
 
 def _count(governed: _Governed, now: float) -> None:

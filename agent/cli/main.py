@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "point", help="Id or number of the point (0 is the most accurate), or 'auto'."
             )
+            command.add_argument(
+                "--pipeline", default="", metavar="NAME", help="One of several; all without it."
+            )
         if name == "run":
             command.add_argument("-v", "--verbose", action="store_true", help="Log details.")
     return parser
@@ -123,11 +126,17 @@ def _pin(options: argparse.Namespace, output: Output) -> int:
 
     config = load_config(options.config, process_environment())
     point = None if options.point == "auto" else options.point
-    status = ask(Path(config.runtime_dir), Request(pin=point))
-    governor = status.get("governor", {})
-    free = "The governor moves again." if governor.get("pin") is None else "Held until `pin auto`."
-    output.line(f"{status.get('point', '')}: {free}")
-    output.finish(governor, [f"edge-agent status --config {options.config}"])
+    request = Request(pin=point, pipeline=options.pipeline)
+    status = ask(Path(config.runtime_dir), request)
+    several = status.get("pipelines")
+    for name, one in (several or {"": status}).items():
+        pinned = one.get("governor", {}).get("pin") is not None
+        text = "Held until `pin auto`." if pinned else "The governor moves again."
+        output.line(f"{name + ': ' if name else ''}{one.get('point', '')}: {text}")
+    governors = {name: one.get("governor", {}) for name, one in (several or {}).items()}
+    output.finish(
+        governors or status.get("governor", {}), [f"edge-agent status --config {options.config}"]
+    )
     return 0
 
 

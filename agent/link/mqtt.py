@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import ssl
+import sys
 import threading
+import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,8 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.config import BrokerConfig, read_password
-from edge_sdk.errors import ConfigError, LinkError
+from agent.config import BrokerConfig, read_password, tls_files
+from edge_sdk.tls import client_context, explain
 
 INBOX_MESSAGES = 1024
 QUEUED_MESSAGES = 512
@@ -37,6 +37,8 @@ class Message:
 
     topic: str
     payload: bytes
+    retained: bool = False
+    """The broker had kept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class MqttLink:
         self._held: OrderedDict[str, tuple[bytes, int, bool]] = OrderedDict()
         self._may_flush = False
         self._last: paho.MQTTMessageInfo | None = None
+        self._problem = ""
+        """The latest reason why there is no connection; told once."""
         self.dropped = 0
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=True
@@ -81,7 +85,9 @@ class MqttLink:
         client.will_set(*will, qos=1, retain=True)
         _authenticate(client, broker)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
+        client.on_log = self._on_log
         client.on_message = self._on_message
         self._client = client
 
@@ -172,17 +178,37 @@ class MqttLink:
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         if reason.is_failure:
-            self._put(Disconnected(str(reason)))
+            self._away(str(reason))
             return
+        self._problem = ""
         self._connected.set()
         self._put(Connected())
 
     def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
+        was_connected = self._connected.is_set()
         self._connected.clear()
-        self._put(Disconnected(str(reason)))
+        if was_connected:
+            self._problem = ""
+            self._put(Disconnected(str(reason)))
+        elif not self._problem:
+            self._away(str(reason))
+
+    def _on_connect_fail(self, _c: Any, _u: Any) -> None:
+        self._away(explain(sys.exc_info()[1]))  # paho calls this while it handles the exception
+
+    def _on_log(self, _c: Any, _u: Any, level: int, text: str) -> None:
+        """A broker that refuses our certificate says so only after the handshake (TLS 1.3)."""
+        if level == paho.MQTT_LOG_ERR and not self.connected:
+            self._away(explain(text))
+
+    def _away(self, problem: str) -> None:
+        """Tell why there is no connection, once for each reason."""
+        if problem != self._problem:
+            self._problem = problem
+            self._put(Disconnected(problem))
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        self._put(Message(message.topic, bytes(message.payload)))
+        self._put(Message(message.topic, bytes(message.payload), message.retain))
 
     def _put(self, item: Incoming) -> None:
         with self._lock:
@@ -200,35 +226,5 @@ def _authenticate(client: paho.Client, broker: BrokerConfig) -> None:
     """Set user, password and TLS as configured."""
     if broker.username:
         client.username_pw_set(broker.username, read_password(broker))
-    if not broker.tls_ca:
-        return
-    try:
-        client.tls_set(
-            ca_certs=broker.tls_ca,
-            certfile=broker.tls_cert or None,
-            keyfile=broker.tls_key or None,
-            tls_version=ssl.PROTOCOL_TLS_CLIENT,
-        )
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise ConfigError(
-            "bad-tls",
-            f"The broker's TLS files cannot be used: {error}.",
-            "Check tls_ca, tls_cert and tls_key under [broker]; all are PEM files.",
-        ) from error
-
-
-def check_reachable(broker: BrokerConfig, timeout_s: float = 3.0) -> None:
-    """One connection attempt, for ``edge-agent doctor``.
-
-    Raises:
-        LinkError: ``link.broker-unreachable``.
-    """
-    try:
-        with socket.create_connection((broker.host, broker.port), timeout_s):
-            return
-    except OSError as error:
-        raise LinkError(
-            "broker-unreachable",
-            f"No MQTT broker answers at {broker.host}:{broker.port}: {error}.",
-            "Start one (`edge broker run`), or correct [broker] in the agent's configuration.",
-        ) from error
+    if broker.tls_ca:
+        client.tls_set_context(client_context(tls_files(broker), time.time()))

@@ -10,13 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from agent.pipelines.pixels import Array, Pixels
+from agent.pipelines.shapes import image_shape
 from agent.sources.base import Image
 from edge_sdk.contracts.manifest import Preprocess
 from edge_sdk.contracts.operating_point import TensorSpec
-from edge_sdk.errors import ContractError
 from edge_sdk.runtime.engine import quantize
-
-_CHANNELS = {"gray": 1, "rgb": 3}
 
 
 class Preprocessor:
@@ -61,28 +59,6 @@ class Preprocessor:
             image = self._pixels.resize(image, self._height, self._width, how)
         self._write(image)
         return self.buffer
-
-
-def image_shape(preprocess: Preprocess, spec: TensorSpec) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of the one image that an input takes.
-
-    Raises:
-        ContractError: ``contract.model-input``.
-    """
-    channels = _CHANNELS[preprocess.color]
-    shape = spec.shape
-    if len(shape) == 4 and shape[0] == 1 and len(preprocess.mean) == len(preprocess.std):
-        height_width = {"NCHW": shape[2:], "NHWC": shape[1:3]}.get(spec.layout)
-        found = {"NCHW": shape[1], "NHWC": shape[3]}.get(spec.layout)
-        if height_width and found == channels == len(preprocess.mean) and min(height_width) > 0:
-            return channels, height_width[0], height_width[1]
-    raise ContractError(
-        "model-input",
-        f"The model's input {spec.name!r} is {spec.layout} {list(spec.shape)}, and the release "
-        f"prepares one {preprocess.color} image with {len(preprocess.mean)} means and "
-        f"{len(preprocess.std)} deviations.",
-        "Correct the task's preprocess or its example input and convert the model again.",
-    )
 
 
 def input_tables(preprocess: Preprocess, spec: TensorSpec, channels: int) -> Array:

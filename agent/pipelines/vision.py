@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.pipelines.pixels import Pixels
 from agent.pipelines.preprocess import Preprocessor
+from agent.pipelines.shapes import check_output
 from agent.sources.base import Frame
 from edge_sdk.contracts.manifest import Artifact, TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
@@ -37,12 +38,7 @@ class VisionPipeline:
         check_specs(engine, artifact)
         self._output = artifact.outputs[0]
         self._labels = task.labels
-        if self._output.shape != (1, len(task.labels)):
-            raise ContractError(
-                "model-output",
-                f"The model's output is {list(self._output.shape)} for {len(task.labels)} labels.",
-                "A classifier gives one logit per label; correct the task and convert again.",
-            )
+        check_output(task, artifact)
         buffer = engine.input_buffer(0)
         self._preprocess = Preprocessor(task.preprocess, artifact.inputs[0], pixels, buffer)
 

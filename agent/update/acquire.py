@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.update.authority import Authority
-from agent.update.download import Downloader, Piece
+from agent.update.costs import Plan
+from agent.update.download import Piece
 from agent.update.events import (
     Downloaded,
     Event,
     ManifestVerified,
+    PreflightPassed,
     Refused,
     Verified,
     VerifyFailed,
 )
+from agent.update.intake import Intake
 from agent.update.limits import UpdateLimits
 from agent.update.outcomes import stalled
 from agent.update.ports import Clock
@@ -23,24 +25,12 @@ from agent.update.preflight import Preflight
 from agent.update.state import ReleaseRecord
 from agent.update.store import DeviceStore
 from agent.update.trust import Device, Fitting, accept_manifest, record_of
+from edge_sdk.bundle.needs import whole_bytes
 from edge_sdk.contracts.manifest import BlobRef
 from edge_sdk.contracts.update import Desired
 from edge_sdk.errors import EdgeError, TrustError
 
 Emit = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What an update has cost the link so far."""
-
-    received: int = 0
-    """Bytes that arrived since the update began in this process."""
-    total: int = 0
-    """Bytes of the release on this device, envelope excluded."""
-    reused: int = 0
-    """Of those, bytes that were on the device already."""
-    retries: int = 0
 
 
 class Acquisition:
@@ -62,7 +52,7 @@ class Acquisition:
         self,
         *,
         store: DeviceStore,
-        download: Downloader,
+        download: Intake,
         preflight: Preflight,
         authority: Authority,
         device: Device,
@@ -79,28 +69,17 @@ class Acquisition:
         self._fitting: Fitting | None = None
         self._waiting = False
         self._unverified: deque[str] | None = None
-        self._envelope_bytes = self._envelope_reused = 0
-        self._total = self._reused = 0
+        self._envelope_bytes = 0
         self._told = 0.0
         self._unjudged: Desired | None = None
         self._since = 0.0
-
-    @property
-    def traffic(self) -> Traffic:
-        """Figures for reports."""
-        download = self._download
-        return Traffic(download.bytes_received, self._total, self._reused, download.retries)
 
     def fetch_manifest(self, desired: Desired) -> None:
         """Fetch and open the desired manifest, once the publisher's newest metadata names it.
 
         Ends in ManifestVerified or Refused.
         """
-        envelope = desired.manifest
-        self._envelope_bytes = envelope.size_bytes
-        self._envelope_reused = envelope.size_bytes if self._store.blobs.has(envelope) else 0
-        self._total, self._reused = self._envelope_bytes, self._envelope_reused
-        self._download.reset_figures()
+        self._envelope_bytes = desired.manifest.size_bytes
         self._unjudged, self._since = desired, self._clock.monotonic()
         self._tick_judge()
 
@@ -113,7 +92,8 @@ class Acquisition:
     def fetch_blobs(self) -> None:
         """Fetch what is missing of the opened manifest; ends in Downloaded or Refused."""
         if self._fitting is not None:
-            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()))
+            mirror = self._fitting.manifest.mirror
+            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()), mirror)
 
     def verify(self, candidate: ReleaseRecord) -> None:
         """Read every blob back, one per tick; ends in Verified or VerifyFailed."""
@@ -137,7 +117,7 @@ class Acquisition:
     def tick(self) -> None:
         """Timers."""
         self._tick_judge()
-        self._download.tick()
+        self._tick_intake()
         self._tick_download()
         self._tick_preflight()
         self._tick_verify()
@@ -164,7 +144,14 @@ class Acquisition:
             else:
                 self._progress(f"Waiting for metadata: {why.cause}")
 
-    def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None]) -> None:
+    def _tick_intake(self) -> None:
+        try:
+            for piece in self._download.tick():
+                self._keep(piece)
+        except EdgeError as error:
+            self._refuse(error)
+
+    def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None], mirror: str = "") -> None:
         """Ask for what is missing of ``refs``; what is complete goes on at once."""
         try:
             wanted = [(ref, self._store.missing_chunks(ref)) for ref in refs]
@@ -172,7 +159,7 @@ class Acquisition:
             self._refuse(error)
             return
         self._fetched = then
-        self._download.start([(ref, missing) for ref, missing in wanted if missing])
+        self._download.start([(ref, missing) for ref, missing in wanted if missing], mirror)
         self._finish_if_done()
 
     def _keep(self, piece: Piece) -> None:
@@ -208,15 +195,22 @@ class Acquisition:
         except EdgeError as error:
             self._refuse(error)
             return
-        wanted = sum(ref.size_bytes for ref in self._fitting.refs)
-        self._total = self._envelope_bytes + wanted
-        self._reused = self._envelope_reused + wanted - missing
         found = self._preflight.look(missing)
         if isinstance(found, str):
             self._progress(found)
             return
+        if isinstance(found, PreflightPassed):
+            found = PreflightPassed(self._plan(self._fitting, missing))
         self._waiting = False
         self._emit(found)
+
+    def _plan(self, fitting: Fitting, missing_bytes: int) -> Plan:
+        whole = whole_bytes(fitting.manifest, fitting.points)
+        return Plan(
+            offered_bytes=self._envelope_bytes + whole,
+            total_bytes=self._envelope_bytes + sum(ref.size_bytes for ref in fitting.refs),
+            missing_bytes=missing_bytes,
+        )
 
     def _tick_download(self) -> None:
         if self._download.done:
@@ -229,7 +223,7 @@ class Acquisition:
         now = self._clock.monotonic()
         if now - self._told >= self._limits.progress_interval_s:
             self._told = now
-            self._progress("")
+            self._progress(self._download.note)
 
     def _tick_verify(self) -> None:
         """One blob per tick, so that a large release does not hold up the owner."""

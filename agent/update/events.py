@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from agent.update.costs import Plan
 from agent.update.state import ReleaseRecord, ServiceRecord
-from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 
@@ -40,6 +41,8 @@ class ManifestVerified:
 @dataclass(frozen=True, slots=True)
 class PreflightPassed:
     """Disk, battery and headroom suffice."""
+
+    plan: Plan = field(default_factory=Plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,7 @@ class Tell:
     phase: Phase
     code: str = ""
     detail: str = ""
+    costs: UpdateCosts = field(default_factory=UpdateCosts)
 
 
 Effect: TypeAlias = (

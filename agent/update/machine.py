@@ -31,6 +31,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from agent.update import outcomes
+from agent.update.costs import planned
 from agent.update.events import (
     Abandon,
     Booted,
@@ -64,8 +65,9 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
+from agent.update.input_contract import difference
 from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
-from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
@@ -104,9 +106,22 @@ def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
         return _known_bad(state)
     if state.serving is not None and state.serving.payload_digest == event.candidate.payload_digest:
         return _resigned(state, event.candidate, state.serving)
+    changed = _contract_change(state, event.candidate)
+    if changed:
+        return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
     return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
+
+
+def _contract_change(state: UpdateState, candidate: ReleaseRecord) -> str:
+    """What has changed unasked; a release that has served here before is nothing new."""
+    serving, before = state.serving, state.fallback
+    known = before is not None and before.payload_digest == candidate.payload_digest
+    meant = state.desired is not None and state.desired.new_contract
+    if serving is None or known or meant:
+        return ""
+    return difference(candidate.contract, serving.contract)
 
 
 def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:
@@ -119,8 +134,9 @@ def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseReco
     return state, (Serve(), *effects)
 
 
-def _preflight_passed(state: UpdateState, _: PreflightPassed) -> Step:
-    return _enter(replace(state, tries=0), Phase.DOWNLOADING, FetchBlobs())
+def _preflight_passed(state: UpdateState, event: PreflightPassed) -> Step:
+    state = replace(state, tries=0, costs=planned(state.costs, event.plan))
+    return _enter(state, Phase.DOWNLOADING, FetchBlobs())
 
 
 def _space_short(state: UpdateState, event: SpaceShort) -> Step:
@@ -258,6 +274,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
         crashes=0,
         code="",
         detail="",
+        costs=UpdateCosts(),
     )
     state, effects = _offered(state, desired)
     return state, (*abandoned, *effects)
@@ -278,7 +295,7 @@ def _supersede(state: UpdateState, by: Desired) -> Step:
     in_trial = state.phase is Phase.TRIAL
     phase = Phase.ROLLED_BACK if in_trial else Phase.REJECTED
     why = outcomes.superseded(by.deployment)
-    told = Tell(state.desired, phase, why.code, why.cause)
+    told = Tell(state.desired, phase, why.code, why.cause, state.costs)
     return state, (Abandon(), told, *((Serve(),) if in_trial else ()))
 
 
@@ -349,7 +366,7 @@ def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
 def _tell(state: UpdateState) -> tuple[Tell, ...]:
     if state.desired is None:
         return ()
-    return (Tell(state.desired, state.phase, state.code, state.detail),)
+    return (Tell(state.desired, state.phase, state.code, state.detail, state.costs),)
 
 
 def _condemn(state: UpdateState) -> UpdateState:

@@ -5,7 +5,7 @@ They are reported, not raised: the update ends and the committed release goes on
 
 from __future__ import annotations
 
-from edge_sdk.errors import GateError, LinkError, StorageError, TrustError
+from edge_sdk.errors import ContractError, GateError, LinkError, StorageError, TrustError
 
 _LOOK = "Look at the device's logs, fix the model, and publish it as a new release."
 
@@ -75,6 +75,15 @@ def erroneous(detail: str) -> GateError:
 def slow(detail: str) -> GateError:
     """The release is much slower than the one before."""
     return GateError("latency", detail, "Convert with a tighter latency budget for this profile.")
+
+
+def contract_changed(detail: str) -> ContractError:
+    """Whoever relies on labels or preprocessing has not been asked."""
+    return ContractError(
+        "changed",
+        detail,
+        "If those who use its results are ready for that, create the rollout with --new-contract.",
+    )
 
 
 def disk_full(detail: str) -> StorageError:

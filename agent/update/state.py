@@ -7,8 +7,9 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from agent.update.input_contract import InputContract
 from edge_sdk.contracts.base import SCHEMA, Wire
-from edge_sdk.contracts.update import Desired, Phase
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 
 SlotName = Literal["a", "b"]
 
@@ -52,6 +53,8 @@ class ReleaseRecord(Wire, kw_only=True):
     blobs: tuple[str, ...]
     """Every blob this device needs of it, the envelope first."""
     service: ServiceRecord = ServiceRecord()
+    contract: InputContract | None = None
+    """None in states of earlier versions."""
 
 
 class UpdateState(Wire, kw_only=True):
@@ -83,6 +86,8 @@ class UpdateState(Wire, kw_only=True):
     code: str = ""
     """Error code of the last ended deployment; empty when it ended well."""
     detail: str = ""
+    costs: UpdateCosts = UpdateCosts()
+    """Of the deployment under way or ended last."""
     salvaged: bool = False
     """The state was lost and put together from the files; nothing is deleted until the next
     commit."""

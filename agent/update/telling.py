@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from agent.update.acquire import Traffic
 from agent.update.events import Tell
 from agent.update.ports import Clock, Report
-from edge_sdk.contracts.update import Desired, Phase, UpdateStatus
+from edge_sdk.contracts.update import Desired, Phase, UpdateCosts, UpdateStatus
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +23,10 @@ class Teller:
         device_id: who speaks.
         clock: time.
         report: receives every status.
-        traffic: what the update has cost so far.
     """
 
-    def __init__(
-        self, device_id: str, clock: Clock, report: Report, traffic: Callable[[], Traffic]
-    ) -> None:
-        self._device_id, self._clock = device_id, clock
-        self._report, self._traffic = report, traffic
+    def __init__(self, device_id: str, clock: Clock, report: Report) -> None:
+        self._device_id, self._clock, self._report = device_id, clock, report
         self._connected = False
         self._noticed: dict[str, float] = {}
         self._logged: tuple[str, ...] = ()
@@ -51,17 +45,17 @@ class Teller:
 
     def tell(self, tell: Tell, wish: Desired | None) -> None:
         """Report a step of ``tell.desired``, which is remembered if it is the present ``wish``."""
-        status = self._status(tell.phase, tell.code, tell.detail, tell.desired)
+        status = self._status(tell.phase, tell.code, tell.detail, tell.desired, tell.costs)
         if tell.desired == wish:
             self._say_once(status)
         else:
             self._log(status)
             self._report(status)
 
-    def progress(self, wish: Desired, phase: Phase, detail: str) -> None:
+    def progress(self, wish: Desired, phase: Phase, detail: str, costs: UpdateCosts) -> None:
         """How far it is; while offline this is of no use to anybody."""
         if self._connected:
-            self._say_once(self._status(phase, "", detail, wish))
+            self._say_once(self._status(phase, "", detail, wish, costs))
 
     def notice(self, code: str, detail: str) -> None:
         """Tell about a message that was not believed: anybody may have sent it, and often."""
@@ -70,10 +64,10 @@ class Teller:
             return
         self._noticed[code] = now
         log.warning("not believed: %s: %s", code, detail)
-        self._report(self._status(Phase.REJECTED, code, detail, None))
+        self._report(self._status(Phase.REJECTED, code, detail, None, UpdateCosts()))
 
     def _say_once(self, status: UpdateStatus) -> None:
-        if self.last is not None and replace(status, at=self.last.at) == self.last:
+        if self.last is not None and _moved(self.last, status) == status:
             return
         self.last = status
         self._log(status)
@@ -86,8 +80,9 @@ class Teller:
             self._logged = step
             log.info("update %s: %s %s", status.version, status.phase, status.detail)
 
-    def _status(self, phase: Phase, code: str, detail: str, wish: Desired | None) -> UpdateStatus:
-        traffic = self._traffic()
+    def _status(
+        self, phase: Phase, code: str, detail: str, wish: Desired | None, costs: UpdateCosts
+    ) -> UpdateStatus:
         return UpdateStatus(
             device_id=self._device_id,
             deployment=wish.deployment if wish is not None else "",
@@ -97,8 +92,10 @@ class Teller:
             at=self._clock.now(),
             code=code,
             detail=detail,
-            bytes_received=traffic.received,
-            bytes_total=traffic.total,
-            bytes_reused=traffic.reused,
-            chunk_retries=traffic.retries,
+            **asdict(costs),
         )
+
+
+def _moved(status: UpdateStatus, now: UpdateStatus) -> UpdateStatus:
+    """The same word at another time: that alone is nothing to tell."""
+    return replace(status, at=now.at, seconds_in=now.seconds_in, bytes_written=now.bytes_written)

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.pipelines.shapes import check_feedable
+from agent.update.input_contract import contract_of
 from agent.update.state import ReleaseRecord
 from edge_sdk.bundle import trust as documents
 from edge_sdk.bundle.needs import needed_refs
@@ -103,7 +105,9 @@ def accept_manifest(
 
     Raises:
         TrustError: the digest or the signatures do not hold, or ``trust.other-release``.
-        ContractError: malformed, too new, inconsistent, or ``contract.no-ladder``.
+        ContractError: malformed, too new, inconsistent, ``contract.no-ladder``, or not what this
+            device's pipelines can feed: ``contract.no-pipeline``, ``contract.model-input`` or
+            ``contract.model-output``.
         RuntimeUnavailableError: ``runtime.no-usable-point``.
     """
     if hashlib.sha256(envelope).hexdigest() != desired.manifest.digest:
@@ -124,6 +128,8 @@ def accept_manifest(
             "Create the rollout again.",
         )
     points = usable_points(manifest, device.profile_id, device.runtimes)
+    for point in points:
+        check_feedable(manifest.task, manifest.artifacts[point.artifact])
     payload = documents.open_envelope(envelope, "the manifest's envelope").payload
     return Fitting(manifest, payload, points, needed_refs(manifest, points))
 
@@ -168,4 +174,5 @@ def record_of(fitting: Fitting, digest: str) -> ReleaseRecord:
         sequence=manifest.sequence,
         accuracy=fitting.points[0].accuracy,
         blobs=(digest, *(ref.digest for ref in fitting.refs)),
+        contract=contract_of(manifest.task),
     )

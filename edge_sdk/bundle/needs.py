@@ -34,6 +34,15 @@ def files_of(manifest: Manifest, points: Iterable[OperatingPoint]) -> list[str]:
     return list(files)
 
 
+def whole_bytes(manifest: Manifest, points: Iterable[OperatingPoint]) -> int:
+    """Size of the files of ``points`` when each travels whole."""
+    blobs, derived = manifest.blobs, manifest.derived
+    return sum(
+        (blobs[digest] if digest in blobs else derived[digest]).size_bytes
+        for digest in files_of(manifest, points)
+    )
+
+
 def choose_blobs(
     files: Iterable[str], sizes: Mapping[str, int], derived: Mapping[str, Derivation]
 ) -> list[str]:

@@ -24,10 +24,12 @@ from edge_sdk.bundle.check import check_manifest
 from edge_sdk.bundle.pack import Packing, SourceFile, pack
 from edge_sdk.bundle.signing import SigningKey, add_signature, sign
 from edge_sdk.bundle.trust import open_envelope, verify_manifest
+from edge_sdk.bundle.tuf_release import check_named
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import MANIFEST_TYPE, Envelope
 from edge_sdk.contracts.manifest import BlobRef, Manifest
+from edge_sdk.contracts.mirror import check_mirror
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.durable import DiskStorage, Storage, storage_error, sync_folder
@@ -85,6 +87,7 @@ def create_release(
     sequence: int | None = None,
     storage: Storage | None = None,
     whole: bool = False,
+    mirror: str = "",
     notify: Notify = lambda _: None,
 ) -> Manifest:
     """Build an unsigned release folder from a finished conversion; it appears at once or not.
@@ -98,15 +101,17 @@ def create_release(
             two machines need not agree on a counter.
         storage: through which files are written.
         whole: ship every file itself, for devices whose agent is too old for recipes.
+        mirror: base URL below which the blobs will lie, named by their digests; empty for none.
         notify: told each file's name when it is in place.
 
     Raises:
         ContractError: the conversion is malformed, incomplete or was changed afterwards.
         StorageError: ``storage.folder-exists``, or a failed write.
-        ConfigError: ``config.bad-name``.
+        ConfigError: ``config.bad-name`` or ``config.bad-mirror``.
     """
     check_name(name, "release name")
     check_name(version, "version")
+    mirror = check_mirror(mirror) if mirror else ""
     conversion = _read_conversion(conversion_folder)
     storage = storage or DiskStorage()
     files = dict(_find_files(conversion, conversion_folder))
@@ -124,6 +129,7 @@ def create_release(
             artifacts=conversion.artifacts,
             ladders=conversion.ladders,
             derived=packing.derived,
+            mirror=mirror,
             provenance=conversion.provenance,
         )
         check_manifest(manifest)
@@ -179,7 +185,7 @@ def open_release(
     if trust is not None:
         if envelope_bytes is None:
             raise _unsigned(folder)
-        verify_manifest(envelope_bytes, trust)
+        _check_trusted(folder, trust, manifest, envelope_bytes)
     blobs = BlobStore(folder / BLOBS_NAME, DiskStorage())
     for ref in manifest.blobs.values():
         blobs.verify(ref.digest)
@@ -187,6 +193,14 @@ def open_release(
     if manifest.derived:
         _check_recipes(manifest, blobs, notify)
     return Release(folder, manifest, payload, envelope, envelope_bytes)
+
+
+def _check_trusted(folder: Path, trust: TrustRoot, manifest: Manifest, envelope: bytes) -> None:
+    """By the publisher's targets where there is a TUF root, else by the pinned keys."""
+    if trust.root:
+        check_named(folder / METADATA_NAME, trust.root, manifest, envelope, time.time())
+    else:
+        verify_manifest(envelope, trust)
 
 
 def _check_recipes(manifest: Manifest, blobs: BlobStore, notify: Notify) -> None:

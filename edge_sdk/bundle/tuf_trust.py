@@ -108,7 +108,7 @@ def update_timestamp(trusted: Trusted, data: bytes, now_s: float) -> Trusted:
         TrustError: the signatures do not hold; ``trust.rollback``: it or the snapshot it names is
             older than what was seen; ``trust.expired-metadata``: it or the root is.
     """
-    _check_alive(trusted.root, "root", now_s)
+    check_alive(trusted.root, "root", now_s)
     new, known = parse_timestamp(data), trusted.timestamp
     check_signed(new, trusted.root.roles["timestamp"], "timestamp")
     if known is not None:
@@ -119,7 +119,7 @@ def update_timestamp(trusted: Trusted, data: bytes, now_s: float) -> Trusted:
         if new.snapshot.version < known.snapshot.version:
             seen = f"{known.snapshot.version} was seen"
             raise _rollback("snapshot", new.snapshot.version, seen)
-    _check_alive(new, "timestamp", now_s)
+    check_alive(new, "timestamp", now_s)
     return replace(trusted, timestamp=new)
 
 
@@ -141,7 +141,7 @@ def update_snapshot(trusted: Trusted, data: bytes, now_s: float) -> Trusted:
         if found.version < known.version:
             raise _rollback("targets", found.version, f"{known.version} was seen")
     _check_version(new, info, "snapshot")
-    _check_alive(new, "snapshot", now_s)
+    check_alive(new, "snapshot", now_s)
     return replace(trusted, snapshot=new)
 
 
@@ -158,7 +158,7 @@ def update_targets(trusted: Trusted, data: bytes, now_s: float) -> Trusted:
     new = parse_targets(data)
     check_signed(new, trusted.root.roles["targets"], "targets")
     _check_version(new, info, "targets")
-    _check_alive(new, "targets", now_s)
+    check_alive(new, "targets", now_s)
     return replace(trusted, targets=new)
 
 
@@ -186,7 +186,7 @@ def check_fresh(trusted: Trusted, now_s: float) -> Targets:
     found = (trusted.root, trusted.timestamp, trusted.snapshot, trusted.targets)
     for name, metadata in zip(roles, found, strict=True):
         if metadata is not None:
-            _check_alive(metadata, name, now_s)
+            check_alive(metadata, name, now_s)
     if trusted.targets is None or next_wanted(trusted) is not None:
         raise TrustError(
             "no-metadata",
@@ -275,7 +275,7 @@ def _named_by(
     """What the metadata above, which must be alive, says about the metadata ``name``."""
     if above is None:
         raise mixed(name, "comes before the metadata that names it")
-    _check_alive(above, "timestamp" if name == "snapshot" else "snapshot", now_s)
+    check_alive(above, "timestamp" if name == "snapshot" else "snapshot", now_s)
     return read(above)
 
 
@@ -291,7 +291,12 @@ def _check_version(metadata: Metadata, info: FileInfo, name: RoleName) -> None:
         raise mixed(name, f"has version {metadata.version}, not {info.version}")
 
 
-def _check_alive(metadata: Metadata, name: RoleName, now_s: float) -> None:
+def check_alive(metadata: Metadata, name: RoleName, now_s: float) -> None:
+    """Refuse metadata whose date has passed.
+
+    Raises:
+        TrustError: ``trust.expired-metadata``.
+    """
     if now_s >= metadata.expires_s:
         hours = (now_s - metadata.expires_s) / 3600
         raise TrustError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,36 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge_sdk.cli.ceremony_tell import changed, show
 from edge_sdk.cli.connect import fleet_options, open_client
 from edge_sdk.cli.output import Output, with_output
+from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Root
 
-    from edge_sdk.bundle.signing import SigningKey
     from edge_sdk.repository.metadata import KeyRole
     from edge_sdk.repository.ring import Ring
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 ROLE = click.Choice(["root", "targets", "snapshot", "timestamp", "fleet"])
-DEFAULT_VARIABLE = "EDGE_KEY_PASSPHRASE"
-
-
-def passphrase_options(function: F) -> F:
-    """Add where the passphrase of the offline keys comes from."""
-    for option in (
-        click.option("--passphrase-file", type=FILE, help="File that holds the passphrase."),
-        click.option(
-            "--passphrase-env",
-            default=DEFAULT_VARIABLE,
-            show_default=True,
-            help="Environment variable that holds it; asked for when neither is there.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def key_options(function: F) -> F:
@@ -55,40 +38,29 @@ def key_options(function: F) -> F:
 
 
 def open_ring(
-    keys: Path, elsewhere: tuple[Path, ...], passphrase_file: Path | None, passphrase_env: str
+    keys: Path,
+    elsewhere: tuple[Path, ...],
+    passphrase_file: Path | None,
+    passphrase_env: str,
+    *,
+    to_change: bool = True,
 ) -> Ring:
-    """The ceremony's folder, with keys that unlock by what was given."""
-    from edge_sdk.bundle.signing import load_key
-    from edge_sdk.durable import DiskStorage
-    from edge_sdk.repository.ring import Ring
-
-    def unlock(path: Path) -> SigningKey:
-        given = given_passphrase(passphrase_file, passphrase_env)
-        if not given:
-            given = click.prompt(f"Passphrase of {path.name}", hide_input=True, err=True).encode()
-        return load_key(path, given)
-
-    return Ring(keys, DiskStorage(), unlock, time.time, elsewhere)
-
-
-def given_passphrase(file: Path | None, variable: str) -> bytes:
-    """The passphrase from a file or the environment; empty when there is none.
+    """The ceremony's folder, with keys that unlock by what was given.
 
     Raises:
-        TrustError: ``trust.no-passphrase``: the file cannot be read.
+        StorageError: ``storage.keys-in-use``: another command changes it at this moment.
     """
-    from edge_sdk.errors import TrustError
+    from edge_sdk.durable import DiskStorage, held_lock
+    from edge_sdk.errors import StorageError
+    from edge_sdk.repository.ring import Ring
 
-    if file is None:
-        return os.environ.get(variable, "").encode()
-    try:
-        return file.read_bytes().strip()
-    except OSError as error:
-        raise TrustError(
-            "no-passphrase",
-            f"Cannot read the passphrase file {file}: {error.strerror or error}.",
-            "Correct the path.",
-        ) from error
+    if to_change and keys.is_dir():
+        busy = StorageError(
+            "keys-in-use", f"Another command is changing {keys}.", "Wait for it, then try again."
+        )
+        click.get_current_context().with_resource(held_lock(keys / ".lock", busy))
+    unlock = Passphrases(passphrase_file, passphrase_env).load
+    return Ring(keys, DiskStorage(), unlock, time.time, elsewhere)
 
 
 @click.command("init")
@@ -100,7 +72,19 @@ def given_passphrase(file: Path | None, variable: str) -> bytes:
     help="Folder with the server's fleet.key.pub, snapshot.key.pub and timestamp.key.pub: its "
     "data folder, or a copy of these files. `edge server keys` makes them.",
 )
-@click.option("--root-keys", default=2, show_default=True, help="Root keys to make.")
+@click.option(
+    "--root-keys",
+    type=click.IntRange(0),
+    help="Root keys to make here; 2 unless there are others.",
+)
+@click.option(
+    "--root-public",
+    "holders",
+    type=FILE,
+    multiple=True,
+    help="Public root key of a holder who made it elsewhere (`edge release key create`); "
+    "repeatable.",
+)
 @click.option("--threshold", default=2, show_default=True, help="Root keys that must sign.")
 @passphrase_options
 @with_output
@@ -108,7 +92,8 @@ def init(
     out: Output,
     keys: Path,
     server_keys: Path,
-    root_keys: int,
+    root_keys: int | None,
+    holders: tuple[Path, ...],
     threshold: int,
     passphrase_file: Path | None,
     passphrase_env: str,
@@ -116,17 +101,19 @@ def init(
     """Make root and targets keys, the first root, and the trust file for devices."""
     from edge_sdk.bundle.signing import load_public
 
-    given = given_passphrase(passphrase_file, passphrase_env)
-    if not given:
-        given = click.prompt(
-            "Passphrase for the new keys", hide_input=True, confirmation_prompt=True, err=True
-        ).encode()
     online: tuple[KeyRole, ...] = ("fleet", "snapshot", "timestamp")
     public = {role: [load_public(server_keys / f"{role}.key.pub")] for role in online}
+    public["root"] = [load_public(path) for path in holders]
+    made = root_keys if root_keys is not None else (0 if holders else 2)
     ring = open_ring(keys, (), passphrase_file, passphrase_env)
-    ring.init(root_keys=root_keys, threshold=threshold, public=public, passphrase=given)
-    _show(out, ring)
+    ring.check_new(root_keys=made, threshold=threshold, public=public)
+    given = Passphrases(passphrase_file, passphrase_env).new(f"the keys in {keys}")
+    ring.init(root_keys=made, threshold=threshold, public=public, passphrase=given)
     out.line(f"Keep each private key in {keys} on media of its own, offline, with a copy.")
+    if not ring.begun:
+        changed(out, ring, False)
+        return
+    show(out, ring)
     out.next_step(
         f"edge device enroll DEVICE --trust {keys / 'trust.json'} ...",
         f"edge release sign RELEASE --keys {keys}",
@@ -138,8 +125,10 @@ def init(
 @with_output
 def list_keys(out: Output, /, keys: Path, **options: Any) -> None:
     """Show who may sign for what, and until when."""
-    _show(out, open_ring(keys, **options))
-    out.next_step(f"edge release key publish {keys}")
+    ring = open_ring(keys, **options, to_change=False)
+    show(out, ring)
+    pending = ring.pending() is not None
+    out.next_step(f"edge release key {'sign' if pending else 'publish'} {keys}")
 
 
 @click.command("add")
@@ -159,8 +148,11 @@ def add(
 ) -> None:
     """Let one more key sign for a role."""
     from edge_sdk.repository import metadata as md
+    from edge_sdk.repository.refusals import check_threshold
 
     ring = open_ring(keys, **options)
+    if threshold is not None:
+        check_threshold(threshold, len(md.role_keyids(ring.root().signed, role)) + 1, role)
     new = _new_public(ring, role, public, options)
 
     def edit(root: Root) -> None:
@@ -168,7 +160,7 @@ def add(
         if threshold is not None and role != "fleet":
             root.roles[role].threshold = threshold
 
-    _changed(out, ring, ring.change(edit))
+    changed(out, ring, ring.change(edit))
 
 
 @click.command("rotate")
@@ -184,14 +176,14 @@ def rotate(
     from edge_sdk.repository import metadata as md
 
     ring = open_ring(keys, **options)
-    gone = _find(md.role_keyids(ring.root().signed, role), old)
+    gone = _find(md.role_keyids(ring.root().signed, role), old, f"{role} keys")
     new = _new_public(ring, role, public, options)
 
     def edit(root: Root) -> None:
         md.add_key(root, role, new)
         md.remove_key(root, role, gone)
 
-    _changed(out, ring, ring.change(edit))
+    changed(out, ring, ring.change(edit))
 
 
 @click.command("revoke")
@@ -205,7 +197,7 @@ def revoke(out: Output, /, keys: Path, keyid: str, threshold: int | None, **opti
 
     ring = open_ring(keys, **options)
     root = ring.root().signed
-    gone = _find(sorted(root.keys), keyid)
+    gone = _find(sorted(root.keys), keyid, "keys")
     roles = [role for role in md.KEY_ROLES if gone in md.role_keyids(root, role)]
 
     def edit(root: Root) -> None:
@@ -214,14 +206,23 @@ def revoke(out: Output, /, keys: Path, keyid: str, threshold: int | None, **opti
             if threshold is not None and role != "fleet":
                 root.roles[role].threshold = threshold
 
-    _changed(out, ring, ring.change(edit))
+    changed(out, ring, ring.change(edit))
 
 
 @click.command("sign")
 @key_options
+@click.option(
+    "--from",
+    "copies",
+    type=FILE,
+    multiple=True,
+    help="Another holder's pending.root.json, whose signatures are added; repeatable.",
+)
 @click.option("--discard", is_flag=True, help="Give the pending root up instead.")
 @with_output
-def sign(out: Output, /, keys: Path, discard: bool, **options: Any) -> None:
+def sign(
+    out: Output, /, keys: Path, copies: tuple[Path, ...], discard: bool, **options: Any
+) -> None:
     """Add the signatures that can be made here to a root that lacks some."""
     ring = open_ring(keys, **options)
     if discard:
@@ -230,7 +231,11 @@ def sign(out: Output, /, keys: Path, discard: bool, **options: Any) -> None:
         out.result({"discarded": True})
         out.next_step(f"edge release key list {keys}")
         return
-    _changed(out, ring, ring.sign_pending())
+    for line in ring.changes():
+        out.line(f"Signing: {line}")
+    for copy in copies:
+        ring.add_signatures(copy)
+    changed(out, ring, ring.sign_pending())
 
 
 @click.command("renew")
@@ -242,9 +247,9 @@ def renew(out: Output, /, keys: Path, role: str, **options: Any) -> None:
     ring = open_ring(keys, **options)
     if role == "targets":
         ring.renew_targets()
-        _changed(out, ring, True)
+        changed(out, ring, True)
     else:
-        _changed(out, ring, ring.change(lambda root: None))
+        changed(out, ring, ring.change(lambda root: None))
 
 
 @click.command("publish")
@@ -265,84 +270,38 @@ def publish(out: Output, /, keys: Path, server: str, token: str, data: Path | No
 def _new_public(ring: Ring, role: KeyRole, public: Path | None, options: dict[str, Any]) -> bytes:
     from edge_sdk.bundle.signing import load_public
     from edge_sdk.errors import UsageError
+    from edge_sdk.repository.metadata import role_keyids, tuf_keyid
+    from edge_sdk.repository.refusals import same_key
     from edge_sdk.repository.ring import OFFLINE
 
     if public is not None:
-        return load_public(public)
+        new = load_public(public)
+        if tuf_keyid(new) in role_keyids(ring.root().signed, role):
+            raise same_key(role)
+        return new
     if role not in OFFLINE:
         raise UsageError(
             "no-public-key",
             f"The {role} key is made on the server.",
             f"`edge server keys --data DATA --replace {role}`, then --public DATA/{role}.key.pub.",
         )
-    given = given_passphrase(options["passphrase_file"], options["passphrase_env"])
-    if not given:
-        given = click.prompt(
-            "Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True
-        ).encode()
-    return ring.make_key(role, given).public
+    ring.unlock_root()
+    words = Passphrases(options["passphrase_file"], options["passphrase_env"])
+    return ring.make_key(role, words.new(f"the new {role} key")).public
 
 
-def _find(keyids: list[str], beginning: str) -> str:
+def _find(keyids: list[str], beginning: str, what: str) -> str:
     from edge_sdk.errors import UsageError
 
     found = [keyid for keyid in keyids if keyid.startswith(beginning)]
     if len(found) != 1:
+        which = f" have an id that begins with {beginning!r}" if beginning else ""
         raise UsageError(
             "unknown-key",
-            f"{len(found)} keys have an id that begins with {beginning!r}.",
-            f"Name one of: {', '.join(keyid[:16] for keyid in keyids)}.",
+            f"{len(found)} {what}{which}; which one is meant?",
+            f"Give the beginning of one of: {', '.join(keyid[:16] for keyid in keyids)}.",
         )
     return found[0]
-
-
-def _changed(out: Output, ring: Ring, in_force: bool) -> None:
-    from edge_sdk.errors import TrustError
-
-    if in_force and not ring.targets_hold():
-        try:
-            ring.renew_targets()
-        except TrustError:
-            out.line("The targets must be signed anew: `edge release key renew` with their key.")
-    _show(out, ring)
-    if in_force:
-        out.next_step(f"edge release key publish {ring.folder}")
-        return
-    lacking = ring.missing_signatures()
-    for version, count in lacking.items():
-        out.line(f"Pending: {count} more signatures of root {version}'s keys are needed.")
-    out.next_step(f"edge release key sign {ring.folder} --key KEY.pem")
-
-
-def _show(out: Output, ring: Ring) -> None:
-    """Who signs for what; and the trust file, brought up to the newest root."""
-    from edge_sdk.bundle.trust import save_trust, trust_root
-    from edge_sdk.repository import metadata as md
-
-    rows: list[tuple[object, ...]] = []
-    result: dict[str, Any] = {"pending": ring.missing_signatures(), "roles": {}}
-    if not ring.begun and ring.pending() is not None:
-        out.result(result)
-        return
-    root, at_hand = ring.root().signed, ring.private_keys()
-    for role in md.KEY_ROLES:
-        keyids = md.role_keyids(root, role)
-        threshold = md.role_threshold(root, role)
-        here = sum(keyid in at_hand for keyid in keyids)
-        ids = ", ".join(keyid[:16] for keyid in keyids)
-        rows.append((role, f"{threshold} of {len(keyids)}", here, ids))
-        result["roles"][role] = {"threshold": threshold, "keyids": keyids}
-    trust = ring.folder / "trust.json"
-    save_trust(trust_root([], [], root=ring.roots()[-1]), trust, ring.storage)
-    targets = ring.targets().signed
-    columns = ("role", "must sign", "keys here", "key ids")
-    out.table(f"Root {root.version}, until {root.expires:%Y-%m-%d}", columns, rows)
-    out.line(
-        f"Targets {targets.version}: {len(targets.targets)} releases,"
-        f" until {targets.expires:%Y-%m-%d}. Trust file: {trust}"
-    )
-    result |= {"root": root.version, "targets": targets.version, "trust": trust}
-    out.result(result)
 
 
 COMMANDS = (init, list_keys, add, rotate, revoke, sign, renew, publish)

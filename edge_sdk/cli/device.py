@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from edge_sdk.cli.output import Output, with_output
 if TYPE_CHECKING:
     from edge_sdk.contracts.fleet import DeviceInfo, FleetTrust
     from edge_sdk.contracts.telemetry import TelemetrySample
+    from edge_sdk.server.link import BrokerAddress
 
 OWN_FOLDERS = (
     "",
@@ -103,6 +105,18 @@ def show(out: Output, device_id: str, server: str, token: str, data: Path | None
     "init` put there.",
 )
 @click.option("--broker", default="", help="Broker as the device reaches it; the server's if not.")
+@click.option(
+    "--broker-ca",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CA (PEM) of a broker that is not under the fleet's own authority.",
+)
+@click.option(
+    "--authority",
+    "authority_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The broker's authority (`edge broker authority init`) that issues the device's "
+    "certificate; the one in --data by default.",
+)
 @click.option("--video", default="", help="Encoded video file the pipeline reads.")
 @click.option("--labels", default="", help="JSON labels of the video's frames.")
 @click.option("--camera", default="0", show_default=True, help="Camera, when there is no --video.")
@@ -123,6 +137,8 @@ def enroll(
     release_keys: tuple[Path, ...],
     trust_file: Path | None,
     broker: str,
+    broker_ca: Path | None,
+    authority_folder: Path | None,
     video: str,
     labels: str,
     camera: str,
@@ -135,25 +151,34 @@ def enroll(
     """Make DEVICE_ID known to the server and write the files its agent needs."""
     from device_profiles.loader import load_profile
     from edge_sdk.bundle.trust import save_trust, trust_root
+    from edge_sdk.cli.credentials import broker_lines, existing_authority, write_credentials
     from edge_sdk.contracts.topics import check_name
     from edge_sdk.durable import DiskStorage
+    from edge_sdk.server.link import parse_broker_url
 
     check_name(device_id, "device")
     profile_id = load_profile(profile).id
     metadata = _root_of(trust_file)
     keys = [] if metadata else _release_keys(release_keys, trust_file)
     _refuse_existing(folder, force)
+    authority = existing_authority(authority_folder, data) if broker_ca is None else None
     with open_client(server, token, data) as client:
         fleet = client.trust()
+        address = parse_broker_url(broker or fleet.broker)
+        ca = broker_ca.absolute() if broker_ca else None
+        tls = broker_lines(authority, ca) if address.tls else []
         client.enroll(device_id, profile_id)
+    if tls and authority is not None:
+        write_credentials(authority, device_id, folder)
     pinned = [] if metadata else [fleet.public_key]
     root = trust_root(keys, pinned, root=metadata)
     save_trust(root, folder / "trust.json", DiskStorage())
     source = _source(video, labels, camera)
-    config = agent_config(device_id, profile_id, fleet, broker, source, system=system)
+    config = agent_config(device_id, profile_id, fleet, address, source, tls, system=system)
     DiskStorage().write(folder / "agent.toml", config.encode())
     out.line(f"Enrolled {device_id} as {profile_id}.")
-    out.line(f"Copy {folder / 'agent.toml'} and trust.json to the device.")
+    names = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_file()))
+    out.line(f"Copy {names} to the device.")
     out.result({"device_id": device_id, "profile": profile_id, "folder": str(folder)})
     out.next_step(f"edge-agent run --config {folder / 'agent.toml'}")
 
@@ -162,8 +187,9 @@ def agent_config(
     device_id: str,
     profile: str,
     fleet: FleetTrust,
-    broker: str,
+    address: BrokerAddress,
     source: dict[str, object],
+    tls: Sequence[str] = (),
     *,
     system: bool,
 ) -> str:
@@ -172,9 +198,6 @@ def agent_config(
     Unless ``system`` leaves them to systemd, the agent's folders are its own: several agents of
     one host must not share a state.
     """
-    from edge_sdk.server.link import parse_broker_url
-
-    address = parse_broker_url(broker or fleet.broker)
     lines = [
         f"device_id = {json.dumps(device_id)}",
         f"tenant = {json.dumps(fleet.tenant)}",
@@ -188,7 +211,7 @@ def agent_config(
     ]
     if address.username:
         lines.append(f"username = {json.dumps(address.username)}")
-    lines += ["", "[pipeline.source]"]
+    lines += [*tls, "", "[pipeline.source]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in source.items()]
     return "\n".join(lines) + "\n"
 

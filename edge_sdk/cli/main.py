@@ -13,7 +13,7 @@ NOUNS = {
     "governor": "Replay what a device felt through the governor.",
     "release": "Create, sign and publish releases.",
     "server": "Run the fleet server.",
-    "broker": "Run the embedded MQTT broker.",
+    "broker": "Run the embedded MQTT broker; certificates and rules for mosquitto.",
     "device": "Devices of a fleet.",
     "rollout": "Roll a release out to a fleet.",
     "demo": "The main job, end to end, on this machine.",

@@ -184,7 +184,7 @@ def with_output(function: Callable[Concatenate[Output, P], None]) -> Callable[P,
         except EdgeError as error:
             output.error(error)
             raise SystemExit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             # 128 + SIGINT, as shells report it; click's own answer would be 1.
             output.status("interrupted")
             raise SystemExit(INTERRUPTED) from None

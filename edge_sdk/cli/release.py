@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_sdk.cli import ceremony
+from edge_sdk.cli import ceremony, mirror_layout
 from edge_sdk.cli.output import Output, with_output
+from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
 if TYPE_CHECKING:
     from edge_sdk.bundle.release import Release
-    from edge_sdk.bundle.signing import SigningKey
     from edge_sdk.contracts.manifest import Manifest
     from edge_sdk.contracts.operating_point import OperatingPoint
 
-PASSPHRASE_VARIABLE = "EDGE_KEY_PASSPHRASE"
-
 FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class _WithPublish(click.Group):
@@ -49,6 +44,8 @@ def key() -> None:
     """Signing keys and trust files: a TUF repository's, or single keys for small sites."""
 
 
+command.add_command(mirror_layout.mirror)
+
 for _ceremony in ceremony.COMMANDS:
     key.add_command(_ceremony)
 
@@ -62,7 +59,7 @@ def key_create(out: Output, path: Path, passphrase: bool) -> None:
     from edge_sdk.bundle.signing import generate_key, public_path, save_key
 
     new = generate_key()
-    save_key(new, path, _new_passphrase() if passphrase else None)
+    save_key(new, path, Passphrases().new(f"{path}") if passphrase else None)
     out.line(f"key id       {new.keyid}")
     out.line(f"private key  {path}  (keep it secret, keep a copy)")
     out.line(f"public key   {public_path(path)}")
@@ -130,6 +127,11 @@ def key_trust(
 @click.option("--version", required=True, help="What people call it, e.g. 2 or 1.4.0.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
 @click.option("--whole", is_flag=True, help="No recipes: for agents older than this version.")
+@click.option(
+    "--mirror",
+    default="",
+    help="http(s) address below which devices also find the blobs; see `edge release mirror`.",
+)
 @with_output
 def create(
     out: Output,
@@ -139,6 +141,7 @@ def create(
     version: str,
     sequence: int | None,
     whole: bool,
+    mirror: str,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
     from edge_sdk.bundle.release import create_release, open_release
@@ -151,10 +154,11 @@ def create(
             version=version,
             sequence=sequence,
             whole=whole,
+            mirror=mirror,
             notify=lambda done: progress.step(done),
         )
     _show(out, open_release(folder))
-    out.next_step(f"edge release sign {folder} --key KEY.pem")
+    out.next_step(*_ways_to_sign(folder))
 
 
 @command.command()
@@ -166,7 +170,7 @@ def create(
     help="Folder of `edge release key init`: name the release in its targets, and sign them.",
 )
 @click.option("--offline-key", "elsewhere", type=FILE, multiple=True, help="Targets key elsewhere.")
-@ceremony.passphrase_options
+@passphrase_options
 @with_output
 def sign(
     out: Output,
@@ -192,7 +196,7 @@ def sign(
         out.result({"folder": folder, "target": path, "targets_version": version})
         out.next_step(f"edge release publish {folder}")
         return
-    signing_key = _load_key(key_path or Path())
+    signing_key = Passphrases(passphrase_file, passphrase_env).load(key_path or Path())
     envelope = sign_release(folder, signing_key)
     signers = [signature.keyid for signature in envelope.signatures]
     out.line(f"Signed {folder} with {signing_key.keyid}; signatures: {', '.join(signers)}")
@@ -230,9 +234,16 @@ def show(out: Output, folder: Path) -> None:
     release = open_release(folder)
     _show(out, release)
     if release.envelope is None:
-        out.next_step(f"edge release sign {folder} --key KEY.pem")
+        out.next_step(*_ways_to_sign(folder))
     else:
         out.next_step(f"edge release publish {folder}")
+
+
+def _ways_to_sign(folder: Path) -> tuple[str, str]:
+    return (
+        f"edge release sign {folder} --keys KEYS   # of `edge release key init`",
+        f"edge release sign {folder} --key KEY.pem   # one pinned key, for a small site",
+    )
 
 
 def _show(out: Output, release: Release) -> None:
@@ -244,6 +255,8 @@ def _show(out: Output, release: Release) -> None:
         f"{len(manifest.derived)} files built on the device), "
         f"signed by: {', '.join(signers) or 'nobody'}"
     )
+    if manifest.mirror:
+        out.line(f"mirror: {manifest.mirror}")
     rows = [
         (
             *(profile, len(ladder), f"{_download_bytes(manifest, ladder) / 1024:.0f}"),
@@ -273,6 +286,7 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "blobs": len(manifest.blobs),
         "size_bytes": release.size_bytes,
         "derived": len(manifest.derived),
+        "mirror": manifest.mirror,
         "download_bytes": {
             profile: _download_bytes(manifest, ladder)
             for profile, ladder in manifest.ladders.items()
@@ -280,35 +294,3 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "signatures": signers,
         "ladders": {name: [p.id for p in ladder] for name, ladder in manifest.ladders.items()},
     }
-
-
-def _load_key(path: Path) -> SigningKey:
-    """Load a key, asking for its passphrase when it has one."""
-    from edge_sdk.bundle.signing import load_key
-    from edge_sdk.errors import TrustError
-
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    try:
-        return load_key(path, given.encode() if given else None)
-    except TrustError as error:
-        if error.slug != "passphrase-needed" or not _interactive():
-            raise
-    return load_key(path, _ask("Passphrase").encode())
-
-
-def _new_passphrase() -> bytes:
-    """The passphrase for a new key: from the environment, or asked for twice."""
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    if given:
-        return given.encode()
-    entered: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    return entered.encode()
-
-
-def _ask(what: str) -> str:
-    entered: str = click.prompt(what, hide_input=True, err=True)
-    return entered
-
-
-def _interactive() -> bool:
-    return sys.stdin.isatty()

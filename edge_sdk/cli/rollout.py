@@ -51,6 +51,11 @@ def command() -> None:
     type=click.FloatRange(1.0),
     help="A trial without a verdict by then is rolled back.",
 )
+@click.option(
+    "--new-contract",
+    is_flag=True,
+    help="Its labels or its preprocessing differ from what runs now, and that is meant.",
+)
 @click.option("--no-wait", is_flag=True, help="Return when it has started.")
 @click.option(
     "--timeout",
@@ -73,6 +78,7 @@ def create(
     trial_min_frames: int,
     trial_max_frames: int,
     trial_seconds: float,
+    new_contract: bool,
     no_wait: bool,
     timeout_s: float,
     server: str,
@@ -94,6 +100,7 @@ def create(
             rollback_on_failure=rollback_on_failure,
             devices=devices,
             trial=trial,
+            new_contract=new_contract,
         )
         out.line(f"Rollout {info.id} of {release} {version} to {len(info.members)} devices.")
         if info.skipped:
@@ -185,6 +192,8 @@ def _describe(member: RolloutMember) -> str:
 def _show(out: Output, info: RolloutInfo) -> None:
     from msgspec import to_builtins
 
+    from edge_sdk.accounting import added, in_words, times_in_words
+
     out.line(f"Rollout {info.id}: {info.release} {info.version}, {info.state.replace('_', ' ')}")
     if info.reason:
         out.line(info.reason)
@@ -195,11 +204,15 @@ def _show(out: Output, info: RolloutInfo) -> None:
             member.phase.replace("_", " "),
             member.previous_version or "-",
             _received(member),
+            times_in_words(member) or "-",
             member.detail,
         )
         for member in info.members
     ]
-    out.table("", ("device", "status", "phase", "before", "received", "detail"), rows)
+    out.table("", ("device", "status", "phase", "before", "received", "took", "detail"), rows)
+    costs = in_words(added(info.members))
+    if costs:
+        out.line(costs)
     _warn_kept(out, info)
     out.result(to_builtins(info))
     if info.state.value in ("pending", "canary", "full"):

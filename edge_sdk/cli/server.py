@@ -41,7 +41,18 @@ def command() -> None:
 @click.option(
     "--broker-ca",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="CA certificates (PEM) the broker must be signed by.",
+    help="CA certificates (PEM) the broker must be signed by. Without this and --broker-cert: the "
+    "authority in the data folder, if there is one.",
+)
+@click.option(
+    "--broker-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificate (PEM) by which the server signs in at the broker.",
+)
+@click.option(
+    "--broker-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key (PEM) of --broker-cert.",
 )
 @click.option("--tenant", default="edge", show_default=True, help="The fleet's topic prefix.")
 @click.option(
@@ -70,6 +81,8 @@ def run(
     broker: str,
     broker_password_file: Path | None,
     broker_ca: Path | None,
+    broker_cert: Path | None,
+    broker_key: Path | None,
     tenant: str,
     release_keys: tuple[Path, ...],
     offline_after_s: float,
@@ -78,17 +91,19 @@ def run(
     import logging
     import sys
 
+    from edge_sdk.cli.credentials import server_files
     from edge_sdk.server.link import parse_broker_url
     from edge_sdk.server.run import Ready, ServerSettings, run_server
 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    files = server_files(data, broker_ca, broker_cert, broker_key)
     settings = ServerSettings(
         data=data,
         host=host,
         port=port,
-        broker=parse_broker_url(broker, broker_password_file, broker_ca),
+        broker=parse_broker_url(broker, broker_password_file, files),
         tenant=tenant,
         release_keys=release_keys,
         offline_after_s=offline_after_s,
@@ -120,7 +135,8 @@ def run(
 @with_output
 def keys(out: Output, data: Path, replace: str | None) -> None:
     """Make or replace the server's own keys while it does not run; show their public halves."""
-    from edge_sdk.bundle.signing import keyid, load_public
+    from edge_sdk.bundle.signing import load_public
+    from edge_sdk.repository.metadata import tuf_keyid
     from edge_sdk.server.keys import locked_data, online_keys, replace_key
 
     with locked_data(data):
@@ -129,7 +145,7 @@ def keys(out: Output, data: Path, replace: str | None) -> None:
         online_keys(data)
     paths = {role: data / f"{role}.key.pub" for role in ("fleet", "snapshot", "timestamp")}
     for role, path in paths.items():
-        out.line(f"{role:>9}  {keyid(load_public(path))}  {path}")
+        out.line(f"{role:>9}  {tuf_keyid(load_public(path))[:16]}  {path}")
     out.result({role: str(path) for role, path in paths.items()})
     if replace is None:
         out.next_step(f"edge release key init KEYS --server-keys {data}")
@@ -146,10 +162,26 @@ def status(out: Output, server: str, token: str, data: Path | None) -> None:
     from msgspec import to_builtins
 
     with open_client(server, token, data) as client:
-        health, trust = client.health(), client.trust()
+        health, trust, metadata = client.health(), client.trust(), client.metadata_versions()
     word = "connected" if health.broker_connected else "unreachable"
     out.line(f"Server {client.url}, edge-sdk {health.version}")
     out.line(f"Broker {trust.broker}: {word}")
+    if health.broker_report:
+        out.line(f"       {health.broker_report}")
     out.line(f"Tenant {trust.tenant}, fleet key {trust.keyid}")
-    out.result({"health": to_builtins(health), "trust": to_builtins(trust), "url": client.url})
+    if metadata.root:
+        out.line(
+            f"TUF root {metadata.root}, targets {metadata.targets}, snapshot {metadata.snapshot},"
+            f" timestamp {metadata.timestamp}"
+        )
+    else:
+        out.line("No TUF metadata: devices go by pinned keys")
+    out.result(
+        {
+            "health": to_builtins(health),
+            "trust": to_builtins(trust),
+            "metadata": to_builtins(metadata),
+            "url": client.url,
+        }
+    )
     out.next_step("edge device list", "edge rollout status")

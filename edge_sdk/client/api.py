@@ -167,6 +167,7 @@ class FleetClient:
         rollback_on_failure: bool = False,
         devices: tuple[str, ...] = (),
         trial: TrialPolicy | None = None,
+        new_contract: bool = False,
     ) -> RolloutInfo:
         """Start rolling a release out; see :class:`RolloutRequest` for the arguments."""
         request = RolloutRequest(
@@ -177,6 +178,7 @@ class FleetClient:
             rollback_on_failure=rollback_on_failure,
             devices=devices,
             trial=trial or TrialPolicy(),
+            new_contract=new_contract,
         )
         return self._send("POST", "/rollouts", request, RolloutInfo)
 

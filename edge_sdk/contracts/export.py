@@ -15,6 +15,7 @@ import pkgutil
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def documents() -> list[type[msgspec.Struct]]:
     """Every contract that is no mere part of another one, and :data:`ALSO`; by name."""
     for module in pkgutil.iter_modules(contracts.__path__):
         importlib.import_module(f"{contracts.__name__}.{module.name}")
-    known = {kind for base in (Wire, Config) for kind in base.__subclasses__() if _is_ours(kind)}
+    known = {kind for base in (Wire, Config) for kind in _leaves(base) if _is_ours(kind)}
     parts = {part for kind in known for part in _structs(kind) - {kind}}
     return sorted((known - parts) | ALSO, key=lambda kind: kind.__name__)
 
@@ -71,7 +72,12 @@ def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def field_notes(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """The docstring under each field of a struct, from its source."""
+    """The docstring under each field of a struct and of what it extends, from their source."""
+    ours = [kind for kind in reversed(struct.__mro__) if _is_ours(kind)]
+    return {name: note for kind in ours for name, note in _own_notes(kind).items()}
+
+
+def _own_notes(struct: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(struct))).body[0]
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     notes = {}
@@ -134,6 +140,15 @@ def topics_page() -> str:
 
 def _is_ours(kind: type) -> bool:
     return kind.__module__.startswith(f"{contracts.__name__}.")
+
+
+def _leaves(base: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """What extends a base, but for what is only there to be extended itself."""
+    for kind in base.__subclasses__():
+        if kind.__subclasses__():
+            yield from _leaves(kind)
+        else:
+            yield kind
 
 
 def _structs(kind: Any) -> set[type[msgspec.Struct]]:

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.contracts.update import TrialPolicy
+from edge_sdk.contracts.update import TrialPolicy, UpdateCosts
 
 Devices = Annotated[int, Meta(le=1_000_000)]
 """A number of devices."""
@@ -99,7 +99,7 @@ class DeviceInfo(Wire, kw_only=True):
     """The latest sample."""
 
 
-class RolloutMember(Wire, kw_only=True):
+class RolloutMember(UpdateCosts, kw_only=True):
     """One device of a rollout."""
 
     device_id: str
@@ -110,10 +110,6 @@ class RolloutMember(Wire, kw_only=True):
     detail: str = ""
     code: str = ""
     previous_version: str = ""
-    bytes_received: int = 0
-    bytes_total: int = 0
-    bytes_reused: int = 0
-    chunk_retries: int = 0
 
 
 class RolloutInfo(Wire, kw_only=True):
@@ -147,6 +143,8 @@ class RolloutRequest(Wire, kw_only=True):
     devices: tuple[str, ...] = ()
     """Empty: every known device that the release has a ladder for."""
     trial: TrialPolicy = TrialPolicy()
+    new_contract: bool = False
+    """Devices may take it although its labels or its preprocessing differ from what they run."""
 
 
 class EnrollRequest(Wire, kw_only=True):
@@ -163,7 +161,7 @@ class FleetEvent(Wire, kw_only=True):
     """Server's clock, seconds since the epoch."""
     kind: str
     """``release``, ``rollout``, ``offer``, ``restore``, ``withdraw``, ``keep``, ``update``,
-    ``refusal``, ``device``, ``ladder``..."""
+    ``refusal``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
     text: str
     """One sentence for a person."""
     device_id: str = ""
@@ -208,3 +206,5 @@ class Health(Wire, kw_only=True):
     ok: bool
     version: str
     broker_connected: bool
+    broker_report: str = ""
+    """What the broker was found to be able to do, and which way chunks take."""

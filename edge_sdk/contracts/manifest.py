@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.operating_point import OperatingPoint, RuntimeName, TensorSpec
 
@@ -59,6 +60,8 @@ class TaskInfo(Wire, kw_only=True):
     """PyTorch, float, full resolution, on the evaluation set; 0..1. A ``generic`` task has no
     labels: its accuracy is the share of held-out samples whose every output lies within
     :attr:`output_tolerance` of PyTorch's, which is 1 for PyTorch itself."""
+    sound: SoundInfo | None = None
+    """``generic`` only: how a network listens; None for one that does not."""
     output_tolerance: float = 0.0
     """``generic`` only: a sample counts as right when, for each output, the root mean square of
     its error is at most this share of the root mean square of that output over all samples."""
@@ -82,6 +85,10 @@ class Artifact(Wire, kw_only=True):
     :attr:`inputs` and :attr:`outputs`. Inputs have the user's layout, outputs the artifact's."""
     tolerance: dict[str, float]
     """Largest absolute difference of any output accepted, per runtime name."""
+    states: tuple[tuple[int, int], ...] = ()
+    """A streaming model's (input, output) positions, counted from 0 in the order of :attr:`inputs`
+    and :attr:`outputs`: what leaves there goes in here at the next step, as it lies. States begin
+    with real zeros."""
 
 
 class Manifest(Wire, kw_only=True):
@@ -106,5 +113,8 @@ class Manifest(Wire, kw_only=True):
     derived: dict[str, Derivation] = msgspec.field(default_factory=dict)
     """By digest: artifacts and golden files that a device may build instead of fetching them; those
     that are not among :attr:`blobs` it must build."""
+    mirror: str = ""
+    """Base URL below which every blob can also be fetched by HTTP, named by its digest; empty for
+    none. See :mod:`edge_sdk.contracts.mirror`."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the tools that built it, and digests of what went in."""

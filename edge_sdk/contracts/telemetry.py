@@ -24,7 +24,8 @@ class LadderPosition(Wire, kw_only=True):
     point: str
     reason: str
     """``startup``, ``pressure-cpu``, ``pressure-memory``, ``pressure-thermal``, ``deadline``,
-    ``queue``, ``headroom``, ``energy``, ``pinned`` or ``recovered``."""
+    ``queue``, ``headroom``, ``energy``, ``priority`` (a more important pipeline needs the
+    device), ``pinned`` or ``recovered``."""
     since: float
     """Seconds since the epoch."""
     seconds_at: dict[str, float] = msgspec.field(default_factory=dict)
@@ -32,8 +33,36 @@ class LadderPosition(Wire, kw_only=True):
     absent."""
 
 
+class PipelineSample(Wire, kw_only=True):
+    """One of several pipelines in an interval; fields as in :class:`TelemetrySample`."""
+
+    pipeline: str
+    ladder: LadderPosition | None = None
+    frames: Count = 0
+    frames_dropped: Count = 0
+    queue_depth: Count = 0
+    fps: float = 0.0
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    latency_p99_ms: float = 0.0
+    errors: Count = 0
+    labelled: Count = 0
+    correct: Count = 0
+    low_confidence: Count = 0
+    frames_gated: Count = 0
+    frames_escalated: Count = 0
+    load_ms: float = 0.0
+    worker_restarts: Count = 0
+    worker_rss_mib: float = 0.0
+
+
 class TelemetrySample(Wire, kw_only=True):
-    """One interval of a device's life."""
+    """One interval of a device's life.
+
+    Where several pipelines run, counts are their sums and latencies those of all frames;
+    ``pipeline``, ``ladder`` and ``load_ms`` are of the most important one, and ``pipelines`` has
+    each by itself.
+    """
 
     schema: int = SCHEMA
     device_id: str
@@ -72,6 +101,8 @@ class TelemetrySample(Wire, kw_only=True):
     worker_rss_mib: float = 0.0
     temperature_celsius: float | None = None
     throttled: bool = False
+    pipelines: tuple[PipelineSample, ...] = ()
+    """The most important first; empty where there is one only."""
 
 
 class Decision(Wire, kw_only=True):

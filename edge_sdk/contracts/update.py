@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
@@ -66,6 +67,8 @@ class Desired(Wire, kw_only=True):
     manifest: BlobRef
     """The signed manifest's envelope."""
     trial: TrialPolicy = TrialPolicy()
+    new_contract: bool = False
+    """The release is meant to have other labels or another preprocessing than the one before."""
     issued_at: float = 0.0
     """Seconds since the epoch, the server's clock."""
     profile: str = ""
@@ -76,7 +79,34 @@ class Desired(Wire, kw_only=True):
     """Version of the targets that the server had when it decided: older ones do not do."""
 
 
-class UpdateStatus(Wire, kw_only=True):
+class UpdateCosts(Wire, kw_only=True):
+    """What an update costs a device and its link, since its wish was accepted.
+
+    Once every file is there, ``bytes_offered`` is ``bytes_total`` plus what recipes and deltas
+    saved, and ``bytes_total - bytes_reused`` is what had to come; ``bytes_received`` beyond that
+    came twice, wrong or unasked.
+    """
+
+    bytes_offered: Total = 0
+    """Every file that this device needs of the release, whole, and its signed manifest."""
+    bytes_received: Total = 0
+    """Everything that arrived as chunks, wanted or not."""
+    bytes_total: Total = 0
+    """Of the blobs that those files are made from here."""
+    bytes_reused: Total = 0
+    """Of :attr:`bytes_total`, on the device before the update began, so not sent."""
+    bytes_saved_recipes: Total = 0
+    """Not needed, because files are built from others of the release."""
+    bytes_saved_delta: Total = 0
+    """Not needed, because files are built from those of an earlier release."""
+    bytes_written: Total = 0
+    """To flash, by the updater: chunks, states, metadata."""
+    chunk_retries: Count = 0
+    seconds_in: dict[str, Annotated[float, Meta(ge=0)]] = msgspec.field(default_factory=dict)
+    """Seconds spent in each phase; time without power does not count."""
+
+
+class UpdateStatus(UpdateCosts, kw_only=True):
     """An event of an update on one device."""
 
     schema: int = SCHEMA
@@ -91,11 +121,6 @@ class UpdateStatus(Wire, kw_only=True):
     """One sentence for a person."""
     code: str = ""
     """Error code where the phase is a failure."""
-    bytes_received: Total = 0
-    bytes_total: Total = 0
-    bytes_reused: Total = 0
-    """Already on the device, so not sent."""
-    chunk_retries: Count = 0
 
 
 class DeviceState(Wire, kw_only=True):
@@ -113,6 +138,8 @@ class DeviceState(Wire, kw_only=True):
     deployment: str = ""
     detail: str = ""
     point: str = ""
+    delivery: str = ""
+    """Which way chunks take to it, and why."""
     at: float = 0.0
 
 

@@ -93,7 +93,7 @@ class Fleet:
         """Options that let a command reach the server."""
         return ("--server", self.server_url, "--data", str(self.data))
 
-    def start_server(self, release_key: Path) -> None:
+    def start_server(self) -> None:
         """Start the broker and the fleet server, and wait until both answer."""
         broker = ["broker", "run", "--port", str(self.broker_port)]
         self._processes.start("broker", "edge_sdk.cli.main", broker)
@@ -101,17 +101,16 @@ class Fleet:
         server = [
             *("server", "run", "--data", str(self.data), "--port", str(self.server_port)),
             *("--broker", f"mqtt://127.0.0.1:{self.broker_port}", "--tenant", TENANT),
-            *("--release-key", str(release_key)),
         ]
         self._processes.start("server", "edge_sdk.cli.main", server)
         wait_for(lambda: answers(self.server_port), 30.0, "the server", self._processes)
 
-    def enroll(self, member: Member, release_key: Path, stream: Stream) -> Path:
+    def enroll(self, member: Member, trust: Path, stream: Stream) -> Path:
         """Enroll a device; returns its configuration file."""
         home = self._folder / "devices" / member.id
         self._shell.run(
             *("device", "enroll", member.id, "--profile", member.profile),
-            *("--release-key", str(release_key), "--out", str(home), *self.access),
+            *("--trust", str(trust), "--out", str(home), *self.access),
         )
         board = Board(home / "board", member.board)
         self.boards[member.id] = board

@@ -1,4 +1,4 @@
-"""Builds the demo's four releases with the commands a person would type."""
+"""Makes the demo's keys and four releases with the commands a person would type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MISLABELLED = Recipe("4", "DigitsMislabelled", seed=4, epochs=4)
 
 
 class ReleaseFactory:
-    """Trains, converts, signs.
+    """Trains, converts, packs, signs.
 
     Args:
         folder: everything lies below it.
@@ -44,13 +44,14 @@ class ReleaseFactory:
         self._folder = folder
         self._task_file = task_file
         self._fleet_profiles = fleet_profiles
-        self.private_key = folder / "keys" / "release.pem"
-        self.public_key = folder / "keys" / "release.pem.pub"
+        self._keys = folder / "keys"
+        self.trust = self._keys / "trust.json"
+        """What devices are provisioned with."""
 
-    def make_key(self, shell: Shell) -> None:
-        """Make the key that signs releases."""
-        if not self.private_key.exists():
-            shell.run("release", "key", "create", str(self.private_key))
+    def make_keys(self, data: Path, shell: Shell) -> None:
+        """Make the server's own keys and the publisher's offline keys, and the first root."""
+        shell.run("server", "keys", "--data", str(data))
+        shell.run("release", "key", "init", str(self._keys), "--server-keys", str(data))
 
     def train(self, recipe: Recipe, shell: Shell) -> None:
         """Train and keep the weights."""
@@ -76,15 +77,20 @@ class ReleaseFactory:
         """A conversion whose weights went bad after its golden vectors were made."""
         damage_conversion(self.conversion(source.version), self.conversion(version))
 
-    def release(self, version: str, shell: Shell) -> Path:
-        """Pack and sign; returns the release folder."""
-        folder = self._folder / "releases" / f"{RELEASE}-{version}"
+    def pack(self, version: str, shell: Shell) -> None:
+        """Make the release folder, unsigned."""
         shell.run(
-            *("release", "create", str(self.conversion(version)), "-o", str(folder)),
+            *("release", "create", str(self.conversion(version)), "-o", str(self.folder(version))),
             *("--name", RELEASE, "--version", version, "--sequence", version),
         )
-        shell.run("release", "sign", str(folder), "--key", str(self.private_key))
-        return folder
+
+    def sign(self, version: str, shell: Shell) -> None:
+        """Name the release in the publisher's targets."""
+        shell.run("release", "sign", str(self.folder(version)), "--keys", str(self._keys))
+
+    def folder(self, version: str) -> Path:
+        """The release folder of a version."""
+        return self._folder / "releases" / f"{RELEASE}-{version}"
 
     def conversion(self, version: str) -> Path:
         """The conversion folder of a version."""

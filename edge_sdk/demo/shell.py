@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from edge_sdk.demo.processes import die_with_parent
 from edge_sdk.errors import EdgeError, error_from
 
 COMMAND_LIMIT_S = 900.0
+PASSPHRASE = "demo"
+"""Of the demo's offline keys; who types the commands is asked for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Shell:
                 stdout=pipe,
                 stderr=pipe,
                 text=True,
+                env={**os.environ, "EDGE_KEY_PASSPHRASE": PASSPHRASE},
                 preexec_fn=die_with_parent(),
             )
             self._processes.add(process)

@@ -1,4 +1,4 @@
-"""The demo's seven steps, told as they happen."""
+"""The demo's steps, told as they happen."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ from typing import Any
 from edge_sdk.cli.output import Output
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.update import Phase
+from edge_sdk.demo.burglar import forged_messages
 from edge_sdk.demo.fleet import MEMBERS, STREAM_FPS, TENANT, Fleet, Stream
 from edge_sdk.demo.plot import plot_governor
 from edge_sdk.demo.processes import Processes, wait_for
-from edge_sdk.demo.releases import (
-    FIRST,
-    MISLABELLED,
-    RELEASE,
-    SECOND,
-    Recipe,
-    ReleaseFactory,
-)
-from edge_sdk.demo.shell import Shell
+from edge_sdk.demo.releases import FIRST, MISLABELLED, RELEASE, SECOND, Recipe, ReleaseFactory
+from edge_sdk.demo.shell import PASSPHRASE, Shell
 from edge_sdk.demo.watch import FleetWatch, Moment
 from edge_sdk.errors import GateError
 
 PRESSED = "laptop"
+FORGED = "5"
+"""The version that a burglar orders."""
 ROLLOUT_LIMIT_S = 120.0
 QUIET = frozenset({Phase.OFFERED, Phase.PREFLIGHT, Phase.VERIFYING})
 """Phases too short to be worth a line each."""
@@ -42,6 +38,8 @@ class Proof:
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     """Stream accuracy by device and version."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why each device refused what a burglar ordered, as an error code."""
     ladder_visited: list[str] = field(default_factory=list)
     timeline: list[Moment] = field(default_factory=list)
     seconds: float = 0.0
@@ -54,6 +52,7 @@ class Proof:
             "profiles": sorted(c.ladders) if c else [],
             "rollouts": self.rollouts,
             "stream_accuracy": self.accuracy,
+            "burglary": self.refused,
             "ladder_visited": self.ladder_visited,
             "seconds": round(self.seconds, 1),
         }
@@ -80,7 +79,7 @@ class Story:
         self.proof = Proof()
 
     def run(self) -> Proof:
-        """All seven steps."""
+        """All steps."""
         with (
             Processes(self._folder / "logs") as processes,
             ThreadPoolExecutor(1) as background,
@@ -96,6 +95,7 @@ class Story:
             fleet, watch = self._start_fleet(processes)
             try:
                 self._tell_rollouts(fleet, watch, processes, later)
+                self._break_in(fleet, watch, processes)
                 self._press(fleet, watch, processes)
             finally:
                 watch.close()
@@ -111,25 +111,28 @@ class Story:
         self._heading(2, "Convert it to int8, fp16 and fp32, sized to five device profiles")
         conversion = self._factory.convert(FIRST, self._shell, every_profile=True)
         self.proof.conversion = conversion
-        self._factory.make_key(self._shell)
-        self._factory.release(FIRST.version, self._shell)
+        self._factory.pack(FIRST.version, self._shell)
 
-    def _prepare(self, recipe: Recipe) -> Path:
-        """Train, convert, pack and sign a later version, in the background."""
+    def _prepare(self, recipe: Recipe) -> None:
+        """Train, convert and pack a later version, in the background."""
         self._factory.train(recipe, self._silent)
         self._factory.convert(recipe, self._silent, every_profile=False)
-        return self._factory.release(recipe.version, self._silent)
+        self._factory.pack(recipe.version, self._silent)
 
     # --- 3, 4: the fleet ---
 
     def _start_fleet(self, processes: Processes) -> tuple[Fleet, FleetWatch]:
-        self._heading(3, "Start a broker, the fleet server and three agents; roll version 1 out")
+        self._heading(
+            3, "Make keys, start a broker, the server and three agents; roll out version 1"
+        )
         fleet = Fleet(self._folder, processes, self._shell)
-        fleet.start_server(self._factory.public_key)
+        self._output.line(f"  (you are asked for a passphrase; the demo's is {PASSPHRASE!r})")
+        self._factory.make_keys(fleet.data, self._shell)
+        fleet.start_server()
         watch = FleetWatch(fleet.broker_port, TENANT, self._tell)
         stream = self._write_stream()
         for member in MEMBERS:
-            config = fleet.enroll(member, self._factory.public_key, stream)
+            config = fleet.enroll(member, self._factory.trust, stream)
             fleet.start_agent(member, config)
         wait_for(
             lambda: sum(1 for _, log in watch.devices() if log.state and log.state.online) == 3,
@@ -166,41 +169,41 @@ class Story:
         fleet: Fleet,
         watch: FleetWatch,
         processes: Processes,
-        later: dict[str, Future[Path]],
+        later: dict[str, Future[None]],
     ) -> None:
-        folder = self._folder / "releases" / f"{RELEASE}-{FIRST.version}"
-        self._roll_out(FIRST.version, folder, Phase.COMMITTED, fleet, watch, processes)
+        self._roll_out(FIRST.version, Phase.COMMITTED, fleet, watch, processes)
         self._heading(4, "The agents read the labelled stream; accuracy per device")
         self._wait_for_frames(FIRST.version, 200, watch, processes)
         self._show_accuracy(FIRST.version, watch)
         self._heading(5, "Version 2 is better, 3 is damaged, 4 is badly trained")
         self._output.line("  version 2: trained longer")
-        folder = self._result(later["2"], processes)
-        self._roll_out("2", folder, Phase.COMMITTED, fleet, watch, processes)
+        self._finish(later["2"], processes)
+        self._roll_out("2", Phase.COMMITTED, fleet, watch, processes)
         self._wait_for_frames("2", 100, watch, processes)
         self._output.line("  version 3: wrong weights under a right signature")
         self._factory.damage(SECOND, "3")
-        damaged = self._factory.release("3", self._shell)
-        self._roll_out("3", damaged, Phase.REJECTED, fleet, watch, processes)
+        self._factory.pack("3", self._shell)
+        self._roll_out("3", Phase.REJECTED, fleet, watch, processes)
         self._output.line("  version 4: its golden vectors agree with it, but it was taught wrong")
-        folder = self._result(later["4"], processes)
-        self._roll_out("4", folder, Phase.ROLLED_BACK, fleet, watch, processes)
+        self._finish(later["4"], processes)
+        self._roll_out("4", Phase.ROLLED_BACK, fleet, watch, processes)
         self._expect_serving("2", watch, processes)
         self._show_accuracy("2", watch)
 
-    def _result(self, future: Future[Path], processes: Processes) -> Path:
+    def _finish(self, future: Future[None], processes: Processes) -> None:
         wait_for(future.done, 300.0, "the next version to be built", processes)
-        return future.result()
+        future.result()
 
     def _roll_out(
         self,
         version: str,
-        folder: Path,
         expected: Phase,
         fleet: Fleet,
         watch: FleetWatch,
         processes: Processes,
     ) -> None:
+        self._factory.sign(version, self._shell)
+        folder = self._factory.folder(version)
         self._shell.run("release", "publish", str(folder), *fleet.access)
         rollout = self._shell.run(
             *("rollout", "create", RELEASE, version, "--no-wait"),
@@ -214,11 +217,14 @@ class Story:
         wait_for(ended, ROLLOUT_LIMIT_S, f"version {version} to end on every device", processes)
         phases = {name: log.ends[version].value for name, log in watch.devices()}
         self.proof.rollouts.append({"id": rollout["id"], "version": version, "devices": phases})
-        wrong = {name: phase for name, phase in phases.items() if phase != expected.value}
+        self._expect(version, phases, expected.value)
+
+    def _expect(self, version: str, outcomes: dict[str, str], expected: str) -> None:
+        wrong = {name: outcome for name, outcome in outcomes.items() if outcome != expected}
         if wrong:
             raise GateError(
                 "demo-outcome",
-                f"Version {version} should have ended as {expected.value}, but: {wrong}.",
+                f"Version {version} should have ended as {expected}, but: {wrong}.",
                 f"The agents' logs in {self._folder / 'logs'} say why.",
             )
 
@@ -250,10 +256,28 @@ class Story:
             self.proof.accuracy.setdefault(name, {})[version] = round(score.accuracy, 4)
         self._output.table("", ("device", "runtime", "version", "frames", "accuracy"), rows)
 
-    # --- 6: pressure ---
+    # --- 6: a burglary ---
+
+    def _break_in(self, fleet: Fleet, watch: FleetWatch, processes: Processes) -> None:
+        self._heading(
+            6, "A burglar takes every key the server has, and orders a release of their own"
+        )
+        orders = {name: log.order for name, log in watch.devices()}
+        fleet_key, loot = fleet.data / "fleet.key", self._factory.folder("3")
+        watch.publish(forged_messages(fleet_key, watch.topics, loot, FORGED, orders))
+
+        def refused() -> bool:
+            return all(FORGED in log.ends for _, log in watch.devices())
+
+        wait_for(refused, 30.0, "every device to answer the burglar's order", processes)
+        self.proof.refused = {name: log.last.code for name, log in watch.devices() if log.last}
+        self._expect(FORGED, self.proof.refused, "trust.no-target")
+        self._expect_serving("2", watch, processes)
+
+    # --- 7: pressure ---
 
     def _press(self, fleet: Fleet, watch: FleetWatch, processes: Processes) -> None:
-        self._heading(6, f"Press on {PRESSED}'s CPU: its governor steps down, and back up")
+        self._heading(7, f"Press on {PRESSED}'s CPU: its governor steps down, and back up")
         log, board = watch.device(PRESSED), fleet.boards[PRESSED]
         begin = len(log.samples)
 

@@ -30,6 +30,9 @@ bands.</p>
 {% for rollout in proof.rollouts %}<tr><td>{{ rollout.version }}</td>
 {% for name in devices %}<td class="{{ rollout.devices[name] }}">
 {{ rollout.devices[name] | replace('_', ' ') }}</td>{% endfor %}</tr>{% endfor %}</table>
+<p>A burglar with every key of the server then ordered a release of their own. Refused:
+{% for name, code in proof.refused | dictsort %}
+{{ name }} ({{ code }}){{ '.' if loop.last else ', ' }}{% endfor %}</p>
 <h2>Accuracy on the labelled stream</h2>
 <table><tr><th>device</th>{% for version in versions %}<th>v{{ version }}</th>{% endfor %}</tr>
 {% for name in devices %}<tr><td>{{ name }}</td>{% for version in versions %}
@@ -63,7 +66,7 @@ def tell_summary(output: Output, folder: Path, report: Path, proof: Proof) -> No
     conversion = proof.conversion
     outcomes = {rollout["version"]: rollout["devices"] for rollout in proof.rollouts}
     output.line()
-    output.line(f"7. Proven in {proof.seconds:.0f} s", style="bold")
+    output.line(f"8. Proven in {proof.seconds:.0f} s", style="bold")
     if conversion is not None:
         output.line(
             f"  one PyTorch model became {len(conversion.artifacts)} verified artifacts for "
@@ -72,6 +75,8 @@ def tell_summary(output: Output, folder: Path, report: Path, proof: Proof) -> No
     for version, devices in outcomes.items():
         ends = ", ".join(f"{name} {phase}" for name, phase in sorted(devices.items()))
         output.line(f"  version {version}: {ends}")
+    codes = ", ".join(sorted(set(proof.refused.values())))
+    output.line(f"  a burglar's order: refused by {len(proof.refused)} devices ({codes})")
     for name, by_version in sorted(proof.accuracy.items()):
         scores = ", ".join(f"v{version} {value:.4f}" for version, value in by_version.items())
         output.line(f"  {name}: accuracy on the stream {scores}")

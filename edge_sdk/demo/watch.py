@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,8 @@ class DeviceLog:
 
     state: DeviceState | None = None
     last: UpdateStatus | None = None
+    order: bytes = b""
+    """The last signed desired state the device was given."""
     ends: dict[str, Phase] = field(default_factory=dict)
     """How the deployment of a version ended, by version; a restored release is no new end."""
     scores: dict[str, Score] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class FleetWatch:
     """
 
     def __init__(self, port: int, tenant: str, on_moment: Callable[[Moment], None]) -> None:
-        self._topics = Topics(tenant)
+        self.topics = Topics(tenant)
         self._on_moment = on_moment
         self._started = time.monotonic()
         self._lock = threading.Lock()
@@ -85,6 +87,11 @@ class FleetWatch:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def publish(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publish retained messages, as anybody may on a broker without access rules."""
+        for topic, payload in messages:
+            self._client.publish(topic, payload, qos=1, retain=True)
+
     def elapsed_s(self) -> float:
         """Seconds since the watch began."""
         return time.monotonic() - self._started
@@ -100,17 +107,19 @@ class FleetWatch:
             return iter(sorted(self._devices.items()))
 
     def _on_connect(self, client: Any, _u: Any, _f: Any, _r: Any, _p: Any) -> None:
-        for leaf in ("state", "ota", "tel", "out/+"):
-            client.subscribe(self._topics.every_device(leaf), 1)
+        for leaf in ("state", "ota", "tel", "out/+", "desired"):
+            client.subscribe(self.topics.every_device(leaf), 1)
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        found = self._topics.parse_device(message.topic)
+        found = self.topics.parse_device(message.topic)
         if found is None or not message.payload:
             return
         device_id, leaf = found
         log = self.device(device_id)
         data = bytes(message.payload)
-        if leaf == "state":
+        if leaf == "desired":
+            log.order = data
+        elif leaf == "state":
             log.state = decode(data, DeviceState, message.topic)
         elif leaf == "ota":
             self._update(log, decode(data, UpdateStatus, message.topic))

@@ -11,7 +11,7 @@ from edge_sdk.recipes.parts import Part
 
 _GRAPH = 7
 _INITIALIZER = 5
-_DIMS, _DATA_TYPE, _NAME, _RAW_DATA = 1, 2, 8, 9
+_DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA = 1, 2, 4, 8, 9
 _ITEMSIZES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 """``TensorProto.DataType`` to bytes per element."""
 
@@ -20,7 +20,7 @@ Field = tuple[int, int, int]
 
 
 def onnx_parts(data: bytes) -> Iterator[Part]:
-    """Raw initializers of the main graph.
+    """Raw and float initializers of the main graph.
 
     Raises:
         ValueError, IndexError: the bytes are no protobuf message.
@@ -42,7 +42,7 @@ def _tensor(data: bytes, start: int, end: int) -> Iterator[Part]:
             kind = first
         elif number == _NAME:
             name = data[first:last].decode("utf-8", "replace")
-        elif number == _RAW_DATA:
+        elif number in (_RAW_DATA, _FLOAT_DATA) and last >= 0:
             raw = first, last
     part = Part(name, raw[0], tuple(dims), _ITEMSIZES.get(kind, 0))
     if part.length and part.length == raw[1] - raw[0]:

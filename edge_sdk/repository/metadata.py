@@ -143,6 +143,22 @@ def role_threshold(root: Root, role: KeyRole) -> int:
     return int(root.roles[role].threshold)
 
 
+def describe_changes(before: Root | None, after: Root) -> list[str]:
+    """What a root changes, a line each, for whoever is to sign it."""
+    lines = []
+    for role in KEY_ROLES:
+        old = role_keyids(before, role) if before else []
+        new = role_keyids(after, role)
+        lines += [f"{role}: key {keyid[:16]} goes" for keyid in old if keyid not in new]
+        lines += [f"{role}: key {keyid[:16]} comes" for keyid in new if keyid not in old]
+        asked, asks = (role_threshold(before, role) if before else 0), role_threshold(after, role)
+        if asked != asks:
+            lines.append(
+                f"{role}: {asks} of {len(new)} keys must sign" + f", not {asked}" * bool(asked)
+            )
+    return lines or [f"no keys; it lives until {after.expires:%Y-%m-%d}"]
+
+
 def fleet_keyids(root: Root) -> list[str]:
     """Ids of the keys that may direct devices."""
     return list(root.unrecognized_fields.get(FLEET_FIELD, {}).get("keyids", []))

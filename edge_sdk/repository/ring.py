@@ -26,10 +26,11 @@ from edge_sdk.bundle.release import METADATA_NAME, open_release, sign_release
 from edge_sdk.bundle.signing import SigningKey, generate_key, load_public, public_path, save_key
 from edge_sdk.bundle.tuf_metadata import check_signed, parse_targets, target_path
 from edge_sdk.bundle.tuf_trust import begin, update_root
-from edge_sdk.durable import Storage, storage_error
-from edge_sdk.errors import StorageError, TrustError, UsageError
+from edge_sdk.durable import Storage
+from edge_sdk.errors import TrustError, UsageError
 from edge_sdk.repository import metadata as md
 from edge_sdk.repository.metadata import KEY_ROLES, KeyRole
+from edge_sdk.repository.refusals import already_there, check_threshold, read_file, too_few
 
 DAY_S = 86_400
 ROOT_DAYS = 730
@@ -80,7 +81,7 @@ class Ring:
         """
         found: list[bytes] = []
         while (path := self._root_path(len(found) + 1)).exists():
-            found.append(_read(path))
+            found.append(read_file(path))
         if not found:
             raise TrustError(
                 "no-repository",
@@ -98,19 +99,29 @@ class Ring:
 
     def targets_bytes(self) -> bytes:
         """The newest targets as they are signed."""
-        return _read(self._targets_path)
+        return read_file(self._targets_path)
 
     def targets(self) -> Metadata[Targets]:
         """The newest targets."""
         return md.read(self.targets_bytes(), Targets)
 
     def pending(self) -> Metadata[Root] | None:
-        """A root that still lacks signatures."""
-        return md.read(_read(self._pending_path), Root) if self._pending_path.exists() else None
+        """A root that still lacks signatures; one that came into force elsewhere does not count."""
+        if not self._pending_path.exists():
+            return None
+        found = md.read(read_file(self._pending_path), Root)
+        overtaken = self.begun and found.signed.version <= self.root().signed.version
+        return None if overtaken else found
+
+    def changes(self) -> list[str]:
+        """What the pending root changes, a line each."""
+        pending = self.pending()
+        before = self.root().signed if self.begun else None
+        return md.describe_changes(before, pending.signed) if pending is not None else []
 
     def private_keys(self) -> dict[str, Path]:
         """Private keys at hand, by TUF key id; a missing public half is derived by unlocking."""
-        found = {}
+        found: dict[str, Path] = {}
         for path in (*sorted(self.folder.glob("*.pem")), *self.elsewhere):
             if public_path(path).exists():
                 public = load_public(public_path(path))
@@ -141,12 +152,7 @@ class Ring:
             StorageError: ``storage.file-exists``: there are keys already.
             TrustError: ``trust.bad-threshold`` or ``trust.no-passphrase``.
         """
-        if self._root_path(1).exists():
-            raise StorageError(
-                "file-exists",
-                f"{self.folder} holds a repository already.",
-                "Use `edge release key add`, `rotate` or `revoke` to change it.",
-            )
+        self.check_new(root_keys=root_keys, threshold=threshold, public=public)
         if not passphrase:
             raise TrustError(
                 "no-passphrase",
@@ -154,7 +160,6 @@ class Ring:
                 "Give one with --passphrase-file or --passphrase-env, or type it when asked.",
             )
         made: dict[KeyRole, list[bytes]] = {role: list(public.get(role, ())) for role in KEY_ROLES}
-        _check_threshold(threshold, len(made["root"]) + root_keys, "root")
         for _ in range(root_keys):
             made["root"].append(self.make_key("root", passphrase).public)
         if not made["targets"]:
@@ -162,6 +167,27 @@ class Ring:
         root = Metadata(md.new_root(made, threshold, self._now_s, self._expires(ROOT_DAYS)))
         self._save_targets(root.signed, md.new_targets(self._now_s, self._expires(TARGETS_DAYS)))
         self._offer(root)
+
+    def check_new(
+        self, *, root_keys: int, threshold: int, public: Mapping[KeyRole, Sequence[bytes]]
+    ) -> None:
+        """Refuse what :meth:`init` would refuse, before anybody is asked for a passphrase.
+
+        Raises:
+            StorageError: ``storage.file-exists``: there are keys already.
+            TrustError: ``trust.bad-threshold``.
+        """
+        if self.begun or self._pending_path.exists():
+            raise already_there(self.folder)
+        check_threshold(threshold, len(set(public.get("root", ()))) + root_keys, "root")
+
+    def unlock_root(self) -> None:
+        """Unlock the root keys that are here.
+
+        Raises:
+            TrustError: one of them does not unlock.
+        """
+        self._at_hand(self.root().signed, "root")
 
     def make_key(self, role: KeyRole, passphrase: bytes) -> SigningKey:
         """A new private key for an offline role, under the next free name."""
@@ -191,20 +217,33 @@ class Ring:
         root: Root = self.root().signed
         edit(root)
         for role in KEY_ROLES:
-            _check_threshold(md.role_threshold(root, role), len(md.role_keyids(root, role)), role)
+            check_threshold(md.role_threshold(root, role), len(md.role_keyids(root, role)), role)
         md.new_version(root, self._now_s, self._expires(ROOT_DAYS))
         return self._offer(Metadata(root))
 
     def sign_pending(self) -> bool:
-        """Add the signatures that can be made here to the pending root; whether it is in force."""
-        pending = self.pending()
-        if pending is None:
+        """Add the signatures that can be made here to the pending root; whether it is in force.
+
+        Raises:
+            UsageError: ``usage.nothing-pending``.
+        """
+        return self._offer(self._needed_pending())
+
+    def add_signatures(self, copy: Path) -> None:
+        """Take over the signatures that others made on a copy of the pending root.
+
+        Raises:
+            UsageError: ``usage.nothing-pending``, or ``usage.other-root``: it is another root.
+        """
+        pending, theirs = self._needed_pending(), md.read(read_file(copy), Root)
+        if theirs.signed_bytes != pending.signed_bytes:
             raise UsageError(
-                "nothing-pending",
-                "There is no root that lacks signatures.",
-                "Change something with `edge release key add`, `rotate` or `revoke` first.",
+                "other-root",
+                f"{copy} is not a copy of the root that is pending here.",
+                "Take metadata/pending.root.json of whoever signed; it must come from yours.",
             )
-        return self._offer(pending)
+        pending.signatures.update(theirs.signatures)
+        self.storage.write(self._pending_path, md.write(pending))
 
     def discard_pending(self) -> None:
         """Give the pending root up."""
@@ -240,7 +279,7 @@ class Ring:
         keys = self._at_hand(self.root().signed, "targets")
         wanted = md.role_threshold(self.root().signed, "targets")
         if len(keys) < wanted:
-            raise _too_few("targets", len(keys), wanted)
+            raise too_few("targets", len(keys), wanted)
         if release.envelope_bytes is None:
             sign_release(folder, keys[0], storage=self.storage)
             release = open_release(folder)
@@ -266,6 +305,16 @@ class Ring:
         return True
 
     # --- inside ---
+
+    def _needed_pending(self) -> Metadata[Root]:
+        pending = self.pending()
+        if pending is None:
+            raise UsageError(
+                "nothing-pending",
+                "There is no root that lacks signatures.",
+                "Change something with `edge release key add`, `rotate` or `revoke` first.",
+            )
+        return pending
 
     @property
     def _targets_path(self) -> Path:
@@ -326,29 +375,5 @@ class Ring:
         keys = self._at_hand(root, "targets")
         threshold = md.role_threshold(root, "targets")
         if len(keys) < threshold:
-            raise _too_few("targets", len(keys), threshold)
+            raise too_few("targets", len(keys), threshold)
         self.storage.write(self._targets_path, md.write(md.signed_by(targets, keys)))
-
-
-def _too_few(role: KeyRole, have: int, wanted: int) -> TrustError:
-    return TrustError(
-        "too-few-keys",
-        f"{wanted} {role} keys must sign; {have} of the private keys are here.",
-        "Name the others with --key, or let their holders sign.",
-    )
-
-
-def _check_threshold(threshold: int, keys: int, role: KeyRole) -> None:
-    if not 1 <= threshold <= keys:
-        raise TrustError(
-            "bad-threshold",
-            f"{threshold} signatures would be asked of {keys} {role} keys.",
-            "Keep at least one key per role, and no higher threshold than there are keys.",
-        )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise storage_error(error, path) from error

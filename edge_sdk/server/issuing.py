@@ -126,6 +126,7 @@ class Issuer:
                 version=release["version"],
                 manifest=self.depot.envelope_ref(release["digest"]),
                 trial=trial,
+                new_contract=restore or row["new_contract"],
                 issued_at=self.now(),
                 profile=device["profile"] if device else "",
                 target=path,

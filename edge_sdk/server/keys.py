@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
-import os
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from edge_sdk.bundle.signing import SigningKey, generate_key, load_key, public_path, save_key
-from edge_sdk.durable import storage_error
-from edge_sdk.errors import StorageError
+from edge_sdk.durable import DiskStorage, held_lock, storage_error
+from edge_sdk.errors import StorageError, TrustError
 from edge_sdk.server.metadata import OnlineKeys
+
+log = logging.getLogger(__name__)
 
 TOKEN_NAME = "token"
 KEY_NAME = "fleet.key"
@@ -28,20 +29,12 @@ def locked_data(data: Path) -> Iterator[None]:
     Raises:
         StorageError: ``storage.data-in-use`` or a failed write.
     """
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        handle = (data / "server.lock").open("w")
-    except OSError as error:
-        raise storage_error(error, data) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                "data-in-use",
-                f"Another server uses the data folder {data}.",
-                "Stop it, or give this one a folder of its own with --data.",
-            ) from error
+    busy = StorageError(
+        "data-in-use",
+        f"Another server uses the data folder {data}.",
+        "Stop it, or give this one a folder of its own with --data.",
+    )
+    with held_lock(data / "server.lock", busy):
         yield
 
 
@@ -52,10 +45,7 @@ def fleet_key(data: Path) -> SigningKey:
         TrustError: ``trust.bad-key``.
         StorageError: a failed write.
     """
-    path = data / KEY_NAME
-    if not path.exists():
-        save_key(generate_key(), path)
-    return load_key(path)
+    return _kept_key(data, KEY_NAME)
 
 
 def online_keys(data: Path) -> OnlineKeys:
@@ -65,12 +55,27 @@ def online_keys(data: Path) -> OnlineKeys:
         TrustError: ``trust.bad-key``.
         StorageError: a failed write.
     """
-    made = []
-    for name in (SNAPSHOT_KEY_NAME, TIMESTAMP_KEY_NAME):
-        if not (data / name).exists():
-            save_key(generate_key(), data / name)
-        made.append(load_key(data / name))
-    return OnlineKeys(fleet_key(data), *made)
+    names = (KEY_NAME, SNAPSHOT_KEY_NAME, TIMESTAMP_KEY_NAME)
+    return OnlineKeys(*(_kept_key(data, name) for name in names))
+
+
+def _kept_key(data: Path, name: str) -> SigningKey:
+    """A key of the server, made when there was none."""
+    path = data / name
+    if not path.exists():
+        if public_path(path).exists():
+            role = path.stem
+            raise TrustError(
+                "no-key",
+                f"{path} is missing, though its public half is there.",
+                f"Restore it from a backup, or replace it: edge server keys --data {data} "
+                f"--replace {role}",
+            )
+        save_key(generate_key(), path)
+    key, mode = load_key(path), path.stat().st_mode & 0o777
+    if mode & 0o077:
+        log.warning("%s may be read by others (mode %o); run: chmod 600 %s", path, mode, path)
+    return key
 
 
 def replace_key(data: Path, role: str) -> Path:
@@ -102,7 +107,7 @@ def access_token(data: Path) -> str:
     path = data / TOKEN_NAME
     try:
         if not path.exists():
-            _write_secret(path, secrets.token_urlsafe(32))
+            DiskStorage().write(path, f"{secrets.token_urlsafe(32)}\n".encode(), 0o600)
         return path.read_text().strip()
     except OSError as error:
         raise storage_error(error, path) from error
@@ -111,17 +116,3 @@ def access_token(data: Path) -> str:
 def page_cookie(token: str) -> str:
     """What a browser is given in exchange for the token: it opens pages, not the interface."""
     return hmac.new(token.encode(), b"edge-sdk page", "sha256").hexdigest()
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """A file that only its owner can read, complete or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

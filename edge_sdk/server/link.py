@@ -19,6 +19,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_sdk.errors import ConfigError
+from edge_sdk.tls import SYSTEM_FILES, TlsFiles, client_context, explain
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,14 @@ class BrokerAddress:
     tls: bool = False
     username: str = ""
     password_file: Path | None = None
-    ca_file: Path | None = None
+    files: TlsFiles = SYSTEM_FILES
 
     def __str__(self) -> str:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
 
 
 def parse_broker_url(
-    url: str, password_file: Path | None = None, ca_file: Path | None = None
+    url: str, password_file: Path | None = None, files: TlsFiles | None = None
 ) -> BrokerAddress:
     """The broker in ``mqtt://[user@]host[:port]`` or ``mqtts://...``.
 
@@ -82,8 +83,26 @@ def parse_broker_url(
         tls=tls,
         username=parts.username or "",
         password_file=password_file,
-        ca_file=ca_file,
+        files=files or SYSTEM_FILES,
     )
+
+
+def new_client(address: BrokerAddress, client_id: str) -> paho.Client:
+    """A client for one connection, ready to sign in.
+
+    Raises:
+        ConfigError: the TLS files cannot be used.
+        OSError: the password file cannot be read.
+    """
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False
+    )
+    if address.username:
+        path = address.password_file
+        client.username_pw_set(address.username, path.read_text().strip() if path else None)
+    if address.tls:
+        client.tls_set_context(client_context(address.files, time.time()))
+    return client
 
 
 class Link:
@@ -96,6 +115,8 @@ class Link:
         on_message: called with topic, payload and whether the broker had kept the message, in
             paho's thread; must not block.
         on_connected: called in paho's thread after subscribing; must not block.
+        before: called before every attempt to connect, in the link's own thread; may block. The
+            client id is free then.
         acknowledge_s: seconds without any acknowledgement before a full window is given up.
     """
 
@@ -107,8 +128,10 @@ class Link:
         on_message: Callable[[str, bytes, bool], None],
         on_connected: Callable[[], None],
         *,
+        before: Callable[[], object] = lambda: None,
         acknowledge_s: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
+        self._before = before
         self._address = address
         self._client_id = client_id
         self._topics = topics
@@ -179,6 +202,7 @@ class Link:
         backoff = BACKOFF_MIN_SECONDS
         warned = False
         while not self._stopping.is_set():
+            self._before()
             began = time.monotonic()
             problem = self._one_connection()
             if self._stopping.is_set():
@@ -199,8 +223,10 @@ class Link:
         try:
             client = self._new_client(ended, reasons)
             client.connect(self._address.host, self._address.port, KEEPALIVE_SECONDS)
+        except ConfigError as error:
+            return error.cause
         except (OSError, ValueError) as error:
-            return str(error)
+            return explain(error)
         client.loop_start()
         try:
             self._wait(ended)
@@ -219,18 +245,13 @@ class Link:
                 return
 
     def _new_client(self, ended: threading.Event, reasons: list[str]) -> paho.Client:
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self._client_id, reconnect_on_failure=False
-        )
+        client = new_client(self._address, self._client_id)
+        refusals: list[str] = []
         client.max_inflight_messages_set(WINDOW)
         client.max_queued_messages_set(WINDOW)
-        if self._address.username:
-            client.username_pw_set(self._address.username, self._password())
-        if self._address.tls:
-            client.tls_set(ca_certs=str(self._address.ca_file) if self._address.ca_file else None)
 
         def disconnected(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
-            reasons.append(f"connection lost ({reason})")
+            reasons.append(refusals[-1] if refusals else f"connection lost ({reason})")
             self._lost()
             ended.set()
 
@@ -241,15 +262,17 @@ class Link:
             else:
                 self._accepted(client)
 
+        def logged(_c: Any, _u: Any, level: int, text: str) -> None:
+            # A broker that refuses our certificate says so only after the handshake (TLS 1.3).
+            if level == paho.MQTT_LOG_ERR and not self._up:
+                refusals.append(explain(text))
+
         client.on_connect = connected
+        client.on_log = logged
         client.on_disconnect = disconnected
         client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload), m.retain)
         client.on_publish = lambda *_: self._acknowledged(client)
         return client
-
-    def _password(self) -> str | None:
-        path = self._address.password_file
-        return path.read_text().strip() if path else None
 
     def _accepted(self, client: paho.Client) -> None:
         client.subscribe([(topic, 1) for topic in self._topics])

@@ -83,6 +83,8 @@ class MetadataShop:
         self._trusted = restore(self._roots[-1], self._read) if self._roots else None
         try:
             self.resign()
+            if self._trusted is not None:
+                self._check_keys(self._trusted.root)
         except TrustError as error:
             log.error("metadata: %s", error)
 
@@ -132,7 +134,7 @@ class MetadataShop:
         """
         with self._lock:
             trusted = self._trusted
-            if trusted is None or not self._signs_for(trusted.root):
+            if trusted is None or self._foreign(trusted.root):
                 return False
             before = trusted.versions
             self._complete(trusted)
@@ -177,22 +179,28 @@ class MetadataShop:
             ]
 
     def _check_keys(self, root: Root) -> None:
-        if not self._signs_for(root):
+        foreign = self._foreign(root)
+        if foreign:
+            commands = " and ".join(
+                f"`edge release key rotate KEYS --role {role} --public {role}.key.pub`"
+                for role in foreign
+            )
             raise TrustError(
                 "not-online-key",
-                f"Root {root.version} names other fleet, snapshot or timestamp keys than this"
+                f"Root {root.version} names another {' and '.join(foreign)} key than this"
                 " server's.",
-                "Add the server's .pub files to the root: `edge release key rotate --role ...`.",
+                f"With the .pub files of this server's data folder: {commands}, then publish.",
             )
 
-    def _signs_for(self, root: Root) -> bool:
+    def _foreign(self, root: Root) -> list[str]:
+        """Online roles for which the root does not name this server's key."""
         keys = self._keys
-        fleet = root.fleet.keys.values() if root.fleet else ()
-        return (
-            keys.snapshot.public in root.roles["snapshot"].keys.values()
-            and keys.timestamp.public in root.roles["timestamp"].keys.values()
-            and keys.fleet.public in fleet
-        )
+        named = {
+            "fleet": (keys.fleet, root.fleet.keys.values() if root.fleet else ()),
+            "snapshot": (keys.snapshot, root.roles["snapshot"].keys.values()),
+            "timestamp": (keys.timestamp, root.roles["timestamp"].keys.values()),
+        }
+        return [role for role, (key, known) in named.items() if key.public not in known]
 
     def _check_targets(self, trusted: Trusted, data: bytes) -> Targets:
         new, known = parse_targets(data), trusted.targets

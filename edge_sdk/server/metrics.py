@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_sdk.contracts.fleet import ENDED, DeviceInfo
+from edge_sdk.accounting import added
+from edge_sdk.contracts.fleet import ENDED, DeviceInfo, RolloutInfo
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -36,6 +37,14 @@ _SAMPLE_GAUGES = {
     "throttled": ("edge_device_throttled", "1 when the board slows itself down."),
     "load_ms": ("edge_device_load_milliseconds", "Time to load the active point."),
     "worker_restarts": ("edge_device_worker_restarts", "Restarts of the worker."),
+}
+_COSTS = {
+    "bytes_offered": "offered",
+    "bytes_received": "received",
+    "bytes_reused": "reused",
+    "bytes_saved_recipes": "saved_recipes",
+    "bytes_saved_delta": "saved_delta",
+    "bytes_written": "written",
 }
 
 
@@ -69,8 +78,36 @@ def _server_families(context: Context) -> Iterator[Metric]:
     newest = context.fleet.rollouts(1)  # no other can be active
     active.add_metric([], sum(rollout.state not in ENDED for rollout in newest))
     yield active
+    for rollout in newest:
+        yield from cost_families(rollout)
     for name, value in context.counters().items():
         yield CounterMetricFamily(f"edge_{name}", f"{name.replace('_', ' ')}.", value=value)
+
+
+def cost_families(rollout: RolloutInfo) -> Iterator[Metric]:
+    """What the newest rollout has cost all its devices together."""
+    costs = added(rollout.members)
+    size = GaugeMetricFamily(
+        "edge_rollout_bytes",
+        "Bytes of the newest rollout, all devices together; docs/ota.md says what each kind is.",
+        labels=["rollout", "kind"],
+    )
+    for field, kind in _COSTS.items():
+        size.add_metric([rollout.id, kind], getattr(costs, field))
+    yield size
+    retries = GaugeMetricFamily(
+        "edge_rollout_chunk_retries", "Chunks asked for again.", labels=["rollout"]
+    )
+    retries.add_metric([rollout.id], costs.chunk_retries)
+    yield retries
+    seconds = GaugeMetricFamily(
+        "edge_rollout_phase_seconds",
+        "Time spent in a phase, all devices together.",
+        labels=["rollout", "phase"],
+    )
+    for phase, spent_s in costs.seconds_in.items():
+        seconds.add_metric([rollout.id, phase], spent_s)
+    yield seconds
 
 
 def _device_families(devices: list[DeviceInfo]) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from edge_sdk import __version__
+from edge_sdk.accounting import added, in_words, times_in_words
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo, MemberStatus, RolloutInfo
 from edge_sdk.contracts.telemetry import TelemetrySample
 
@@ -94,7 +95,7 @@ _pages.globals |= {
     "tones": _TONES,
     "version": __version__,
 }
-_pages.filters |= {"clock": clock}
+_pages.filters |= {"clock": clock, "added": added, "costs": in_words, "times": times_in_words}
 
 
 def _model(context: Context) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def _model(context: Context) -> dict[str, Any]:
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,
         "connected": context.broker_connected(),
+        "broker_report": context.broker_report(),
         "devices": [
             DeviceLine(device, device.telemetry, ago(device.last_seen, now), _tone(device))
             for device in fleet.devices()

@@ -18,7 +18,7 @@ from edge_sdk.contracts.fleet import (
     RolloutMember,
     RolloutState,
 )
-from edge_sdk.contracts.update import TrialPolicy
+from edge_sdk.contracts.update import Phase, TrialPolicy
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import desired, releases, rollout_devices, rollouts
 from edge_sdk.server.records import Row
@@ -88,6 +88,7 @@ def add_rollout(
     connection: sa.Connection,
     rollout: Rollout,
     previous: dict[str, int | None],
+    created_at: float,
     **values: Any,
 ) -> Row:
     """Store a new rollout; its id is made of its number and some randomness.
@@ -99,6 +100,8 @@ def add_rollout(
         state=rollout.state,
         max_failures=rollout.max_failures,
         rollback_on_failure=rollout.rollback_on_failure,
+        created_at=created_at,
+        updated_at=created_at,
         **values,
     )
     number: int = connection.execute(added.returning(rollouts.c.number)).scalar_one()
@@ -193,6 +196,12 @@ def update_member(connection: sa.Connection, number: int, device_id: str, **valu
     )
 
 
+def packed_seconds(seconds_in: dict[str, float]) -> str:
+    """Seconds by phase as the database keeps them; a device may invent only so many phases."""
+    known = {phase.value for phase in Phase}
+    return json.dumps({phase: spent for phase, spent in seconds_in.items() if phase in known})
+
+
 def rollout_info(connection: sa.Connection, row: Row) -> RolloutInfo:
     """A rollout as the interface gives it."""
     release = records.release_by(connection, releases.c.id == row["release_id"])
@@ -217,6 +226,7 @@ def _member_info(row: Row) -> RolloutMember:
     names = [name for name in RolloutMember.__struct_fields__ if name != "previous_version"]
     values = {name: row[name] for name in names}
     values["status"] = MemberStatus(row["status"])
+    values["seconds_in"] = json.loads(row["seconds_in"])
     return RolloutMember(previous_version=row["previous_version"] or "", **values)
 
 

@@ -13,6 +13,10 @@ from typing import BinaryIO
 
 import pytest
 
+from edge_sdk.brokers.authority import Authority
+from edge_sdk.brokers.mosquitto import CONFIG_NAME, write_mosquitto
+from edge_sdk.cli.credentials import broker_lines, write_credentials
+from edge_sdk.contracts.topics import Topics
 from tests.fakes.processes import Process, edge_command, free_port, wait_for_port
 
 BROKERS = ("amqtt", "mosquitto")
@@ -49,6 +53,11 @@ class RunningBroker:
         process, self._process = self._process, None
         return process.stop(number) if process else 0
 
+    def agent_lines(self, device_id: str, home: Path) -> list[str]:
+        """What an agent needs in ``[broker]`` besides host and port; files go to ``home``."""
+        del device_id, home
+        return []
+
     @property
     def access(self) -> str:
         """Who may connect: everybody, unless the extra configuration says otherwise."""
@@ -66,6 +75,40 @@ class RunningBroker:
             "set_tcp_nodelay true\nmax_queued_messages 4000\nuser root\n" + self.extra
         )
         return [program, "-c", str(config)]
+
+
+class TlsMosquitto(RunningBroker):
+    """mosquitto exactly as ``edge broker mosquitto`` configures it, for one authority.
+
+    Args:
+        authority: whose certificates count.
+        topics: the tenant's topic layout.
+        folder: configuration and retained messages.
+    """
+
+    def __init__(self, authority: Authority, topics: Topics, folder: Path) -> None:
+        if mosquitto_program() is None:
+            pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+        self.authority, self.topics = authority, topics
+        super().__init__("mosquitto", folder)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"mqtts://localhost:{self.port}"
+
+    def agent_lines(self, device_id: str, home: Path) -> list[str]:
+        """Give the device its certificate."""
+        write_credentials(self.authority, device_id, home)
+        return broker_lines(self.authority, None)
+
+    def _command(self) -> list[str]:
+        config = self.folder / CONFIG_NAME
+        if not config.exists():
+            hosts = ("localhost", "127.0.0.1")
+            options = {"port": self.port, "bind": "127.0.0.1", "user": "root"}
+            write_mosquitto(self.authority, self.topics, self.folder, hosts, **options)
+        return [mosquitto_program() or "", "-c", str(config)]
 
 
 def mosquitto_program() -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge_sdk.bundle.trust import trust_root, verify_desired
 from edge_sdk.contracts.base import Wire, encode
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.trust import TimeRequest
-from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, UpdateStatus
+from edge_sdk.contracts.update import Desired, DeviceState, Phase, UpdateStatus
 from edge_sdk.durable import DiskStorage
+from edge_sdk.server.courier import Request
 from edge_sdk.server.db.engine import open_database
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.fleet import Fleet
@@ -29,8 +30,7 @@ class RecordingCourier:
     cleared: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
-    requests: list[ChunkRequest] = field(default_factory=list)
-    questions: list[TimeRequest] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     metadata_sent: int = 0
 
     def seed(self, releases: Sequence[str]) -> None:
@@ -42,14 +42,11 @@ class RecordingCourier:
     def desired(self, devices: Sequence[str], *, after_seeding: bool) -> None:
         (self.offered if after_seeding else self.restored).extend(devices)
 
-    def chunks(self, request: ChunkRequest) -> None:
+    def answer(self, request: Request) -> None:
         self.requests.append(request)
 
     def metadata(self) -> None:
         self.metadata_sent += 1
-
-    def time(self, request: TimeRequest) -> None:
-        self.questions.append(request)
 
 
 class FleetOnDisk:
@@ -93,6 +90,7 @@ class FleetOnDisk:
         phase: Phase = Phase.IDLE,
         deployment: str = "",
         profile: str = "rpi4",
+        delivery: str = "",
     ) -> None:
         """The device's twin."""
         message = DeviceState(
@@ -103,10 +101,11 @@ class FleetOnDisk:
             version=version,
             phase=phase,
             deployment=deployment,
+            delivery=delivery,
         )
         self.hear("state", message)
 
-    def status(self, device: str, phase: Phase, deployment: str | None = None, **more: str) -> None:
+    def status(self, device: str, phase: Phase, deployment: str | None = None, **more: Any) -> None:
         """An update event about what the device was last told, unless it names another."""
         desired = self.desired(device)
         about = desired.deployment if desired is not None else ""

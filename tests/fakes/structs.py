@@ -85,8 +85,8 @@ def _of(info: inspect.Type) -> Any:
     match info:
         case inspect.StructType(cls=cls):
             return example_of(cls)
-        case inspect.IntType() | inspect.FloatType():
-            return 1
+        case inspect.IntType(ge=low) | inspect.FloatType(ge=low):
+            return max(1, low or 1)
         case inspect.StrType():
             return "text"
         case inspect.BytesType():

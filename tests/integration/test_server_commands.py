@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from agent.config import load_config
+from agent.config import load_config, tls_files
 from edge_sdk.bundle.signing import public_pem
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.contracts.update import Phase
+from edge_sdk.tls import client_context
 from tests.fakes.brokers import running_broker
 from tests.fakes.fleet import PahoDevice, RunningServer, write_release
 from tests.fakes.processes import edge_command, free_port
@@ -80,7 +81,7 @@ def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
     config = load_config(out / "agent.toml", {"HOME": str(folder)}, root=False)
     assert (config.device_id, config.profile, config.tenant) == ("cam-1", "rpi4", "edge")
     assert (config.state_dir, config.runtime_dir) == (str(out / "state"), str(out / "run"))
-    assert config.pipeline.source.path == str(Path("digits.avi").absolute())
+    assert config.pipelines[0].source.path == str(Path("digits.avi").absolute())
     trust = load_trust(out / "trust.json")
     for version in ("1", "2"):
         release = write_release(tiny_release(version), folder / f"v{version}")
@@ -133,6 +134,27 @@ def test_a_rollback_warns_where_there_is_nothing_to_go_back_to(
     text = edge("rollout", "rollback")
     assert "kept" in text and "restored" not in text
     assert "Warning: nothing to go back to on cam-new" in text
+
+
+def test_a_device_of_a_broker_with_tls_gets_its_certificate(
+    edge: Shell, folder: Path, public: Path
+) -> None:
+    options = ("--profile", "rpi4", "--release-key", str(public), "--broker", "mqtts://b.example")
+    out = folder / "cam-tls"
+    enroll = ("device", "enroll", "cam-tls", *options, "--out", str(out))
+    assert edge.json(*enroll, code=4)["code"] == "config.tls-incomplete"
+    edge("broker", "authority", "init")
+    assert "device.key" in edge(*enroll)
+    config = load_config(out / "agent.toml", {"HOME": str(folder)}, root=False).broker
+    assert (config.host, config.port) == ("b.example", 8883)
+    assert client_context(tls_files(config), 0.0)
+    assert [each["name"] for each in edge.json("broker", "authority", "list")] == [
+        "_server",
+        "cam-tls",
+    ]
+    edge(*enroll, "--force", "--broker-ca", str(out / "broker-ca.pem"))
+    config = load_config(out / "agent.toml", {"HOME": str(folder)}, root=False).broker
+    assert (config.tls_cert, config.tls_ca) == ("", str(out / "broker-ca.pem"))
 
 
 def test_enrolling_refuses_what_cannot_work(edge: Shell, folder: Path, public: Path) -> None:

@@ -78,6 +78,7 @@ rollouts = Table(
     Column("max_failures", Integer, nullable=False),
     Column("rollback_on_failure", Boolean, nullable=False),
     Column("trial", Text, nullable=False),  # JSON
+    Column("new_contract", Boolean, nullable=False, default=False, server_default="0"),
     Column("skipped", Text, nullable=False),  # JSON list
     Column("reason", Text, nullable=False, default=""),
     Column("created_at", Float, nullable=False),
@@ -100,6 +101,11 @@ rollout_devices = Table(
     Column("bytes_total", Integer, nullable=False, default=0),
     Column("bytes_reused", Integer, nullable=False, default=0),
     Column("chunk_retries", Integer, nullable=False, default=0),
+    Column("bytes_offered", Integer, nullable=False, default=0, server_default="0"),
+    Column("bytes_saved_recipes", Integer, nullable=False, default=0, server_default="0"),
+    Column("bytes_saved_delta", Integer, nullable=False, default=0, server_default="0"),
+    Column("bytes_written", Integer, nullable=False, default=0, server_default="0"),
+    Column("seconds_in", Text, nullable=False, default="{}", server_default="{}"),  # JSON object
     # A verdict asks for open offers and failures of its rollout; neither may read all devices.
     Index("ix_rollout_devices_rollout", "rollout", "status"),
 )

@@ -20,6 +20,7 @@ from agent.config import (
     load_config,
     read_password,
 )
+from agent.update.limits import MirrorLimits
 from edge_sdk.errors import ConfigError
 
 SMALLEST = """
@@ -49,7 +50,30 @@ def test_the_smallest_file_is_completed(tmp_path: Path) -> None:
     assert config.runtime_dir == "/home/pi/.local/state/edge-agent/run"
     assert config.trust == str(tmp_path / "trust.json")
     assert config.sensors_root == "/"
-    assert config.pipeline.source.path == config.broker.tls_ca == ""
+    assert config.pipelines[0].source.path == config.broker.tls_ca == ""
+
+
+TWO = """
+device_id = "pi-7"
+[[pipeline]]
+name = "yard"
+[pipeline.source]
+kind = "video"
+path = "yard.avi"
+[[pipeline]]
+name = "door"
+priority = 2
+[pipeline.source]
+kind = "camera"
+"""
+
+
+def test_several_pipelines_come_the_most_important_first(tmp_path: Path) -> None:
+    config = load(tmp_path, TWO)
+    assert [pipeline.name for pipeline in config.pipelines] == ["door", "yard"]
+    assert config.pipelines[1].source.path == str(tmp_path / "yard.avi")
+    equal = load(tmp_path, TWO.replace("priority = 2", ""))
+    assert [pipeline.name for pipeline in equal.pipelines] == ["yard", "door"]
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -77,8 +101,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert config.sensors_root == str(tmp_path / "fake")
     assert config.broker.password_file == str(tmp_path / "secret")
     assert config.broker.tls_key == str(tmp_path / "k.pem")
-    assert config.pipeline.source.path == str(tmp_path / "stream.avi")
-    assert config.pipeline.source.labels == str(tmp_path / "stream.json")
+    assert config.pipelines[0].source.path == str(tmp_path / "stream.avi")
+    assert config.pipelines[0].source.labels == str(tmp_path / "stream.json")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +160,13 @@ def test_without_a_home_the_state_folder_must_be_named() -> None:
         ("tenant = '../x'\n" + SMALLEST, "config.bad-name", "../x"),
         (SMALLEST.replace("camera", "video"), "config.source-incomplete", "path"),
         (SMALLEST.replace("camera", "frames"), "config.source-incomplete", "path"),
+        (TWO.replace("door", "yard"), "config.same-name", "yard"),
+        (TWO + "fsp = 3", "config.unknown-key", "fps"),
+        (TWO.replace("camera", "vidoe"), "config.invalid", "'video'"),
+        (TWO.replace("yard.avi", ""), "config.source-incomplete", "path"),
+        (TWO.replace('"door"', '"a/b"'), "config.bad-name", "a/b"),
+        ("pipeline = []\ndevice_id = 'd'", "config.invalid", "pipeline"),
+        ("pipeline = 3\ndevice_id = 'd'", "config.invalid", "pipeline"),
         (SMALLEST + "[broker]\ntls_cert = 'c'", "config.tls-incomplete", "tls_key"),
         (SMALLEST + "[broker]\ntls_cert='c'\ntls_key='k'", "config.tls-incomplete", "tls_ca"),
     ],
@@ -181,15 +212,15 @@ def test_the_password_loses_its_newline_only(tmp_path: Path) -> None:
     assert caught.value.code == "config.password-file"
 
 
-STRUCTS = (AgentConfig, BrokerConfig, PipelineConfig, PublishConfig, SourceConfig)
+STRUCTS = (AgentConfig, BrokerConfig, MirrorLimits, PipelineConfig, PublishConfig, SourceConfig)
 
 
 @pytest.mark.parametrize(
     ("kind", "field"),
-    [(kind, field.name) for kind in STRUCTS for field in msgspec.structs.fields(kind)],
+    [(kind, field.encode_name) for kind in STRUCTS for field in msgspec.structs.fields(kind)],
 )
 def test_every_field_is_described_here_and_in_the_documentation(kind: type, field: str) -> None:
-    section = _struct(next(f.type for f in msgspec.structs.fields(kind) if f.name == field))
+    section = _struct(next(f.type for f in msgspec.structs.fields(kind) if f.encode_name == field))
     schema = msgspec.json.schema_components([kind])[1][kind.__name__]["properties"][field]
     page = (Path(__file__).parents[3] / "docs" / "agent-config.md").read_text()
     if section:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.pipelines.pixels import Cv2Pixels, NumpyPixels
-from agent.pipelines.preprocess import Preprocessor, image_shape
+from agent.pipelines.preprocess import Preprocessor
+from agent.pipelines.shapes import image_shape
 from agent.pipelines.vision import VisionPipeline
 from agent.sources.base import Frame
 from edge_sdk.contracts.manifest import Artifact, Preprocess

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import TopicRequest
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.contracts.update import ChunkRequest, DeviceState, Phase, TrialPolicy
+from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, TrialPolicy
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import ingest, records
@@ -58,6 +59,26 @@ def test_a_rollout_names_the_release_and_its_trial(here: FleetOnDisk) -> None:
     assert desired.trial == trial
     assert here.courier.seeded == [release.digest]
     assert here.courier.offered == ["a"]
+
+
+def test_a_changed_contract_is_meant_where_the_rollout_says_so_and_on_the_way_back(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.publish("2")
+    here.state("a")
+    settle(here, "1", "a")
+    assert not wish_of(here, "a").new_contract
+    roll(here, "2", new_contract=True)
+    assert wish_of(here, "a").new_contract
+    here.status("a", Phase.ROLLED_BACK)
+    assert (wish_of(here, "a").version, wish_of(here, "a").new_contract) == ("1", True)
+
+
+def wish_of(here: FleetOnDisk, device: str) -> Desired:
+    desired = here.desired(device)
+    assert desired is not None
+    return desired
 
 
 def test_a_failed_device_is_pointed_back_at_what_it_runs(here: FleetOnDisk) -> None:
@@ -383,6 +404,31 @@ def test_chunk_requests_are_passed_on(here: FleetOnDisk) -> None:
     here.hear("req", request, sender="b")  # speaks for another device
     assert here.courier.requests == [request]
     assert here.fleet.refused_messages == 1
+
+
+def test_requests_for_kept_messages_are_passed_on(here: FleetOnDisk) -> None:
+    request = TopicRequest(device_id="a", topics=("tuf/head",))
+    here.hear("want", request)
+    here.hear("want", request, sender="b")
+    assert here.courier.requests == [request]
+    assert here.fleet.refused_messages == 1
+
+
+def test_the_event_log_says_how_chunks_come_when_that_changes(here: FleetOnDisk) -> None:
+    def told() -> list[str]:
+        return [e.text for e in here.fleet.events(0, 100) if e.kind in ("delivery", "broker")]
+
+    here.state("a", delivery="window: as usual")
+    assert told() == []
+    for _ in range(2):
+        here.state("a", delivery="response: nothing is kept")
+        here.fleet.note_broker("Broker x: nothing is kept.")
+    here.state("a", delivery="window: as usual")
+    assert told() == [
+        "a gets its chunks by response: nothing is kept.",
+        "Broker x: nothing is kept.",
+        "a gets its chunks by window: as usual.",
+    ]
 
 
 def test_an_offline_twin_does_not_undo_what_is_known(here: FleetOnDisk) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edge_sdk.contracts.update import Phase
 from tests.fakes.updating import OTHER_KEY, Rig, desired_bytes, tiny_release
@@ -44,7 +45,7 @@ def test_what_is_not_believed_changes_nothing(rig: Rig, code: str, phase: Phase 
     for _ in range(50):
         rig.updater.on_desired(STRANGE[code])
     assert [(told.deployment, told.version, told.code) for told in rig.reports] == [("", "", code)]
-    assert rig.updater.state == state
+    assert replace(rig.updater.state, costs=state.costs) == state
     assert rig.updater.status == status
     rig.clock.time += 61.0
     rig.updater.on_desired(STRANGE[code])
@@ -72,7 +73,7 @@ def test_a_withdrawn_update_is_abandoned_and_can_be_resumed(rig: Rig, phase: Pha
     assert rig.version == "1"
     assert rig.host.serving == rig.updater.active
     assert rig.host.golden is None
-    assert rig.link.subscribed == set()
+    assert rig.link.chunks == set()
     assert rig.updater.state.bad == ()
     rig.sensors.battery = None
     rig.boot()

@@ -25,7 +25,7 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
         state_dir=str(tmp_path / "state"),
         runtime_dir=str(tmp_path / "run"),
         trust=str(trust),
-        pipeline=PipelineConfig(source=SourceConfig(kind="frames", path="none.npz")),
+        pipelines=(PipelineConfig(source=SourceConfig(kind="frames", path="none.npz")),),
     )
     (tmp_path / "run").mkdir()
     supervisor = build(config, "rpi4", {}, DiskStorage())

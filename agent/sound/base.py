@@ -1,0 +1,45 @@
+"""What a source of sound looks like to the microphone thread that drains it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edge_sdk.audio.samples import SoundFormat
+
+BLOCK_S = 0.02
+"""Sound per read: short enough for the latency, long enough to be cheap."""
+STALL_S = 2.0
+"""A live device that delivers nothing for so long is lost, whatever its driver says."""
+
+
+class SoundReader(Protocol):
+    """Blocking access to samples; used from one thread only, but for :meth:`close`."""
+
+    @property
+    def live(self) -> bool:
+        """Whether sound comes in its own time and is lost when nobody takes it."""
+
+    @property
+    def where(self) -> str:
+        """The file or device, for messages."""
+
+    def open(self) -> SoundFormat:
+        """Begin; may be called again after :meth:`close`.
+
+        Returns:
+            How the samples lie that :meth:`read` gives.
+
+        Raises:
+            SourceError: it cannot be opened.
+        """
+
+    def read(self) -> bytes | None:
+        """The next block of whole frames, about :data:`BLOCK_S`; None at the end, or when the
+        device is lost or silent for :data:`STALL_S`."""
+
+    def close(self) -> None:
+        """Free the file or device; harmless when it is not open."""
+
+    @property
+    def overruns(self) -> int:
+        """How often the driver has lost sound before it came here."""

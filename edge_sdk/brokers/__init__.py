@@ -1,0 +1,1 @@
+"""Production brokers: who may connect, and what each may read and write."""

@@ -1,0 +1,67 @@
+"""How sound becomes a model's input; the same words for training and device."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_sdk.contracts.base import Wire
+
+
+class FeatureSpec(Wire, kw_only=True):
+    """A spectrogram: windows of sound, their energy in mel bands, compressed.
+
+    The defaults see 25 ms every 10 ms. ``pcen`` divides each band by its own recent level
+    (per-channel energy normalisation, Wang et al. 2017, "Trainable frontend for robust and
+    far-field keyword spotting"), so that a far or quiet microphone gives much the same values as a
+    near one; ``log`` is the plain logarithm.
+    """
+
+    sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
+    window_samples: Annotated[int, Meta(ge=32, le=8192)] = 400
+    hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160
+    fft_samples: Annotated[int, Meta(ge=32, le=8192)] = 512
+    """At least :attr:`window_samples`; the window is padded with zeros up to it."""
+    bands: Annotated[int, Meta(ge=1, le=256)] = 40
+    low_hz: Annotated[float, Meta(ge=0)] = 60.0
+    high_hz: Annotated[float, Meta(gt=0)] = 7600.0
+    compression: Literal["pcen", "log"] = "pcen"
+    floor: Annotated[float, Meta(gt=0, le=1)] = 1e-8
+    """Energy below which nothing is told apart, full scale being 1: -80 dB."""
+    smoothing: Annotated[float, Meta(gt=0, le=1)] = 0.025
+    """``pcen``: share of a new frame in a band's recent level; 0.025 remembers 0.4 s."""
+    gain: Annotated[float, Meta(ge=0, le=1)] = 0.98
+    """``pcen``: power of the recent level that the energy is divided by."""
+    bias: Annotated[float, Meta(gt=0, le=100)] = 2.0
+    power: Annotated[float, Meta(gt=0, le=1)] = 0.5
+
+
+class WakeWord(Wire, kw_only=True):
+    """When a word counts as heard."""
+
+    label: str
+    output: Annotated[int, Meta(ge=0)] = 0
+    """Which of the network's scores is this word's."""
+    cutoff: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Mean score over the window from which on it counts."""
+    window_steps: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Steps of the network in the sliding window."""
+    refractory_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    """Not heard again for so long."""
+
+
+class SoundInfo(Wire, kw_only=True):
+    """How a network listens: what a step takes, what its scores mean, which words to report."""
+
+    features: FeatureSpec
+    frames_per_step: Annotated[int, Meta(ge=1, le=10000)] = 1
+    """New frames of features in one step."""
+    order: Literal["frames-bands", "bands-frames"] = "bands-frames"
+    """Which axis of the first input that is no state comes first; axes of 1 do not count."""
+    labels: tuple[str, ...]
+    """Of the elements of the first output that is no state."""
+    activation: Literal["sigmoid", "softmax", "none"] = "sigmoid"
+    """What makes probabilities of it; ``none`` where the network ends in one."""
+    words: tuple[WakeWord, ...] = ()
+    """Reported when heard. Empty: the most probable label of every step is the result."""

@@ -1,0 +1,136 @@
+"""Following a delta: the device's half, which knows no file format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.delta.coder import Reader
+from edge_sdk.delta.predict import (
+    ALPHABETS,
+    blocks,
+    channel_of,
+    corrected,
+    expected,
+    factors,
+    gathered,
+)
+from edge_sdk.delta.program import Copy, Fresh, Kind, Program, Tensor, Text
+from edge_sdk.delta.values import TEXT, Alphabet, Modeller
+from edge_sdk.delta.wire import read_delta
+
+COPY_BYTES = 1 << 18
+"""Copied at a time."""
+
+Piece = tuple[int, bytes]
+"""Where in the target, and what."""
+
+
+def apply_delta(
+    delta: bytes | memoryview, base: memoryview, target_size: int
+) -> Iterator[Piece | None]:
+    """What a delta makes, piece by piece; None now and then, when a piece takes longer.
+
+    Each byte of the target is given once, in no particular order. The caller verifies the result:
+    only its digest tells whether base and delta belonged together.
+
+    Args:
+        delta: the file.
+        base: the file it is for.
+        target_size: bytes of the result, by the signed manifest.
+
+    Raises:
+        ContractError: ``contract.bad-delta``, at the beginning or between two pieces.
+    """
+    program = read_delta(delta, len(base), target_size)
+    yield from _Machine(program, base).run()
+
+
+class _Machine:
+    def __init__(self, program: Program, base: memoryview) -> None:
+        self._program, self._base = program, base
+        self._reader = Reader(program.coded, program.lanes)
+        self._modellers: dict[Alphabet, Modeller] = {}
+        self._early: list[npt.NDArray[np.float32]] = []
+        self._borrowed = 0
+
+    def run(self) -> Iterator[Piece | None]:
+        for place, tensor in self._program.early:
+            kept = bytearray()
+            for data in self._tensor(tensor):
+                if data is not None:
+                    yield place + len(kept), data
+                    kept += data
+            self._early.append(np.frombuffer(bytes(kept), "<f4"))
+        holes = [(place, place + tensor.length) for place, tensor in self._program.early]
+        at = 0
+        for each in self._program.instructions:
+            for data in self._follow(each):
+                if data is None:
+                    yield None
+                    continue
+                for start, piece in around(at, data, holes):
+                    yield start, piece
+                    at = start + len(piece)
+        self._reader.finish()
+
+    def _follow(self, each: Copy | Fresh | Text | Tensor) -> Iterator[bytes | None]:
+        match each:
+            case Copy():
+                end = each.place + each.length
+                for start in range(each.place, end, COPY_BYTES):
+                    yield bytes(self._base[start : min(start + COPY_BYTES, end)])
+            case Fresh():
+                self._borrowed += each.length
+                yield self._program.literals[self._borrowed - each.length : self._borrowed]
+            case Text():
+                yield from self._text(each)
+            case Tensor():
+                yield from self._tensor(each)
+
+    def _text(self, each: Text) -> Iterator[bytes | None]:
+        old = np.frombuffer(self._base, np.int8, each.length, each.place).astype(np.int64)
+        side = np.zeros(1, np.uint8)
+        for start, stop in blocks(each.length):
+            coding = self._modeller(TEXT).code(self._reader, stop - start, each.first, side, None)
+            for coded in coding:
+                yield None if coded is None else corrected(Kind.INT8, old[start:stop], coded)
+
+    def _tensor(self, each: Tensor) -> Iterator[bytes | None]:
+        old, factor = None, None
+        if each.place >= 0:
+            old = gathered(self._base, each, self._program.maps)
+        elif each.like >= 0:
+            old = self._early[each.like].view("<u4")
+        if each.scaling is not None:
+            factor = factors(self._base, each.kind, each.scaling, self._program.maps, self._early)
+        modeller = self._modeller(ALPHABETS[each.kind])
+        for start, stop in blocks(each.count):
+            multipliers = None
+            if each.scaling is not None and factor is not None:
+                multipliers = factor[channel_of(each.scaling, start, stop)]
+            part = None if old is None else old[start:stop]
+            expectation, sides = expected(each.kind, part, multipliers)
+            for coded in modeller.code(self._reader, stop - start, each.first, sides, None):
+                yield None if coded is None else corrected(each.kind, expectation, coded)
+
+    def _modeller(self, alphabet: Alphabet) -> Modeller:
+        return self._modellers.setdefault(alphabet, Modeller(alphabet))
+
+
+def around(at: int, data: bytes, holes: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+    """Lay data from ``at`` on into the target, leaving out what is there already."""
+    for start, end in holes:
+        if end <= at:
+            continue
+        size = min(start - at, len(data))
+        if size > 0:
+            yield at, data[:size]
+            data, at = data[size:], at + size
+        if not data:
+            return
+        at = end
+    if data:
+        yield at, data

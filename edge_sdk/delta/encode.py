@@ -1,0 +1,157 @@
+"""Writing a program whose predictions have been chosen. The host's half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge_sdk.delta.coder import MAX_LANES, Ints, Writer
+from edge_sdk.delta.predict import ALPHABETS, blocks, differences
+from edge_sdk.delta.program import (
+    Copy,
+    Fresh,
+    Instruction,
+    Kind,
+    Map,
+    Program,
+    Tensor,
+    Text,
+)
+from edge_sdk.delta.tensors import Chooser
+from edge_sdk.delta.values import TEXT, Alphabet, Modeller, Sides, expectation
+from edge_sdk.delta.wire import write_delta
+from edge_sdk.recipes.parts import Part
+
+NUMBERS_PER_LANE = 3000
+"""A lane costs two bytes, and makes coding faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An instruction, and where what it makes lies in the target."""
+
+    at: int
+    instruction: Instruction
+    part: Part | None = None
+    """Of the target, for a tensor."""
+    needs: Part | None = None
+    """The new scales that it is divided by."""
+
+
+def encode_delta(
+    base: bytes, target: bytes, early: Sequence[Item], items: Sequence[Item], maps: list[Map]
+) -> bytes:
+    """A delta file.
+
+    Args:
+        base: the old file.
+        target: the new file.
+        early: tensors that others need, ascending.
+        items: what makes the rest of the target, ascending.
+        maps: that the tensors use.
+    """
+    coding = _Coding(base, target, [item.part for item in early], maps)
+    coding.choose_lanes([*early, *items])
+    first = [(item.at, coding.tensor(item)) for item in early]
+    rest = [coding.instruction(item) for item in items]
+    literals = b"".join(
+        target[item.at : item.at + item.instruction.length]
+        for item in items
+        if isinstance(item.instruction, Fresh)
+    )
+    return write_delta(
+        Program(
+            base_size=len(base),
+            target_size=len(target),
+            lanes=coding.writer.lanes,
+            maps=maps,
+            early=first,
+            instructions=list(_joined(rest)),
+            literals=literals,
+            coded=coding.writer.finish(),
+        )
+    )
+
+
+class _Coding:
+    def __init__(
+        self, base: bytes, target: bytes, early: Sequence[Part | None], maps: list[Map]
+    ) -> None:
+        self._base, self._target = base, target
+        self._early = early
+        self._chooser = Chooser(base, target, maps)
+        self._modellers: dict[Alphabet, Modeller] = {}
+        self.writer = Writer(1)
+
+    def choose_lanes(self, items: Sequence[Item]) -> None:
+        """As many as pay."""
+        count = sum(
+            each.count if isinstance(each, Tensor) else each.length
+            for each in (item.instruction for item in items)
+            if isinstance(each, Tensor | Text)
+        )
+        lanes = 1 << max(count // NUMBERS_PER_LANE, 1).bit_length()
+        self.writer = Writer(min(lanes, MAX_LANES))
+
+    def instruction(self, item: Item) -> Instruction:
+        """An instruction as it is written, its differences coded."""
+        if isinstance(item.instruction, Tensor):
+            return self.tensor(item)
+        if isinstance(item.instruction, Text):
+            return self._text(item.instruction, item.at)
+        return item.instruction
+
+    def tensor(self, item: Item) -> Tensor:
+        """A tensor as it is written, its differences coded."""
+        tensor = item.instruction
+        if not isinstance(tensor, Tensor) or item.part is None:
+            raise TypeError("not a tensor")
+        alphabet = ALPHABETS[tensor.kind]
+        values, sides = self._chooser.values(item.part, tensor, item.needs)
+        tensor = replace(tensor, first=expectation(alphabet, values, sides))
+        self._code(alphabet, tensor.first, values, sides)
+        if item.needs is None or tensor.scaling is None:
+            return tensor
+        number = self._early.index(item.needs)
+        if tensor.like >= 0:
+            return replace(tensor, like=number)
+        return replace(tensor, scaling=replace(tensor.scaling, new=number))
+
+    def _text(self, each: Text, at: int) -> Text:
+        old, new = (
+            np.frombuffer(data, np.int8, each.length, start).astype(np.int64)
+            for data, start in ((self._base, each.place), (self._target, at))
+        )
+        values, side = differences(Kind.INT8, new, old), np.zeros(1, np.uint8)
+        text = replace(each, first=expectation(TEXT, values, side))
+        self._code(TEXT, text.first, values, side)
+        return text
+
+    def _code(self, alphabet: Alphabet, first: int, values: Ints, sides: Sides) -> None:
+        modeller = self._modellers.setdefault(alphabet, Modeller(alphabet))
+        for start, stop in blocks(len(values)):
+            part = sides[start:stop] if len(sides) == len(values) else sides
+            for _ in modeller.code(self.writer, stop - start, first, part, values[start:stop]):
+                pass
+
+
+def _joined(instructions: Sequence[Instruction]) -> Iterator[Instruction]:
+    """Copies that continue each other as one."""
+    waiting: Copy | Fresh | None = None
+    for each in instructions:
+        match waiting, each:
+            case Copy(place, length), Copy() if place + length == each.place:
+                waiting = Copy(place, length + each.length)
+                continue
+            case Fresh(length), Fresh():
+                waiting = Fresh(length + each.length)
+                continue
+        if waiting is not None:
+            yield waiting
+        waiting = each if isinstance(each, Copy | Fresh) else None
+        if waiting is None:
+            yield each
+    if waiting is not None:
+        yield waiting
