@@ -5,8 +5,9 @@ worker does with sound: conversion from 48 kHz stereo, resampling, offset remova
 with two listeners, features, network, detection. Every hour must give the hits and scores of
 the second one bit for bit (the first begins in silence), and memory must not grow.
 
-Run ``python benchmarks/audio_day.py --conversion out/keywords``; without a conversion a network that
-measures loudness listens. ``--quick`` hears three shortened hours. ``--json``, ``--check`` as usual.
+Run ``python benchmarks/audio_day.py --conversion out/keywords``; without a conversion a network
+that measures loudness listens. ``--quick`` hears three shortened hours, ``--json`` prints one
+document, ``--check`` exits with 1 when something grows or drifts.
 """
 
 from __future__ import annotations
