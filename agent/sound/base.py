@@ -6,8 +6,9 @@ from typing import Protocol
 
 from edge_sdk.audio.samples import SoundFormat
 
-BLOCK_S = 0.02
-"""Sound per read: short enough for the latency, long enough to be cheap."""
+BLOCK_S = 0.04
+"""Sound per read. Each costs two threads a wake-up, which on a busy machine is more than what they
+then do; a decision waits half of it on average."""
 STALL_S = 2.0
 """A live device that delivers nothing for so long is lost, whatever its driver says."""
 
