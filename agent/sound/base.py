@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_sdk.audio.samples import SoundFormat
 
@@ -44,3 +44,11 @@ class SoundReader(Protocol):
     @property
     def overruns(self) -> int:
         """How often the driver has lost sound before it came here."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A source whose sound comes from somebody who wants to know what was heard in it."""
+
+    def answer(self, label: str) -> None:
+        """A word was heard. Called from another thread than the reader's."""
