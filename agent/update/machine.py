@@ -2,7 +2,8 @@
 
 ::
 
-    offered -> preflight -> downloading -> verifying -> golden -> trial -> committed
+    offered -> preflight -> downloading (-> reconstructing) -> verifying -> golden -> trial
+                                                                          trial -> committed
        any of them -> rejected           trial -> rolled_back
 
 Rules that hold whatever the order of events (the property tests check them):
@@ -12,6 +13,7 @@ Rules that hold whatever the order of events (the property tests check them):
 * A start of a candidate is counted in the state before it happens.
 * A release that failed its golden test, its trial or in service is never started again.
 * An outdated desired state (lower counter) changes nothing.
+* Deltas save bytes and nothing depends on them: what cannot be made from one is fetched whole.
 * A withdrawn one, which nobody signs, stops what is under way and touches nothing committed.
 
 A newer desired state supersedes a running update at once. During a trial the committed release is
@@ -50,6 +52,9 @@ from agent.update.events import (
     ManifestVerified,
     Notice,
     PreflightPassed,
+    Rebuild,
+    RebuildFailed,
+    Rebuilt,
     Refused,
     RunGolden,
     RunTrial,
@@ -73,6 +78,8 @@ from edge_sdk.errors import EdgeError
 MAX_TRIES = 3
 """Starts of a candidate in one phase, boots of the agent included."""
 MAX_VERIFY_TRIES = 3
+MAX_REBUILDS = 2
+"""Times that files are made from deltas before they are fetched whole."""
 
 
 Step: TypeAlias = tuple[UpdateState, tuple[Effect, ...]]
@@ -111,7 +118,11 @@ def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
         return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
-    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
+    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), _look(state))
+
+
+def _look(state: UpdateState) -> CheckPreflight:
+    return CheckPreflight(whole=state.rebuilds >= MAX_REBUILDS)
 
 
 def _contract_change(state: UpdateState, candidate: ReleaseRecord) -> str:
@@ -135,7 +146,8 @@ def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseReco
 
 
 def _preflight_passed(state: UpdateState, event: PreflightPassed) -> Step:
-    state = replace(state, tries=0, costs=planned(state.costs, event.plan))
+    costs = planned(state.costs, event.plan)
+    state = replace(state, tries=0, deltas=event.deltas, costs=costs)
     return _enter(state, Phase.DOWNLOADING, FetchBlobs())
 
 
@@ -144,10 +156,25 @@ def _space_short(state: UpdateState, event: SpaceShort) -> Step:
     if state.fallback is None and not state.salvaged:
         return _refused(state, outcomes.disk_full(event.detail))
     slots = {name: record for name, record in state.slots.items() if name != state.spare}
-    return replace(state, slots=slots, salvaged=False), (CollectGarbage(), CheckPreflight())
+    return replace(state, slots=slots, salvaged=False), (CollectGarbage(), _look(state))
 
 
 def _downloaded(state: UpdateState, _: Downloaded) -> Step:
+    if state.deltas:
+        state = replace(state, rebuilds=state.rebuilds + 1)
+        return _enter(state, Phase.RECONSTRUCTING, Rebuild())
+    return _enter(state, Phase.VERIFYING, VerifyBlobs())
+
+
+def _rebuild_failed(state: UpdateState, event: RebuildFailed) -> Step:
+    costs = planned(state.costs, event.plan)
+    state = replace(state, phase=Phase.DOWNLOADING, code="", detail=event.detail, costs=costs)
+    state = replace(state, deltas=(), rebuilds=MAX_REBUILDS)
+    return state, (*_tell(state), FetchBlobs(whole=True))
+
+
+def _rebuilt(state: UpdateState, _: Rebuilt) -> Step:
+    # The deltas stay until the end: beside their files they tell, after a restart, what was made.
     return _enter(state, Phase.VERIFYING, VerifyBlobs())
 
 
@@ -158,7 +185,8 @@ def _verified(state: UpdateState, _: Verified) -> Step:
 def _verify_failed(state: UpdateState, event: VerifyFailed) -> Step:
     if state.tries + 1 >= MAX_VERIFY_TRIES:
         return _refused(state, outcomes.damaged(event.detail))
-    return _enter(replace(state, tries=state.tries + 1), Phase.DOWNLOADING, FetchBlobs())
+    state = replace(state, tries=state.tries + 1, deltas=())
+    return _enter(state, Phase.DOWNLOADING, FetchBlobs(whole=True))
 
 
 def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
@@ -194,6 +222,8 @@ _HANDLERS: dict[type, tuple[Phase, Callable[..., Step]]] = {
     PreflightPassed: (Phase.PREFLIGHT, _preflight_passed),
     SpaceShort: (Phase.PREFLIGHT, _space_short),
     Downloaded: (Phase.DOWNLOADING, _downloaded),
+    Rebuilt: (Phase.RECONSTRUCTING, _rebuilt),
+    RebuildFailed: (Phase.RECONSTRUCTING, _rebuild_failed),
     Verified: (Phase.VERIFYING, _verified),
     VerifyFailed: (Phase.VERIFYING, _verify_failed),
     GoldenPassed: (Phase.GOLDEN, _golden_passed),
@@ -272,6 +302,8 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
         candidate=None,
         tries=0,
         crashes=0,
+        deltas=(),
+        rebuilds=0,
         code="",
         detail="",
         costs=UpdateCosts(),
@@ -357,7 +389,7 @@ def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
     else:
         code, detail = "", outcome
     state = replace(
-        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0
+        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0, deltas=()
     )
     back: Iterable[Effect] = (Serve(),) if phase is Phase.ROLLED_BACK else ()
     return state, (Abandon(), *back, *_tell(state), CollectGarbage())

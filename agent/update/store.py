@@ -211,12 +211,20 @@ class DeviceStore:
         """
         self._storage.write_at(self._parts / ref.digest, index * CHUNK_BYTES, data)
 
+    def put_piece(self, ref: BlobRef, offset: int, data: bytes) -> None:
+        """Store bytes that were made here; :meth:`finish` verifies them.
+
+        Raises:
+            StorageError: as :meth:`put_chunk`.
+        """
+        self._storage.write_at(self._parts / ref.digest, offset, data)
+
     def finish(self, ref: BlobRef) -> None:
         """Turn a complete part into a blob.
 
         Raises:
-            TrustError: ``trust.blob-damaged``: the chunks hold but the whole does not, so the
-                reference contradicts itself.
+            TrustError: ``trust.blob-damaged``: the whole is not what the reference says; what
+                was there is deleted.
             StorageError: the disk fails.
         """
         if not ref.chunks:
@@ -229,7 +237,7 @@ class DeviceStore:
             self._storage.remove(part)
             raise TrustError(
                 "blob-damaged",
-                f"The chunks of blob {ref.digest[:12]} are right but the whole is not.",
+                f"The parts of blob {ref.digest[:12]} are there but the whole is not right.",
                 "The release is inconsistent; build it again.",
             )
         self._storage.finish(part, self.blobs.path(ref.digest))

@@ -318,9 +318,11 @@ class Updater:
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
-                self._acquisition.check_preflight()
+                self._acquisition.check_preflight(whole=effect.whole)
             case ev.FetchBlobs():
-                self._acquisition.fetch_blobs()
+                self._acquisition.fetch_blobs(whole=effect.whole)
+            case ev.Rebuild():
+                self._acquisition.rebuild()
             case ev.VerifyBlobs() if state.candidate is not None:
                 self._acquisition.verify(state.candidate)
             case ev.RunGolden() if state.candidate is not None:
@@ -342,7 +344,7 @@ class Updater:
         """Delete what is not referred to; while a manifest is awaited, everything might be."""
         if self._state.phase is Phase.OFFERED or self._state.salvaged:
             return
-        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING)
+        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING, Phase.RECONSTRUCTING)
         try:
             self._store.collect_garbage(self._state.referenced(), keep_parts)
         except StorageError as error:
