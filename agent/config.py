@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.trace import TraceConfig
-from agent.update.limits import UpdateLimits
+from agent.update.limits import MirrorLimits, UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError
@@ -139,6 +139,7 @@ class AgentConfig(Config, kw_only=True):
     governor: GovernorPolicy = GovernorPolicy()
     trace: TraceConfig = TraceConfig()
     update: UpdateLimits = UpdateLimits()
+    mirror: MirrorLimits = MirrorLimits()
     sensors_root: Annotated[
         str, Meta(min_length=1, description="Folder that /proc and /sys are read under.")
     ] = "/"
@@ -334,6 +335,7 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
         trust=absolute(config.trust),
         sensors_root=absolute(config.sensors_root),
         trace=replace(config.trace, path=absolute(config.trace.path)),
+        mirror=replace(config.mirror, ca=absolute(config.mirror.ca)),
         broker=replace(
             broker,
             password_file=absolute(broker.password_file),

@@ -10,13 +10,20 @@ LOW_CONFIDENCE = 0.5
 
 
 class Meter:
-    """Adds up decisions until they are taken."""
+    """Adds up decisions until they are taken.
 
-    def __init__(self) -> None:
+    Args:
+        objective_ms: a frame that takes longer is late; 0 for none.
+    """
+
+    def __init__(self, objective_ms: float = 0.0) -> None:
+        self._objective_ms = objective_ms
         self._reset()
 
     def _reset(self) -> None:
         self._frames = 0
+        self.late = 0
+        """Frames slower than the objective."""
         self._errors = 0
         self._labelled = 0
         self._correct = 0
@@ -34,6 +41,7 @@ class Meter:
                 del self._latencies_ms[1::2]
                 self._stride *= 2
         self._frames += 1
+        self.late += bool(self._objective_ms) and latency_ms > self._objective_ms
         if decision.expected:
             self._labelled += 1
             self._correct += decision.expected == decision.label

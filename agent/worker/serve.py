@@ -36,6 +36,8 @@ from edge_sdk.errors import ConfigError, ContractError, EdgeError
 
 WAIT_S = 0.1
 """Longest wait for a frame or a command, so that the heartbeat and commands stay prompt."""
+ALARM_S = 0.1
+"""A late frame is reported this soon after the last report: the governor waits for it."""
 LOGGED_ERRORS = 5
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class FrameLoop:
         self._pixels = pixels
         self._swapper = Swapper(self._load)
         self._gating = Gating(points.ladder, self._swapper)
-        self._meter = Meter()
+        self._meter = Meter(options.pipeline.objective_ms)
         self._decisions: list[Decision] = []
         self._started = not options.hold
         self._stopping = False
@@ -86,6 +88,7 @@ class FrameLoop:
         self._dropped_before = 0
         self._errors_logged = 0
         self._stats_due = 0.0
+        self._alarm_due = 0.0
         self._batch_due = 0.0
 
     def run(self) -> Finished:
@@ -158,8 +161,10 @@ class FrameLoop:
         now = self._clock()
         if self._decisions and now >= self._batch_due:
             self._flush()
-        if now >= self._stats_due and not self._channel.congested:
+        due = now >= (self._alarm_due if self._meter.late else self._stats_due)
+        if due and not self._channel.congested:
             self._stats_due = now + self._options.stats_interval_s
+            self._alarm_due = min(now + ALARM_S, self._stats_due)
             self._send_stats()
 
     def _obey(self, timeout_s: float = 0.0) -> None:

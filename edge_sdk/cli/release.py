@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_sdk.cli import ceremony
+from edge_sdk.cli import ceremony, mirror_layout
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
@@ -46,6 +46,8 @@ def command() -> None:
 def key() -> None:
     """Signing keys and trust files: a TUF repository's, or single keys for small sites."""
 
+
+command.add_command(mirror_layout.mirror)
 
 for _ceremony in ceremony.COMMANDS:
     key.add_command(_ceremony)
@@ -136,6 +138,11 @@ def key_trust(
     help="An earlier release: devices that run it fetch deltas.",
 )
 @click.option("--no-compare", is_flag=True, help="Do not measure bsdiff4, xdelta3 and zstd, too.")
+@click.option(
+    "--mirror",
+    default="",
+    help="http(s) address below which devices also find the blobs; see `edge release mirror`.",
+)
 @with_output
 def create(
     out: Output,
@@ -147,6 +154,7 @@ def create(
     whole: bool,
     bases: tuple[Path, ...],
     no_compare: bool,
+    mirror: str,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
     from edge_sdk.bundle.deltas import BaseRelease, find_deltas
@@ -171,6 +179,7 @@ def create(
             deltas=lambda artifacts, files: find_deltas(
                 artifacts, files, known, compare=not no_compare, told=told
             ),
+            mirror=mirror,
             notify=lambda done: progress.step(done),
         )
     if bases:
@@ -284,6 +293,8 @@ def _show(out: Output, release: Release, savings: Sequence[Saving] = ()) -> None
         f"{len(manifest.derived)} files built on the device), "
         f"signed by: {', '.join(signers) or 'nobody'}"
     )
+    if manifest.mirror:
+        out.line(f"mirror: {manifest.mirror}")
     rows = [
         (
             *(profile, len(ladder), f"{_download_bytes(manifest, ladder) / 1024:.0f}"),
@@ -314,6 +325,7 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "blobs": len(manifest.blobs),
         "size_bytes": release.size_bytes,
         "derived": len(manifest.derived),
+        "mirror": manifest.mirror,
         "download_bytes": {
             profile: _download_bytes(manifest, ladder)
             for profile, ladder in manifest.ladders.items()

@@ -131,5 +131,8 @@ class Manifest(Wire, kw_only=True):
     that are not among :attr:`blobs` it must build."""
     deltas: tuple[DeltaRef, ...] = ()
     """Shorter ways for devices that run an earlier release."""
+    mirror: str = ""
+    """Base URL below which every blob can also be fetched by HTTP, named by its digest; empty for
+    none. See :mod:`edge_sdk.contracts.mirror`."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the tools that built it, and digests of what went in."""
