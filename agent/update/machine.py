@@ -70,8 +70,8 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
-from agent.update.input_contract import difference
-from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
+from agent.update.memory import condemn, contract_change, drop_damaged, is_bad, remember
+from agent.update.state import RUNNING, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
@@ -109,11 +109,11 @@ def step(state: UpdateState, event: Event) -> Step:
 
 
 def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
-    if _is_bad(state, event.candidate.digest, event.candidate.payload_digest):
+    if is_bad(state, event.candidate.digest, event.candidate.payload_digest):
         return _known_bad(state)
     if state.serving is not None and state.serving.payload_digest == event.candidate.payload_digest:
         return _resigned(state, event.candidate, state.serving)
-    changed = _contract_change(state, event.candidate)
+    changed = contract_change(state, event.candidate)
     if changed:
         return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
@@ -123,16 +123,6 @@ def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
 
 def _look(state: UpdateState) -> CheckPreflight:
     return CheckPreflight(whole=state.rebuilds >= MAX_REBUILDS)
-
-
-def _contract_change(state: UpdateState, candidate: ReleaseRecord) -> str:
-    """What has changed unasked; a release that has served here before is nothing new."""
-    serving, before = state.serving, state.fallback
-    known = before is not None and before.payload_digest == candidate.payload_digest
-    meant = state.desired is not None and state.desired.new_contract
-    if serving is None or known or meant:
-        return ""
-    return difference(candidate.contract, serving.contract)
 
 
 def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:
@@ -198,7 +188,7 @@ def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
 
 
 def _golden_failed(state: UpdateState, event: GoldenFailed) -> Step:
-    return _end(_condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
+    return _end(condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
 
 
 def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
@@ -206,7 +196,7 @@ def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
 
 
 def _trial_failed(state: UpdateState, event: TrialFailed) -> Step:
-    return _end(_condemn(state), Phase.ROLLED_BACK, event.why)
+    return _end(condemn(state), Phase.ROLLED_BACK, event.why)
 
 
 def _worker_crashed(state: UpdateState, event: WorkerCrashed) -> Step:
@@ -236,7 +226,7 @@ _HANDLERS: dict[type, tuple[Phase, Callable[..., Step]]] = {
 
 
 def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
-    state = _drop_damaged(state, intact)
+    state = drop_damaged(state, intact)
     again: tuple[Effect, ...]
     match state.phase:
         case Phase.GOLDEN | Phase.TRIAL if _candidate_in(state, intact):
@@ -248,22 +238,6 @@ def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
         case _:
             again = (Serve(), *_tell(state))
     return state, (CollectGarbage(), *again)
-
-
-def _drop_damaged(state: UpdateState, intact: frozenset[str]) -> UpdateState:
-    """Forget releases whose files are gone; serve from what is left.
-
-    When the active release was lost, the deployment is forgotten too, so that the broker's
-    retained desired state installs it anew. The counter stays.
-    """
-    slots = {name: record for name, record in state.slots.items() if record.digest in intact}
-    if state.active is None or state.active in slots:
-        return replace(state, slots=slots)
-    active = state.spare if state.spare in slots else None
-    state = replace(state, slots=slots, active=active)
-    if state.phase in RUNNING:
-        return state
-    return replace(state, phase=Phase.IDLE, desired=None, code="", detail="")
 
 
 def _candidate_in(state: UpdateState, intact: frozenset[str]) -> bool:
@@ -315,7 +289,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
 def _offered(state: UpdateState, desired: Desired) -> Step:
     if state.serving is not None and state.serving.digest == desired.manifest.digest:
         return _end(state, Phase.COMMITTED, "It was active already.")
-    if _is_bad(state, desired.manifest.digest):
+    if is_bad(state, desired.manifest.digest):
         return _known_bad(state)
     return _enter(state, Phase.OFFERED, FetchManifest())
 
@@ -349,7 +323,7 @@ def _unhealthy(state: UpdateState, detail: str) -> Step:
         state,
         slots={state.spare: fallback},
         active=state.spare,
-        bad=_remember(state.bad, (serving.digest, serving.payload_digest)),
+        bad=remember(state.bad, (serving.digest, serving.payload_digest)),
     )
     if state.phase is not Phase.COMMITTED:
         return state, (Serve(), CollectGarbage())
@@ -399,24 +373,3 @@ def _tell(state: UpdateState) -> tuple[Tell, ...]:
     if state.desired is None:
         return ()
     return (Tell(state.desired, state.phase, state.code, state.detail, state.costs),)
-
-
-def _condemn(state: UpdateState) -> UpdateState:
-    """Remember the candidate as bad; it must not come back as the fallback either."""
-    if state.candidate is None:
-        return state
-    digests = (state.candidate.digest, state.candidate.payload_digest)
-    slots = {
-        name: record
-        for name, record in state.slots.items()
-        if name == state.active or record.payload_digest != state.candidate.payload_digest
-    }
-    return replace(state, slots=slots, bad=_remember(state.bad, digests))
-
-
-def _remember(bad: tuple[str, ...], digests: tuple[str, ...]) -> tuple[str, ...]:
-    return (*(known for known in bad if known not in digests), *digests)[-MAX_BAD:]
-
-
-def _is_bad(state: UpdateState, *digests: str) -> bool:
-    return any(digest in state.bad for digest in digests)

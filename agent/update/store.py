@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from agent.update.ports import PlacedRelease
 from agent.update.state import ReleaseRecord, UpdateState
 from edge_sdk.bundle.blobs import BlobStore, chunk_size, is_digest
 from edge_sdk.bundle.trust import open_envelope
@@ -156,6 +157,16 @@ class DeviceStore:
         path = self.manifest_path(digest)
         if not path.is_file() or path.read_bytes() != payload:
             self._storage.write(path, payload)
+
+    def placed(self, record: ReleaseRecord) -> PlacedRelease:
+        """Where a release lies for those who run it."""
+        return PlacedRelease(
+            release=record.release,
+            version=record.version,
+            digest=record.digest,
+            manifest_path=self.manifest_path(record.digest),
+            blobs=self.blobs.folder,
+        )
 
     def intact(self, record: ReleaseRecord) -> bool:
         """Whether every file of a release is there and unharmed; harmed ones are deleted."""

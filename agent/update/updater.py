@@ -149,7 +149,7 @@ class Updater:
     def active(self) -> PlacedRelease | None:
         """The committed release."""
         serving = self._state.serving
-        return self._placed(serving) if serving is not None else None
+        return self._store.placed(serving) if serving is not None else None
 
     @property
     def trusted_versions(self) -> Mapping[RoleName, int]:
@@ -358,12 +358,12 @@ class Updater:
             case ev.VerifyBlobs() if state.candidate is not None:
                 self._acquisition.verify(state.candidate)
             case ev.RunGolden() if state.candidate is not None:
-                self._proving.run_golden(self._placed(state.candidate))
+                self._proving.run_golden(self._store.placed(state.candidate))
             case ev.RunTrial() if state.candidate is not None and state.desired is not None:
-                placed, policy = self._placed(state.candidate), state.desired.trial
+                placed, policy = self._store.placed(state.candidate), state.desired.trial
                 self._proving.run_trial(placed, state.candidate, state.serving, policy)
             case ev.Commit() if state.serving is not None:
-                self._proving.commit(self._placed(state.serving))
+                self._proving.commit(self._store.placed(state.serving))
             case ev.Serve():
                 self._proving.serve(self.active)
             case ev.Abandon():
@@ -386,15 +386,6 @@ class Updater:
         state = self._state = self._meter.charge(self._state)
         if state.desired is not None:
             self._teller.progress(state.desired, state.phase, detail, state.costs)
-
-    def _placed(self, record: ReleaseRecord) -> PlacedRelease:
-        return PlacedRelease(
-            release=record.release,
-            version=record.version,
-            digest=record.digest,
-            manifest_path=self._store.manifest_path(record.digest),
-            blobs=self._store.blobs.folder,
-        )
 
 
 def _name(record: ReleaseRecord | None) -> str:
