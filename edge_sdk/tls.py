@@ -5,12 +5,15 @@ Standard library only; shared by the agent and the fleet server.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_sdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name."""
@@ -72,6 +75,8 @@ def client_context(files: TlsFiles, now: float) -> ssl.SSLContext:
     Raises:
         ConfigError: ``config.bad-tls``.
     """
+    import ssl  # 4 MiB that workers, who only read the configuration, can do without
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for path in files.present():
         _check_readable(path)
@@ -99,6 +104,8 @@ def explain(problem: object, peer: str = "the broker") -> str:
 
 def _made_at(context: ssl.SSLContext) -> float:
     """When the latest of the loaded authorities began to be valid; 0 without any."""
+    import ssl
+
     dates = [str(ca["notBefore"]) for ca in context.get_ca_certs() if "notBefore" in ca]
     return max(map(ssl.cert_time_to_seconds, dates), default=0)
 
