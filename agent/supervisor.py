@@ -36,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SENSE_S = 0.5
+ALARM_S = 0.1
+"""The same while frames are late: the governor does not wait for its tick."""
 STATE_S = 1.0
 
 
@@ -120,7 +122,8 @@ class Supervisor:
         for stream in self._streams:
             stream.service.tick()
         self._updater.tick()
-        if self._is_due("sense", SENSE_S):
+        alarmed = any(stream.alarmed for stream in self._streams)
+        if self._is_due("sense", SENSE_S) or (alarmed and self._is_due("alarm", ALARM_S)):
             self._adapt()
         if self._is_due("telemetry", self._config.telemetry_interval_s):
             self._publish_telemetry()

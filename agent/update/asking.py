@@ -271,6 +271,9 @@ class Asking:
             self._link.subscribe(self._topics.responses(self._device_id), qos=0)
             for topic in self._held:
                 self._ask(topic, deadline=0.0)
+            for topic in [*self._subscribed, *self._coming]:
+                self._unsubscribe(topic)
+                self._ask(topic, deadline=inf)
 
     # --- the server ---
 

@@ -30,6 +30,12 @@ from edge_sdk.contracts.topics import Topics
 from edge_sdk.delivery.pace import Pace, backoff_s
 from edge_sdk.errors import TrustError
 
+SLOW_ANSWERS = 2.0
+"""A chunk is overdue after this many times what answers take."""
+UNKNOWN_ANSWERS = 5.0
+"""Before any answer, after this many times the configured wait."""
+SMOOTHING = 8
+
 ChunkId = tuple[str, int]
 """Blob digest and chunk index."""
 
@@ -45,7 +51,8 @@ class Piece:
 
 @dataclass(slots=True)
 class _Awaited:
-    deadline: float
+    asked_at: float
+    deadline: float = 0.0
     attempts: int = 0
     bad: int = 0
     subscribed: bool = True
@@ -64,6 +71,9 @@ class Downloader:
         self._awaited: dict[ChunkId, _Awaited] = {}
         self._connected = self._held = False
         self._pace = Pace(limits.max_bytes_per_s)
+        self._answer_s = UNKNOWN_ANSWERS * limits.chunk_timeout_s / SLOW_ANSWERS
+        """How long an answer takes, smoothed; at first a guess, since a fleet may have just begun
+        together, and asking twice would make a busy broker busier."""
         self._last_good = clock.monotonic()
         self.bytes_received = 0
         """Everything that arrived since the agent started, wanted or not."""
@@ -88,6 +98,10 @@ class Downloader:
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""
         self.stop()
+        self.add(wanted)
+
+    def add(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
+        """Fetch these chunks as well; none of them may be on its way already."""
         for ref, missing in wanted:
             self._refs[ref.digest] = ref
             indexes = list(missing)
@@ -152,12 +166,13 @@ class Downloader:
         if awaited is None or not payload:  # an empty payload clears a retained message
             return None
         ref = self._refs[chunk[0]]
-        if not _holds(ref, chunk[1], payload):
+        if not holds(ref, chunk[1], payload):
             self._bad(chunk, awaited)
             return None
         del self._awaited[chunk]
         self._link.unsubscribe(topic)
-        self._last_good = self._clock.monotonic()
+        self._last_good = now = self._clock.monotonic()
+        self._answer_s += (now - awaited.asked_at - self._answer_s) / SMOOTHING
         self._fill()
         return Piece(ref, chunk[1], payload)
 
@@ -214,7 +229,7 @@ class Downloader:
         while self._may_ask(now):
             chunk = self._queue.popleft()
             self._pace.spend(chunk_size(self._refs[chunk[0]], chunk[1]), now)
-            awaited = self._awaited[chunk] = _Awaited(deadline=0.0, subscribed=False)
+            awaited = self._awaited[chunk] = _Awaited(now, subscribed=False)
             self._subscribe(chunk, awaited)
 
     def _may_ask(self, now: float) -> bool:
@@ -231,7 +246,8 @@ class Downloader:
         awaited.deadline = self._clock.monotonic() + self._patience(awaited)
 
     def _patience(self, awaited: _Awaited) -> float:
-        first, most = self._limits.chunk_timeout_s, self._limits.chunk_backoff_max_s
+        most = self._limits.chunk_backoff_max_s
+        first = min(max(self._limits.chunk_timeout_s, SLOW_ANSWERS * self._answer_s), most)
         return backoff_s(awaited.attempts, first, most, random.random())
 
     def _bad(self, chunk: ChunkId, awaited: _Awaited) -> None:
@@ -251,6 +267,7 @@ class Downloader:
         self._link.request(chunk[0], [chunk[1]])
 
 
-def _holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+def holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+    """Whether these bytes are that chunk."""
     right_size = len(payload) == chunk_size(ref, index)
     return right_size and hashlib.sha256(payload).hexdigest() == ref.chunks[index]
