@@ -213,7 +213,7 @@ class Downloader:
             return None
         self.bytes_received += len(payload)
         wanted = self._riding.wants(digest, index)
-        taken = wanted and _holds(self._refs[digest], index, payload)
+        taken = wanted and holds(self._refs[digest], index, payload)
         self._riding.passed(digest, index, taken=taken)
         if not taken:
             return None
