@@ -156,7 +156,13 @@ def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
     memory.limit(limit_mib)
     about = {"needs_mib": [round(mib, 1) for mib in needs_mib], "limit_mib": round(limit_mib, 1)}
     print(json.dumps(about), file=sys.stderr)
-    return dataclasses.replace(setting, memory=memory), Stress("memory", neighbour=neighbour)
+    ladder = tuple(
+        dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
+        for rung, mib in zip(setting.ladder, needs_mib, strict=True)
+    )
+    return dataclasses.replace(setting, memory=memory, ladder=ladder), Stress(
+        "memory", neighbour=neighbour
+    )
 
 
 def stress_of(name: str) -> Stress:
@@ -187,8 +193,7 @@ def prepare(
         objective_ms=OBJECTIVE_RATIO * calm_ms[0],
     )
     ladder = tuple(
-        type(rung)(rung.point, rung.accuracy, ms)
-        for rung, ms in zip(rungs(points), calm_ms, strict=True)
+        dataclasses.replace(rung, cost=ms) for rung, ms in zip(rungs(points), calm_ms, strict=True)
     )
     # Heat: the top rung settles 2 K above the throttle point in warm surroundings.
     kelvin_per_core = 24.0 / TOP_UTILISATION
