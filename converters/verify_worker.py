@@ -1,7 +1,8 @@
 """Child process: runs one artifact in the device's runtime (see :mod:`converters.children`)."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
