@@ -81,6 +81,10 @@ class Downloader:
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""
         self.stop()
+        self.add(wanted)
+
+    def add(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
+        """Fetch these chunks as well; none of them may be on its way already."""
         for ref, indexes in wanted:
             self._refs[ref.digest] = ref
             self._queue.extend((ref.digest, index) for index in indexes)
@@ -122,7 +126,7 @@ class Downloader:
         if awaited is None or not payload:  # an empty payload clears a retained message
             return None
         ref = self._refs[chunk[0]]
-        if not _holds(ref, chunk[1], payload):
+        if not holds(ref, chunk[1], payload):
             self._bad(chunk, awaited)
             return None
         del self._awaited[chunk]
@@ -184,6 +188,7 @@ class Downloader:
         self._link.request(chunk[0], [chunk[1]])
 
 
-def _holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+def holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+    """Whether these bytes are that chunk."""
     right_size = len(payload) == chunk_size(ref, index)
     return right_size and hashlib.sha256(payload).hexdigest() == ref.chunks[index]

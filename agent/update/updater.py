@@ -19,9 +19,11 @@ from agent.update.acquire import Acquisition
 from agent.update.asking import Asking
 from agent.update.authority import Authority
 from agent.update.download import Downloader
-from agent.update.limits import UpdateLimits
+from agent.update.intake import Intake
+from agent.update.limits import MirrorLimits, UpdateLimits
 from agent.update.machine import step
 from agent.update.metering import Meter, MeteredStorage
+from agent.update.mirror import Mirror
 from agent.update.ports import (
     Clock,
     Host,
@@ -76,6 +78,7 @@ class Updater:
         report: told about every step.
         storage: how files are written; the real disk by default.
         limits: waits, sizes and thresholds.
+        mirror: fetches large blobs by HTTP; none by default.
         objective_ms: the pipeline's latency objective; 0 for none.
         greeted: called when the server has just connected to the broker, with its report.
     """
@@ -94,6 +97,7 @@ class Updater:
         report: Report,
         storage: PieceStorage | None = None,
         limits: UpdateLimits | None = None,
+        mirror: Mirror | None = None,
         objective_ms: float = 0.0,
         greeted: Callable[[BrokerReport], None] = lambda _: None,
     ) -> None:
@@ -113,7 +117,10 @@ class Updater:
             notice=lambda code, detail: self._teller.notice(code, detail),
             rekeyed=lambda: self._asking.subscribe(self._desired_topic, qos=1),
         )
-        self._download = Downloader(self._asking, topics, clock, limits)
+        self._download = Intake(
+            Downloader(self._asking, topics, clock, limits),
+            mirror or Mirror(None, clock, MirrorLimits()),
+        )
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,
@@ -142,7 +149,7 @@ class Updater:
     def active(self) -> PlacedRelease | None:
         """The committed release."""
         serving = self._state.serving
-        return self._placed(serving) if serving is not None else None
+        return self._store.placed(serving) if serving is not None else None
 
     @property
     def trusted_versions(self) -> Mapping[RoleName, int]:
@@ -343,18 +350,20 @@ class Updater:
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
-                self._acquisition.check_preflight()
+                self._acquisition.check_preflight(whole=effect.whole)
             case ev.FetchBlobs():
-                self._acquisition.fetch_blobs()
+                self._acquisition.fetch_blobs(whole=effect.whole)
+            case ev.Rebuild():
+                self._acquisition.rebuild()
             case ev.VerifyBlobs() if state.candidate is not None:
                 self._acquisition.verify(state.candidate)
             case ev.RunGolden() if state.candidate is not None:
-                self._proving.run_golden(self._placed(state.candidate))
+                self._proving.run_golden(self._store.placed(state.candidate))
             case ev.RunTrial() if state.candidate is not None and state.desired is not None:
-                placed, policy = self._placed(state.candidate), state.desired.trial
+                placed, policy = self._store.placed(state.candidate), state.desired.trial
                 self._proving.run_trial(placed, state.candidate, state.serving, policy)
             case ev.Commit() if state.serving is not None:
-                self._proving.commit(self._placed(state.serving))
+                self._proving.commit(self._store.placed(state.serving))
             case ev.Serve():
                 self._proving.serve(self.active)
             case ev.Abandon():
@@ -367,7 +376,7 @@ class Updater:
         """Delete what is not referred to; while a manifest is awaited, everything might be."""
         if self._state.phase is Phase.OFFERED or self._state.salvaged:
             return
-        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING)
+        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING, Phase.RECONSTRUCTING)
         try:
             self._store.collect_garbage(self._state.referenced(), keep_parts)
         except StorageError as error:
@@ -377,15 +386,6 @@ class Updater:
         state = self._state = self._meter.charge(self._state)
         if state.desired is not None:
             self._teller.progress(state.desired, state.phase, detail, state.costs)
-
-    def _placed(self, record: ReleaseRecord) -> PlacedRelease:
-        return PlacedRelease(
-            release=record.release,
-            version=record.version,
-            digest=record.digest,
-            manifest_path=self._store.manifest_path(record.digest),
-            blobs=self._store.blobs.folder,
-        )
 
 
 def _name(record: ReleaseRecord | None) -> str:

@@ -34,6 +34,14 @@ class Meter:
 
     def decided(self, decision: Decision, latency_ms: float) -> None:
         """One frame came to a decision."""
+        self.stepped(latency_ms)
+        if decision.expected:
+            self._labelled += 1
+            self._correct += decision.expected == decision.label
+        self._low += decision.score < LOW_CONFIDENCE
+
+    def stepped(self, latency_ms: float) -> None:
+        """One frame, or step of a stream, was looked at; most end in no decision."""
         if self._frames % self._stride == 0:
             self._latencies_ms.append(latency_ms)
             if len(self._latencies_ms) > MAX_LATENCIES:
@@ -42,10 +50,6 @@ class Meter:
                 self._stride *= 2
         self._frames += 1
         self.late += bool(self._objective_ms) and latency_ms > self._objective_ms
-        if decision.expected:
-            self._labelled += 1
-            self._correct += decision.expected == decision.label
-        self._low += decision.score < LOW_CONFIDENCE
 
     def failed(self) -> None:
         """One frame came to none."""

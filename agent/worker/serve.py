@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from agent.config import PipelineConfig
 from agent.pipelines.pixels import Pixels
 from agent.sources.base import Frame
 from agent.sources.build import build_feed
@@ -16,6 +14,7 @@ from agent.worker.channel import Channel
 from agent.worker.gating import Gating
 from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
+from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Loaded, Points
 from agent.worker.protocol import (
     AllowCascade,
@@ -28,30 +27,12 @@ from agent.worker.protocol import (
     Start,
     Stats,
     Stop,
-    WorkerSpec,
 )
 from agent.worker.swap import Swapper
 from edge_sdk.contracts.telemetry import Decision
-from edge_sdk.errors import ConfigError, ContractError, EdgeError
-
-WAIT_S = 0.1
-"""Longest wait for a frame or a command, so that the heartbeat and commands stay prompt."""
-ALARM_S = 0.1
-"""A late frame is reported this soon after the last report: the governor waits for it."""
-LOGGED_ERRORS = 5
+from edge_sdk.errors import ContractError, EdgeError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What a frame loop is asked to do."""
-
-    pipeline: PipelineConfig
-    start_point: int
-    hold: bool
-    stats_interval_s: float
-    cascade: bool = True
 
 
 class FrameLoop:
@@ -263,19 +244,3 @@ class FrameLoop:
         )
         self._dropped_before = dropped
         return stats
-
-
-def serve_options(spec: WorkerSpec) -> ServeOptions:
-    """Options from a worker's specification.
-
-    Raises:
-        ConfigError: ``config.source-incomplete`` without a pipeline.
-    """
-    if spec.pipeline is None:
-        raise ConfigError(
-            "source-incomplete",
-            "A serving worker was given no pipeline.",
-            "Set [pipeline.source] in the agent's configuration.",
-        )
-    interval_s = max(spec.stats_interval_s, 0.05)
-    return ServeOptions(spec.pipeline, spec.start_point, spec.hold, interval_s, spec.cascade)

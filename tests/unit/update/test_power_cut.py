@@ -20,8 +20,8 @@ from tests.fakes.storage import FaultyStorage, PowerCut
 from tests.fakes.updating import Rig, TinyRelease, desired_bytes, tiny_release
 
 OLD = tiny_release("1", size=70_000)
-NEW = tiny_release("2", size=70_000, packed=True)
-"""One of its files is built on the device, from one that is updated like any other."""
+NEW = tiny_release("2", size=70_000, packed=True, base=OLD)
+"""One of its files comes as a delta, and another is built from that one."""
 WISH_OLD, WISH_NEW = desired_bytes(OLD, 1), desired_bytes(NEW, 2)
 
 
@@ -104,7 +104,8 @@ def tidy(rig: Rig, active: TinyRelease) -> None:
     state = rig.updater.state
     found = {path.name for path in (rig.folder / "blobs").iterdir()}
     assert found == state.referenced()
-    assert {active.digest, *active.blobs} <= found
+    deltas = {each.delta for each in active.manifest.deltas}
+    assert {active.digest, *active.blobs} - deltas <= found
     assert list((rig.folder / "parts").glob("*")) == []
     manifests = {path.stem for path in (rig.folder / "manifests").iterdir()}
     assert manifests == {record.digest for record in state.slots.values()}
