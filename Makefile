@@ -10,9 +10,9 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TESTS ?=
 PYTEST_ARGS ?=
-# Unit tests share the cores; tests that start fleets of processes have the machine to themselves.
-ALONE := tests/integration tests/browser
-TOGETHER := tests/unit tests/contract
+# Unit tests compute: one per core. Tests that start fleets of processes mostly wait for them.
+WAITING := tests/integration tests/browser
+COMPUTING := tests/unit tests/contract
 DEMO_ARGS ?=
 
 help: ## List the targets.
@@ -44,8 +44,8 @@ test: install ## Run all tests with coverage; what this machine lacks is skipped
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
 else
-	$(BIN)/python -m pytest $(TOGETHER) -n auto --dist loadfile --cov --cov-report= $(PYTEST_ARGS)
-	$(BIN)/python -m pytest $(ALONE) --cov --cov-append --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(COMPUTING) -n auto --dist worksteal --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WAITING) -n 3 --dist worksteal --cov --cov-append --cov-report=term:skip-covered $(PYTEST_ARGS)
 endif
 
 lint: install ## Style, types and the direction of imports.

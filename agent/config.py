@@ -18,7 +18,8 @@ from msgspec import Meta
 
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.trace import TraceConfig
-from agent.update.limits import UpdateLimits
+from agent.sound.config import DEVICES, STDIN, SoundConfig
+from agent.update.limits import MirrorLimits, UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError
@@ -54,17 +55,38 @@ class BrokerConfig(Config, kw_only=True):
 
 
 class SourceConfig(Config, kw_only=True):
-    """Where frames come from."""
+    """Where frames or sound come from."""
 
     kind: Annotated[
-        Literal["video", "camera", "frames"],
-        Meta(description="An encoded file, a camera, or an .npz of raw frames."),
+        Literal["video", "camera", "frames", "microphone", "alsa", "sound", "pipe"],
+        Meta(
+            description="Pictures: an encoded file, a camera, or an .npz of raw frames. Sound: a "
+            "microphone through PortAudio or ALSA, a file, or a pipe of raw samples."
+        ),
     ]
-    path: Annotated[str, Meta(description="The file of a video or frames source.")] = ""
+    path: Annotated[
+        str, Meta(description="The file of a video, frames or sound source, or the pipe.")
+    ] = ""
     device: Annotated[
         int | str,
-        Meta(description="A camera: index, /dev/videoN, or a GStreamer pipeline (holds a '!')."),
+        Meta(
+            description="A camera: index, /dev/videoN, or a GStreamer pipeline (holds a '!'). A "
+            "microphone: part of its name or its number, ALSA's name; 0 for the default one."
+        ),
     ] = 0
+    rate_hz: Annotated[
+        int, Meta(ge=8000, le=192000, description="Asked of a microphone; stated of a pipe.")
+    ] = 16000
+    channels: Annotated[int, Meta(ge=1, le=64, description="Likewise.")] = 1
+    encoding: Annotated[
+        Literal["u8", "s16", "s24", "s32", "f32"], Meta(description="Likewise; little endian.")
+    ] = "s16"
+    channel: Annotated[
+        int, Meta(ge=-1, le=63, description="Which channel is heard; -1 for the mean of all.")
+    ] = -1
+    realtime: Annotated[
+        bool, Meta(description="A sound file plays as a microphone would hear it.")
+    ] = False
     labels: Annotated[
         str, Meta(description='Labels of the frames, as JSON {"labels": [...]}; optional.')
     ] = ""
@@ -90,7 +112,7 @@ class PublishConfig(Config, kw_only=True):
 
 
 class PipelineConfig(Config, kw_only=True):
-    """One stream of frames and what is done with it."""
+    """One stream of frames or sound and what is done with it."""
 
     name: Annotated[str, Meta(description="Name in topics and telemetry.")] = "camera"
     priority: Annotated[
@@ -103,6 +125,7 @@ class PipelineConfig(Config, kw_only=True):
         ),
     ] = 0
     source: SourceConfig
+    sound: SoundConfig = SoundConfig()
     publish: PublishConfig = PublishConfig()
     objective_ms: Annotated[
         float, Meta(ge=0, description="A frame slower than this counts as late; 0 for none.")
@@ -139,6 +162,7 @@ class AgentConfig(Config, kw_only=True):
     governor: GovernorPolicy = GovernorPolicy()
     trace: TraceConfig = TraceConfig()
     update: UpdateLimits = UpdateLimits()
+    mirror: MirrorLimits = MirrorLimits()
     sensors_root: Annotated[
         str, Meta(min_length=1, description="Folder that /proc and /sys are read under.")
     ] = "/"
@@ -305,7 +329,7 @@ def _check(config: AgentConfig, path: Path) -> None:
 def _check_pipeline(pipeline: PipelineConfig, path: Path) -> None:
     check_name(pipeline.name, "pipeline.name")
     source = pipeline.source
-    if source.kind != "camera" and not source.path:
+    if source.kind not in DEVICES and not source.path:
         raise ConfigError(
             "source-incomplete",
             f"{path}: a {source.kind} source needs a path.",
@@ -324,8 +348,10 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
 
     def resolved(pipeline: PipelineConfig) -> PipelineConfig:
         source = pipeline.source
-        paths = {"path": absolute(source.path), "labels": absolute(source.labels)}
-        return replace(pipeline, source=replace(source, **paths))
+        path = source.path if source.path == STDIN else absolute(source.path)
+        sound = replace(pipeline.sound, clips=absolute(pipeline.sound.clips))
+        found = replace(source, path=path, labels=absolute(source.labels))
+        return replace(pipeline, source=found, sound=sound)
 
     return replace(
         config,
@@ -334,6 +360,7 @@ def _resolve(config: AgentConfig, folder: Path) -> AgentConfig:
         trust=absolute(config.trust),
         sensors_root=absolute(config.sensors_root),
         trace=replace(config.trace, path=absolute(config.trace.path)),
+        mirror=replace(config.mirror, ca=absolute(config.mirror.ca)),
         broker=replace(
             broker,
             password_file=absolute(broker.password_file),

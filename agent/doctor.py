@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.config import AgentConfig, PipelineConfig, load_config
+from agent.config import AgentConfig, PipelineConfig, SourceConfig, load_config
 from agent.link.reach import check_broker
 from agent.run import installed_runtimes, process_environment, resolve_profile
+from agent.sound.config import SOUND_KINDS
 from edge_sdk.bundle.trust import load_trust
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError, SourceError, StorageError
 
@@ -98,6 +99,8 @@ def _source_name(config: AgentConfig, pipeline: PipelineConfig) -> str:
 
 def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
     source = pipeline.source
+    if source.kind in SOUND_KINDS:
+        return _sound_source(source)
     if source.kind != "frames" and importlib.util.find_spec("cv2") is None:
         raise SourceError(
             "extra-missing",
@@ -111,6 +114,19 @@ def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
             "Correct pipeline.source.path.",
         )
     return f"{source.kind} {source.device if source.kind == 'camera' else source.path}"
+
+
+def _sound_source(source: SourceConfig) -> str:
+    from agent.sound.build import build_sound_reader
+
+    if source.kind == "pipe":
+        return f"pipe {source.path}"
+    reader = build_sound_reader(source)
+    try:
+        form = reader.open()
+    finally:
+        reader.close()
+    return f"{reader.where}, {form.rate_hz} Hz, {form.channels} channels"
 
 
 def _broker(config: AgentConfig) -> str:

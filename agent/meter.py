@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.worker.protocol import Stats
+
 MAX_LATENCIES = 4096
 """Latencies kept per interval; beyond that later ones are not sampled."""
 
@@ -57,6 +59,21 @@ class Interval:
         self.escalated += escalated
         room = MAX_LATENCIES - len(self.latencies_ms)
         self.latencies_ms.extend(latencies_ms[:room])
+
+    def add_stats(self, stats: Stats) -> None:
+        """The same from a worker's own report."""
+        self.add(
+            frames=stats.frames,
+            dropped=stats.dropped,
+            errors=stats.errors,
+            labelled=stats.labelled,
+            correct=stats.correct,
+            low_confidence=stats.low_confidence,
+            queue_depth=stats.queue_depth,
+            gated=stats.gated,
+            escalated=stats.escalated,
+            latencies_ms=stats.latencies_ms,
+        )
 
     @classmethod
     def of(cls, parts: Sequence[Interval]) -> Interval:

@@ -20,6 +20,7 @@ from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceFile
 from agent.config import AUTO, AgentConfig, PipelineConfig, load_config
 from agent.joint import JointHost
+from agent.link.http import HttpFetcher
 from agent.link.mqtt import MqttLink
 from agent.notify import Notifier
 from agent.sense.device import DeviceSensors
@@ -29,6 +30,8 @@ from agent.service import ModelService
 from agent.status import StatusSocket
 from agent.stream import Stream
 from agent.supervisor import Supervisor
+from agent.update.limits import MirrorLimits
+from agent.update.mirror import Mirror
 from agent.update.store import PieceStorage
 from agent.update.trust import Device
 from agent.update.updater import Updater
@@ -40,6 +43,7 @@ from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import DeviceState
 from edge_sdk.durable import DiskStorage, storage_error
 from edge_sdk.errors import ProfileError, StorageError
+from edge_sdk.tls import TlsFiles, client_context
 
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +99,11 @@ def run_agent(
         announce(config.device_id, profile)
         supervisor.run(lambda: bool(stopping), wake_read)
     return INTERRUPTED if stopping[0] == signal.SIGINT else 0
+
+
+def _fetcher(limits: MirrorLimits, clock: SystemClock) -> HttpFetcher:
+    files = TlsFiles(Path(limits.ca) if limits.ca else None)
+    return HttpFetcher(lambda: client_context(files, clock.now()), limits.timeout_s)
 
 
 def resolve_profile(config: AgentConfig) -> str:
@@ -158,12 +167,14 @@ def build(
         trust=load_trust(Path(config.trust)),
         storage=storage,
         limits=config.update,
+        mirror=Mirror(_fetcher(config.mirror, clock), clock, config.mirror),
         objective_ms=_strictest_ms(config.pipelines),
         link=link,
         host=host,
         sensors=DeviceSensors(sensors, Path(config.state_dir)),
         clock=clock,
         report=supervisor.report,
+        greeted=supervisor.on_greeting,
     )
     host.join({stream.config.name: stream.service for stream in streams}, updater)
     supervisor.join(updater)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent.adapt.gate import MemoryRule
-from agent.adapt.governor import Rung, rungs
+from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Seat, Steering
-from agent.adapt.workload import OwnUse, with_workload
+from agent.adapt.workload import OwnUse, Recent, with_workload
 from agent.config import PipelineConfig
 from agent.joint import JointHost
 from agent.meter import Interval
@@ -70,7 +70,7 @@ class Stream:
         self._host = host
         self._memory = MemoryRule()
         self._interval = Interval(clock.monotonic())
-        self._recent = Interval(clock.monotonic())
+        self._recent = Recent(config.objective_ms, clock.monotonic())
         self._point = 0
         self._worker_rss_mib = 0.0
 
@@ -87,26 +87,15 @@ class Stream:
         self._worker_rss_mib = ready.rss_mib
         self._govern(ready.point)
         self._interval = Interval(self._clock.monotonic())
-        self._recent = Interval(self._clock.monotonic())
+        self._recent = Recent(self.config.objective_ms, self._clock.monotonic())
         self._host.on_ready(self.config.name, token)
 
     def on_stats(self, token: str, stats: Stats) -> None:
         """Counts of the serving worker."""
         self._worker_rss_mib = stats.rss_mib or self._worker_rss_mib
         self.source = stats.source
-        for interval in (self._interval, self._recent):
-            interval.add(
-                frames=stats.frames,
-                dropped=stats.dropped,
-                errors=stats.errors,
-                labelled=stats.labelled,
-                correct=stats.correct,
-                low_confidence=stats.low_confidence,
-                queue_depth=stats.queue_depth,
-                gated=stats.gated,
-                escalated=stats.escalated,
-                latencies_ms=stats.latencies_ms,
-            )
+        self._interval.add_stats(stats)
+        self._recent.add(stats)
         counts = ServiceStats(
             frames=stats.frames,
             errors=stats.errors,
@@ -131,6 +120,7 @@ class Stream:
     def on_point(self, event: PointChanged | PointRefused) -> None:
         """The worker moved along the ladder, or could not."""
         name = self.config.name
+        self._recent.stands()
         if isinstance(event, PointChanged):
             LOG.info("%s: now on point %d", name, event.index)
             self._point = event.index
@@ -167,9 +157,14 @@ class Stream:
 
         self.steering.govern(serving.digest, ladder, index, self._clock.monotonic())
 
+    @property
+    def alarmed(self) -> bool:
+        """Whether frames were late since the governor last looked."""
+        return self._recent.alarmed
+
     def seat(self, sensed: PressureSample, now: float) -> Seat:
         """What this pipeline brings to a tick of the governors."""
-        recent, self._recent = self._recent, Interval(now)
+        recent = self._recent.take(now)
         pids = (os.getpid(), *self.service.worker_pids)
         own = OwnUse(self._own_cpu_percent(pids), self._worker_rss_mib)
         sample = with_workload(sensed, recent, self.config, own)
@@ -184,6 +179,7 @@ class Stream:
         decision = self.steering.decision
         if index is not None and decision is not None:
             LOG.info("%s: point %s (%s)", self.config.name, decision.point, decision.reason)
+            self._recent.told(index)
             self.service.set_point(index)
 
     # --- reports ---

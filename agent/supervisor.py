@@ -25,6 +25,7 @@ from agent.update.trust import Device
 from agent.update.updater import Updater
 from edge_sdk import __version__
 from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import DeviceState, Phase, UpdateStatus
@@ -35,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 TICK_S = 0.1
 SENSE_S = 0.5
+ALARM_S = 0.1
+"""The same while frames are late: the governor does not wait for its tick."""
 STATE_S = 1.0
 
 
@@ -119,7 +122,8 @@ class Supervisor:
         for stream in self._streams:
             stream.service.tick()
         self._updater.tick()
-        if self._is_due("sense", SENSE_S):
+        alarmed = any(stream.alarmed for stream in self._streams)
+        if self._is_due("sense", SENSE_S) or (alarmed and self._is_due("alarm", ALARM_S)):
             self._adapt()
         if self._is_due("telemetry", self._config.telemetry_interval_s):
             self._publish_telemetry()
@@ -150,17 +154,13 @@ class Supervisor:
         match item:
             case Connected():
                 LOG.info("connected to the broker")
-                self._link.subscribe(self._topics.desired(self._config.device_id), qos=1)
                 self._updater.on_connected()
                 self._publish_state(online=True, force=True)
             case Disconnected(reason):
                 LOG.warning("no broker: %s", reason)
                 self._updater.on_disconnected()
-            case Message(topic, payload):
-                if topic == self._topics.desired(self._config.device_id):
-                    self._updater.on_desired(payload)
-                else:
-                    self._updater.on_chunk(topic, payload)
+            case Message(topic, payload, retained):
+                self._updater.on_message(topic, payload, retained)
 
     def report(self, status: UpdateStatus) -> None:
         """Publish an update's progress; the updater's report callback."""
@@ -168,6 +168,11 @@ class Supervisor:
             self._ota = status
         self._link.publish(self._topics.ota(self._config.device_id), encode(status), qos=1)
         self._publish_state(online=True)
+
+    def on_greeting(self, report: BrokerReport) -> None:
+        """The server has just connected: say where we stand if it cannot have read that."""
+        if not (report.retained and report.wildcard_retained):
+            self._publish_state(online=True, force=True)
 
     # --- governor ---
 
@@ -261,6 +266,7 @@ class Supervisor:
             deployment="" if ota is None else ota.deployment,
             detail=self._source_trouble() or ("" if ota is None else ota.detail),
             point="" if decision is None else decision.point,
+            delivery=str(self._updater.delivery),
         )
 
     def _source_trouble(self) -> str:

@@ -36,7 +36,8 @@ sys.path[:] = [
 
 import numpy as np  # noqa: E402
 
-from agent.adapt.governor import Governor, rungs  # noqa: E402
+from agent.adapt.governor import Governor  # noqa: E402
+from agent.adapt.ladder import rungs  # noqa: E402
 from agent.adapt.policy import GovernorPolicy, fitted  # noqa: E402
 from agent.config import PipelineConfig, SourceConfig  # noqa: E402
 from agent.worker.handle import WorkerHandle  # noqa: E402

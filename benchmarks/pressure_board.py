@@ -1,9 +1,10 @@
 """What the pressure benchmark does to a worker, and a board that feels exactly that.
 
 The board is a folder of ``/proc`` and ``/sys`` files. Its CPU pressure is what the quota really
-held the worker back, and, where neighbours are the stress, what it really waited in the run queue:
-other programs on the machine do not count. Its temperature is a first-order plant heated by the
-processor time that the worker really took.
+held the worker back, and, where neighbours are the stress, what it really waited in the run queue;
+its one core is as busy as worker and neighbours really keep it. Other programs on the machine do
+not count. Its temperature is a first-order plant heated by the processor time that the worker
+really took.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +94,11 @@ class Hogs:
             if group is not None:
                 group.add(process.pid)
 
+    @property
+    def pids(self) -> list[int]:
+        """Of those that run."""
+        return [process.pid for process in self._running]
+
     def stop(self) -> None:
         """End every one."""
         for process in self._running:
@@ -124,13 +132,18 @@ class PressureBoard:
         self._queueing = queueing
         self._pid = pid
         self._group = group
-        self._cpu_s = self.cpu_s()
+        self._hogged_s: dict[int, float] = {}
+        self._began = time.monotonic()
+        self._idle = 0
         memory = "\n".join(Path("/proc/meminfo").read_text().splitlines()[:3])
         self._write("proc/meminfo", memory + "\n")
         self._write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
 
-    def update(self, celsius: float, slowed: bool) -> None:
-        """Write what the board feels now."""
+    def update(self, celsius: float, slowed: bool, hogs: Iterable[int]) -> None:
+        """Write what the board feels now, beside the given neighbours."""
+        if self._queueing:
+            self._hogged_s |= {pid: _cpu_s(pid) for pid in hogs}
+            self._write_busy(self.cpu_s() + sum(self._hogged_s.values()))
         waited_us = self._waited_us() if self._queueing else 0
         waited_us += self._group.throttled_us() if self._group else 0
         zeros = "avg10=0.00 avg60=0.00 avg300=0.00 total="
@@ -142,8 +155,17 @@ class PressureBoard:
 
     def cpu_s(self) -> float:
         """Processor time of the worker so far."""
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return _cpu_s(self._pid)
+
+    def _write_busy(self, cpu_s: float) -> None:
+        """The board's one core; the kernel's processor times are in clock ticks."""
+        ticks_per_s = os.sysconf("SC_CLK_TCK")
+        passed = int((time.monotonic() - self._began) * ticks_per_s)
+        busy = int(cpu_s * ticks_per_s)
+        idle = max(self._idle, passed - busy)
+        self._idle = idle
+        times = f"{busy} 0 0 {idle} 0 0 0 0 0 0"
+        self._write("proc/stat", f"cpu  {times}\ncpu0 {times}\n")
 
     def _waited_us(self) -> int:
         """Time that the worker's threads were ready and did not run."""
@@ -160,3 +182,9 @@ class PressureBoard:
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(text)
         temporary.replace(path)
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -8,20 +8,20 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.adapt.governor import Rung
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceConfig, TraceFile
-from agent.adapt.workload import OwnUse, with_workload
+from agent.adapt.workload import OwnUse, Recent, with_workload
 from agent.config import PipelineConfig
-from agent.meter import Interval
 from agent.sense import Sensors
 from agent.sense.processes import Processes
+from agent.supervisor import ALARM_S, SENSE_S
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Failed, PointChanged, Ready, SetPoint, Stats, WorkerSpec
 from benchmarks.pressure_board import CpuGroup, Hogs, Plant, PressureBoard
 
-TICK_S = 0.5
+POLL_S = 0.02
 START_S = 120.0
 
 
@@ -103,7 +103,7 @@ class Run:
         self._pin = pin
         self._outcome = Outcome()
         self._plant = Plant(**vars(setting.plant))
-        self._recent = Interval(0.0)
+        self._recent = Recent(setting.pipeline.objective_ms, 0.0)
         self._slowed = False
         self._rung = pin or 0
         self._name = name
@@ -152,7 +152,7 @@ class Run:
         queueing = self._stress.hogs > 0
         root, pid = setting.folder / self._name, self._worker.pid
         board = PressureBoard(root, pid, self._group, queueing=queueing)
-        board.update(self._plant.celsius, False)
+        board.update(self._plant.celsius, False, ())
         trace = setting.folder / f"{self._name}.jsonl"
         recorder = TraceFile(TraceConfig(path=str(trace)), self._name, "rpi4", time.time)
         steering = Steering(setting.policy, recorder if self._pin is None else None)
@@ -168,7 +168,7 @@ class Run:
         own = Processes()
         begun = before = time.monotonic()
         ends = begun + setting.lead_s, begun + setting.lead_s + setting.stress_s
-        limit = ends[1] + (setting.recovery_s if self._pin is None else TICK_S)
+        limit = ends[1] + (setting.recovery_s if self._pin is None else SENSE_S)
         stress_on, cpu_before = False, board.cpu_s()
         while (now := time.monotonic()) < limit:
             wanted = ends[0] <= now < ends[1]
@@ -177,19 +177,27 @@ class Run:
                 self._press(stress_on, hogs)
             phase = outcome.calm if now < ends[0] else outcome.pressed
             phase = outcome.after if now >= ends[1] else phase
-            time.sleep(max(0.0, before + TICK_S - time.monotonic()))
-            now = time.monotonic()
-            self._drain(phase)
+            now = self._tick(phase, before)
             phase.seconds += now - before
             phase.offered += (now - before) * setting.pipeline.source.fps
             cpu = board.cpu_s()
             self._warm(now - before, (cpu - cpu_before) / (now - before))
             cpu_before, before = cpu, now
-            board.update(self._plant.celsius, self._slowed)
+            board.update(self._plant.celsius, self._slowed, hogs.pids)
             self._decide(steering, sensors, own, now, begun)
             if now >= ends[1] and self._pin is None and self._rung == 0:
                 outcome.recovered_s = now - ends[1]
                 return
+
+    def _tick(self, phase: Phase, before: float) -> float:
+        """Wait as the supervisor does: for its period, or for a late frame. The time then."""
+        while True:
+            self._drain(phase)
+            now = time.monotonic()
+            alarmed = self._recent.alarmed and now >= before + ALARM_S
+            if alarmed or now >= before + SENSE_S:
+                return now
+            time.sleep(POLL_S)
 
     def _press(self, on: bool, hogs: Hogs) -> None:
         stress = self._stress
@@ -218,11 +226,12 @@ class Run:
     def _decide(
         self, steering: Steering, sensors: Sensors, own: Processes, now: float, begun: float
     ) -> None:
-        recent, self._recent = self._recent, Interval(now)
+        recent = self._recent.take(now)
         use = OwnUse(own.cpu_percent([self._worker.pid]))
         sample = with_workload(sensors.read(), recent, self._setting.pipeline, use)
         index = steering.decide(sample, now)
         if index is not None and steering.decision is not None:
+            self._recent.told(index)
             self._worker.send(SetPoint(index=index))
             self._outcome.moves.append((now - begun, index, steering.decision.reason))
             self._outcome.lowest = max(self._outcome.lowest, index)
@@ -232,6 +241,7 @@ class Run:
         for event in self._worker.poll():
             if isinstance(event, PointChanged):
                 self._rung = event.index
+                self._recent.stands()
             if not isinstance(event, Stats):
                 continue
             phase.delivered += event.frames
@@ -239,15 +249,6 @@ class Run:
             phase.latencies_ms += event.latencies_ms
             phase.on_time += sum(ms <= objective_ms for ms in event.latencies_ms)
             self._outcome.peak_rss_mib = max(self._outcome.peak_rss_mib, event.rss_mib)
-            self._recent.add(
-                frames=event.frames,
-                dropped=event.dropped,
-                errors=event.errors,
-                labelled=event.labelled,
-                correct=event.correct,
-                low_confidence=event.low_confidence,
-                queue_depth=event.queue_depth,
-                latencies_ms=event.latencies_ms,
-            )
+            self._recent.add(event)
         if not self._worker.alive:
             raise RuntimeError(f"the worker ended: {self._worker.output}")

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "benchmarks"
 sys.path[:] = [str(ROOT), *(path for path in sys.path if Path(path).resolve() != OWN)]
 
+from benchmarks.clothing import images_of, shifted  # noqa: E402
 from benchmarks.slim_networks import CONTROL, MACS_SHARE, NAMES, OURS, Bench, Say  # noqa: E402
 
 TASKS = ROOT / "benchmarks" / "clothing.py"
@@ -36,6 +37,9 @@ MAX_LOSS = 0.01
 LEAST_SPEEDUP = 2.0
 LEAST_ARCHITECTURES = 12
 RUNS = 60
+
+Scores = np.ndarray[Any, np.dtype[np.float64]]
+"""(images,) which share of an image's positions is recognised."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class Result:
     held_out: int
     seconds: float
     rows: tuple[Row, ...]
+    errors: tuple[float, float]
+    """Standard errors of :attr:`losses`."""
+    kept: dict[str, int]
+    """Channels of the slim network, by group."""
     peer: str
     """Version of Torch-Pruning, or why it is not here."""
     architectures: dict[str, str]
@@ -109,7 +117,6 @@ def measure(
         say: told what goes on.
         peers: also uniform widths and Torch-Pruning.
     """
-    from converters.data import evaluation_set
     from converters.loading import load_task
     from converters.slim.narrow import silence
     from converters.slim.samples import recalibrate
@@ -128,25 +135,33 @@ def measure(
     files["masked"] = bench.convert(masked, folder / "masked")
     say("latency")
     took = latencies([path for pair in files.values() for path in pair])
-    evaluation = evaluation_set(task, *task.resolutions[0])
-    rows = []
+    side_px = task.resolutions[0][0]
+    held_out = len(images_of("held-out", side_px)[1])
+    rows, scores = [], {}
     for name, (plain, int8) in files.items():
+        say(f"accuracy of {name}")
+        scores[name] = [recognised(path, *shifted(side_px), held_out) for path in (plain, int8)]
+        fp32, quantized = (float(score.mean()) for score in scores[name])
         rows.append(
             Row(
                 network=name,
                 macs_share=macs.get(name, 1.0),
                 repaired=repaired.get(name, 0.0),
-                fp32=accuracy(plain, evaluation),
-                int8=accuracy(int8, evaluation),
+                fp32=fp32,
+                int8=quantized,
                 fp32_ms=took[plain],
                 int8_ms=took[int8],
             )
         )
+    paired = zip(scores[NAMES[CONTROL]], scores[NAMES[OURS]], strict=True)
+    fp32_error, int8_error = (float(np.std(a - b) / held_out**0.5) for a, b in paired)
     return Result(
         task=f"{task.name} {'x'.join(map(str, task.resolutions[0]))}",
-        held_out=len(evaluation.labels),
+        held_out=held_out,
         seconds=time.monotonic() - started,
         rows=_faster(rows),
+        errors=(fp32_error, int8_error),
+        kept=dict(bench.kept),
         peer=bench.peer,
         architectures=architectures(say),
     )
@@ -192,20 +207,18 @@ def latencies(paths: list[Path]) -> dict[Path, float]:
     return {path: float(np.percentile(values, 25)) for path, values in took.items()}
 
 
-def accuracy(path: Path, evaluation: Any) -> float:
-    """Top-1 of a file in its runtime, one image at a time."""
+def recognised(path: Path, views: Any, labels: Any, images: int) -> Scores:
+    """Top-1 of a file in its runtime, one view at a time, as a mean over each image's views."""
     from converters.inspect import inspect_model
     from converters.wiring import answer, feeds
 
     facts, session = inspect_model(path), open_session(path)
     names = [spec.name for spec in facts.inputs]
-    right = 0
-    for stored, label in zip(
-        feeds(evaluation.inputs, facts.inputs), evaluation.labels, strict=True
-    ):
+    right = []
+    for stored, label in zip(feeds(views, facts.inputs), labels, strict=True):
         outputs = session.run(None, dict(zip(names, stored, strict=True)))
-        right += int(answer(outputs, facts.outputs).argmax()) == int(label)
-    return right / len(evaluation.labels)
+        right.append(int(answer(outputs, facts.outputs).argmax()) == int(label))
+    return np.asarray(right, np.float64).reshape(-1, images).mean(0)
 
 
 def architectures(say: Say) -> dict[str, str]:
@@ -234,7 +247,9 @@ def architectures(say: Say) -> dict[str, str]:
 
 def show(result: Result) -> None:
     """As a table."""
-    print(f"{result.task}, {result.held_out} held-out samples, {result.seconds:.0f} s")
+    print(
+        f"{result.task}, {result.held_out} held-out samples at 4 positions, {result.seconds:.0f} s"
+    )
     print(f"{'network':26}{'MACs':>7}{'before':>9}{'fp32':>9}{'int8':>9}{'ms':>9}{'int8 ms':>9}")
     for row in result.rows:
         print(
@@ -245,10 +260,14 @@ def show(result: Result) -> None:
     print(f"Torch-Pruning: {result.peer}")
     for name, text in result.architectures.items():
         print(f"  {name:18} {text[:150]}")
-    fp32, int8 = (loss * 100 for loss in result.losses)
+    fp32, int8 = (
+        f"{loss * 100:+.2f} (standard error {error * 100:.2f})"
+        for loss, error in zip(result.losses, result.errors, strict=True)
+    )
     ours = result.row(OURS)
+    print("kept: " + ", ".join(f"{name} {count}" for name, count in result.kept.items()))
     print(
-        f"loss fp32 {fp32:+.2f}, int8 {int8:+.2f} points (bar {MAX_LOSS * 100:.0f}) at "
+        f"loss fp32 {fp32}, int8 {int8} points (bar {MAX_LOSS * 100:.0f}) at "
         f"{(1 - ours.macs_share) * 100:.0f} % fewer MACs; {ours.fp32_speedup:.2f}x faster "
         f"(bar {LEAST_SPEEDUP:g}x), int8 {ours.int8_speedup:.2f}x; "
         f"{result.narrowed} of {len(result.architectures)} architectures "

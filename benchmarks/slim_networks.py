@@ -47,6 +47,7 @@ class Bench:
             learning_rate=rate,
             hard=0.3,
             round_to=vector_channels(),
+            bfloat16="avx512_bf16" in processor_features(),
         )
         planned = plan(task, original, self._example, self.samples, self._settings, progress=say)
         self._layers, self.module = planned.layers, planned.module
@@ -126,11 +127,17 @@ class Bench:
 
 def vector_channels() -> int:
     """float32 channels that one vector of this processor holds, at least 8."""
+    return 16 if "avx512f" in processor_features() else 8
+
+
+def processor_features() -> frozenset[str]:
+    """As Linux names them; none elsewhere."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return 8
-    return 16 if "avx512f" in flags else 8
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(flags, "").split())
 
 
 def _share(module: Any, example: Any) -> float:

@@ -108,11 +108,11 @@ def measure(ref: str, seed: int, candidates: int) -> Result:
         spent.append(epoch.loss)
         say(f"{epoch.phase} {epoch.number}/{epoch.epochs}: loss {epoch.loss:.3f}")
 
-    bench.train(report=report)
     space = bench.network.space
     uniform = space.uniform(UNIFORM)
     costs = {name: bench.costs.latency(name, SCHEME) for name in PROFILES}
     targets = [Target(name, costs[name](uniform), SCHEME) for name in PROFILES]
+    bench.train(targets, report=report)
     effort = Effort(candidates=candidates, seed=seed)
     chosen = {target.profile: item.genes for target, item in bench.search(targets, effort).items()}
     bill = bench.bill()

@@ -44,6 +44,7 @@ from agent.config import PipelineConfig, PublishConfig, SourceConfig  # noqa: E4
 from agent.pipelines.pixels import Pixels, pick_pixels  # noqa: E402
 from agent.sources.base import Frame  # noqa: E402
 from agent.worker.handle import WorkerHandle  # noqa: E402
+from agent.worker.options import ServeOptions  # noqa: E402
 from agent.worker.points import Loaded, Points  # noqa: E402
 from agent.worker.protocol import (  # noqa: E402
     Event,
@@ -56,7 +57,7 @@ from agent.worker.protocol import (  # noqa: E402
     Stop,
     WorkerSpec,
 )
-from agent.worker.serve import FrameLoop, ServeOptions  # noqa: E402
+from agent.worker.serve import FrameLoop  # noqa: E402
 from benchmarks.width_ladder import (  # noqa: E402
     KINDS,
     PROFILE,

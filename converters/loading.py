@@ -50,6 +50,8 @@ class LoadedTask:
     """See :attr:`converters.task.GenericTask.tolerance`."""
     states: tuple[tuple[int, int], ...] = ()
     """(input, output) positions of a streaming module, where the output comes back as the input."""
+    sequence_steps: int = 0
+    """See :attr:`converters.task.GenericTask.sequence_steps`."""
     sound: SoundInfo | None = None
     """How the module listens, if it does."""
     width: float = FULL_WIDTH
@@ -101,6 +103,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         kind=what,
         tolerance=_tolerance(task, path),
         states=_states(task, path),
+        sequence_steps=_sequence_steps(task, path),
         sound=_sound(task, path),
         width=width,
         widths=_widths(task, path),
@@ -320,6 +323,18 @@ def _states(task: Any, path: Path) -> tuple[tuple[int, int], ...]:
             "For example states = ((1, 1),): output 1 comes back as input 1, counted from 0.",
         )
     return tuple((before, after) for before, after in found)
+
+
+def _sequence_steps(task: Any, path: Path) -> int:
+    found = getattr(task, "sequence_steps", 0)
+    whole = isinstance(found, int) and not isinstance(found, bool)
+    if not whole or found < 0 or (found and not getattr(task, "states", ())):
+        raise _invalid(
+            path,
+            f"sequence_steps must be a number of steps in a task with states, got {_short(found)}.",
+            "Leave it out where samples do not follow on each other.",
+        )
+    return int(found)
 
 
 def _sound(task: Any, path: Path) -> SoundInfo | None:

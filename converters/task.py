@@ -91,6 +91,9 @@ class GenericTask(Protocol):
     states: Sequence[tuple[int, int]]
     """Optional: (input, output) positions, counted from 0, of a streaming model's states. Every
     artifact is then held to PyTorch over a hundred steps; calibrate with states that occur."""
+    sequence_steps: int
+    """Optional, with ``states``: samples follow on each other, this many to a stream. PyTorch then
+    fills the states in that really come before each sample; those given are not used."""
     sound: SoundInfo
     """Optional: how a network that listens gets its features, and what its scores mean."""
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ from edge_sdk.errors import TaskError
 
 MAX_EPOCHS = 10_000
 DEFAULT_LEARNING_RATE = 3e-3
+_CLIP = 5.0
+
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +131,65 @@ def one_epoch(task: LoadedTask, network: nn.Module, optimizer: Any, seed: int) -
     Raises:
         TaskError: ``task.no-data``, ``task.bad-loss``, ``task.user-code-failed``.
     """
-    network.train()
-    total, steps = 0.0, 0
-    for step in training_steps(task, seed):
-        optimizer.zero_grad()
+
+    def losses(step: tuple[Any, ...]) -> Iterator[torch.Tensor]:
         for inputs, targets in step:
             with user_code(task.path, "loss()"):
                 loss = task.task.loss(network(inputs), targets)
-            total += finite_loss(task, loss) / len(step)
-            loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            yield loss
+
+    network.train()
+    steps = training_steps(task, seed)
+    return descend(task, optimizer, [list(network.parameters())], steps, losses)
+
+
+def descend(
+    task: LoadedTask,
+    optimizer: Any,
+    clipped: Sequence[Sequence[nn.Parameter]],
+    steps: Iterable[Step],
+    losses: Callable[[Step], Iterable[torch.Tensor]],
+) -> float:
+    """One pass over steps; the mean loss.
+
+    Args:
+        task: that is trained.
+        optimizer: of all parameters.
+        clipped: gradients whose size is bounded together.
+        steps: what each update learns from.
+        losses: of a step. Each goes backwards before the next is asked for, so that one graph at a
+            time is in memory.
+
+    Raises:
+        TaskError: ``task.no-data``, ``task.bad-loss``, and what ``losses`` raises.
+    """
+    total, count = 0.0, 0
+    for step in steps:
+        optimizer.zero_grad()
+        values = []
+        for loss in losses(step):
+            values.append(finite_loss(task, loss))
+            loss.backward()  # type: ignore[no-untyped-call]
+        for parameters in clipped:
+            nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimizer.step()
-        steps += 1
-    if steps == 0:
+        total += sum(values) / len(values)
+        count += 1
+    if count == 0:
         raise TaskError(
-            "no-data", f"{task.path.name}: training() yields no batch.", "Yield at least one."
+            "no-data",
+            f"{task.path.name}: there is no batch to train on.",
+            "Yield at least one from training(), or calibration() where there are no labels.",
         )
-    return total / steps
+    return total / count
+
+
+def move_state(optimizer: Any, device: torch.device) -> None:
+    """Take an optimizer's tensors to where its parameters are; step counts stay."""
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and key != "step":
+                state[key] = value.to(device)
 
 
 def training_steps(task: LoadedTask, seed: int) -> Iterator[tuple[Any, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +87,7 @@ class Workbench:
             TaskError: ``task.bad-batch`` and others of :func:`evaluation_set`.
         """
         wanted = dict.fromkeys((self.task.resolutions[0], *resolutions))
-        found = {size_name(h, w): evaluation_set(self.task, h, w) for h, w in wanted}
+        found = {size_name(h, w): self._held_out(h, w) for h, w in wanted}
         first = next(iter(found.values()))
         for size, samples in found.items():
             if not np.array_equal(samples.labels, first.labels):
@@ -107,9 +107,26 @@ class Workbench:
         """
         for height, width in resolutions:
             size = size_name(height, width)
-            self._calibration[size] = calibration_set(self.task, height, width)
+            samples = calibration_set(self.task, height, width)
+            self._calibration[size] = self._with_states(samples, height, width)
         arrays: dict[str, Any] = dict(self._calibration)
         np.savez(self._scratch / "calibration.npz", **arrays)
+
+    def _held_out(self, height: int, width: int) -> Samples:
+        found = evaluation_set(self.task, height, width)
+        return replace(found, inputs=self._with_states(found.inputs, height, width))
+
+    def _with_states(self, packed: Floats, height: int, width: int) -> Floats:
+        """Consecutive steps with the states between them, where the task gives such."""
+        steps = self.task.sequence_steps
+        if not steps:
+            return packed
+        from converters.module import build_module, check_examples
+        from converters.rolling import rolled
+
+        module = build_module(self.task, self._sources.weights)
+        examples = check_examples(self.task, module, height, width)
+        return rolled(module, packed, examples, self.task.states, steps)
 
     def reference(self, samples: Mapping[str, Samples]) -> Reference:
         """PyTorch's answers to all samples.

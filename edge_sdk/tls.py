@@ -1,40 +1,43 @@
-"""TLS towards a broker: contexts from PEM files, and failures in words.
+"""TLS towards a broker or mirror: contexts from PEM files, and failures in words.
 
 Standard library only; shared by the agent and the fleet server.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_sdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name."""
 
 _MEANINGS = (
-    ("CERTIFICATE_REVOKED", "the broker refuses this certificate: it has been revoked"),
-    ("ALERT_CERTIFICATE_EXPIRED", "the broker refuses this certificate: it has expired"),
-    ("ALERT_UNKNOWN_CA", "the broker refuses this certificate: another authority signed it"),
-    ("CERTIFICATE_REQUIRED", "the broker asks for a client certificate, and none is configured"),
-    ("ALERT_BAD_CERTIFICATE", "the broker refuses this certificate"),
-    ("ALERT_UNSUPPORTED_CERTIFICATE", "the broker refuses this certificate: it is no client's"),
-    ("ALERT_HANDSHAKE_FAILURE", "the broker refuses the connection; it may ask for a certificate"),
-    ("certificate has expired", "the broker's certificate has expired, or the clock is ahead"),
+    ("CERTIFICATE_REVOKED", "{peer} refuses this certificate: it has been revoked"),
+    ("ALERT_CERTIFICATE_EXPIRED", "{peer} refuses this certificate: it has expired"),
+    ("ALERT_UNKNOWN_CA", "{peer} refuses this certificate: another authority signed it"),
+    ("CERTIFICATE_REQUIRED", "{peer} asks for a client certificate, and none is configured"),
+    ("ALERT_BAD_CERTIFICATE", "{peer} refuses this certificate"),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", "{peer} refuses this certificate: it is no client's"),
+    ("ALERT_HANDSHAKE_FAILURE", "{peer} refuses the connection; it may ask for a certificate"),
+    ("certificate has expired", "{peer}'s certificate has expired, or the clock is ahead"),
     (
         "certificate is not yet valid",
-        "the broker's certificate is not valid yet: the clock is late",
+        "{peer}'s certificate is not valid yet: the clock is late",
     ),
-    ("Hostname mismatch", "the broker's certificate names another host than the one configured"),
-    ("IP address mismatch", "the broker's certificate does not name the configured address"),
+    ("Hostname mismatch", "{peer}'s certificate names another host than the one configured"),
+    ("IP address mismatch", "{peer}'s certificate does not name the configured address"),
     (
         "unsuitable certificate purpose",
-        "what answers is no broker: it shows a client's certificate",
+        "what answers is not {peer}: it shows a client's certificate",
     ),
-    ("certificate verify failed", "the broker's certificate is not signed by the configured CA"),
+    ("certificate verify failed", "{peer}'s certificate is not signed by the configured CA"),
     ("WRONG_VERSION_NUMBER", "what answers on this port does not speak TLS"),
 )
 """Words in an OpenSSL message, and what they mean; the first that fits counts."""
@@ -72,6 +75,8 @@ def client_context(files: TlsFiles, now: float) -> ssl.SSLContext:
     Raises:
         ConfigError: ``config.bad-tls``.
     """
+    import ssl  # 4 MiB that workers, who only read the configuration, can do without
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for path in files.present():
         _check_readable(path)
@@ -90,14 +95,17 @@ def client_context(files: TlsFiles, now: float) -> ssl.SSLContext:
     return context
 
 
-def explain(problem: object) -> str:
+def explain(problem: object, peer: str = "the broker") -> str:
     """A failed connection in words; what is not known stays as it is."""
     text = str(problem)
-    return next((meaning for words, meaning in _MEANINGS if words in text), text)
+    meaning = next((meaning for words, meaning in _MEANINGS if words in text), None)
+    return text if meaning is None else meaning.format(peer=peer)
 
 
 def _made_at(context: ssl.SSLContext) -> float:
     """When the latest of the loaded authorities began to be valid; 0 without any."""
+    import ssl
+
     dates = [str(ca["notBefore"]) for ca in context.get_ca_certs() if "notBefore" in ca]
     return max(map(ssl.cert_time_to_seconds, dates), default=0)
 

@@ -3,8 +3,8 @@
 Each pipeline has a governor of its own, which says what it wishes. The arbiter lets the least
 important give way: under shared pressure, or when a more important pipeline is late on a machine
 that is contended for, the lowest priority steps down first and the others wait for their dwell
-anew; on the way back the highest rises first. Pipelines of the same priority do not wait for each
-other, and one pipeline alone needs no arbiter.
+anew; very late frames bring it to its bottom at once. On the way back the highest rises first.
+Pipelines of the same priority do not wait for each other, and one pipeline alone needs no arbiter.
 
 Like the governor it is a pure function of states, samples and the time.
 """
@@ -56,6 +56,10 @@ class _Wisher:
         return not self.bound and self.state.index < self.of.governor.bottom
 
     @property
+    def alarmed(self) -> bool:
+        return self.of.governor.is_alarmed(self.state)
+
+    @property
     def comes_first(self) -> bool:
         """Is pressed, or is about to rise: a less important one must not take what it needs."""
         state = self.state
@@ -83,8 +87,10 @@ def arbitrate(contenders: Sequence[Contender], now: float) -> list[tuple[Governo
             continue
         given = [other for other in yielding if _may_yield(wishers[other], wisher, now)]
         for other in given:
-            if not wishers[other].falls:
-                low = wishers[other]
+            low = wishers[other]
+            if wisher.alarmed:
+                moves[other] = low.of.governor.bottom, "priority"
+            elif not low.falls:
                 moves[other] = low.of.governor.below(low.state.index), "priority"
         # Where nobody may give way yet, it asks again at the next tick.
         states[at] = restarted(wisher.state) if given else wisher.state
@@ -131,11 +137,12 @@ def _is_to_blame(wisher: _Wisher) -> bool:
 
 
 def _may_yield(other: _Wisher, wisher: _Wisher, now: float) -> bool:
-    """Whether its last move is a dwell ago; one that falls by itself has waited for its own."""
-    policy = other.of.governor.policy
-    urgent = wisher.state.urgent_since is not None
-    dwell_s = min(policy.dwell_urgent_s, policy.dwell_down_s) if urgent else policy.dwell_down_s
-    return other.falls or now - other.state.since >= dwell_s
+    """Whether its last move is a dwell ago, or frames are very late.
+
+    One that falls by itself has waited for its own dwell.
+    """
+    waited = now - other.state.since >= other.of.governor.policy.dwell_down_s
+    return waited or other.falls or wisher.alarmed
 
 
 def _is_in_the_way(wisher: _Wisher, wishers: Sequence[_Wisher]) -> bool:

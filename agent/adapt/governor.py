@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from msgspec import UnsetType
 
+from agent.adapt.ladder import Rung, bottom, least_costs, rungs, worthwhile
 from agent.adapt.policy import Band, GovernorPolicy, fitted
 from agent.adapt.signals import (
     BUSY,
@@ -35,19 +36,6 @@ from agent.adapt.signals import (
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.telemetry import LadderPosition
-
-DEARER = 1.05
-"""A rung that costs more than so many times a better one is passed over; less may be noise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """What the governor needs to know of an operating point."""
-
-    point: str
-    accuracy: float
-    cost: float = 0.0
-    """Expected latency in any unit that all rungs share; 0.0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +106,9 @@ class Governor:
             raise ValueError("a ladder has at least one rung")
         self.policy = fitted(policy, None)
         self.ladder = tuple(ladder)
-        self.steps = _worthwhile(self.ladder[: _bottom(self.ladder, policy.accuracy_floor) + 1])
+        self.steps = worthwhile(self.ladder[: bottom(self.ladder, policy.accuracy_floor) + 1])
         self.bottom = self.steps[-1]
+        self._least_costs = least_costs(self.ladder)
         self._signals = signals(self.policy)
         self._names = {signal.name: index for index, signal in enumerate(self._signals)}
 
@@ -157,7 +146,8 @@ class Governor:
         """Stand on a rung, the present one or another, at the time of the latest sample."""
         changed = index != state.index
         if changed:
-            state = replace(restarted(state), index=index, reason=reason, since=state.sampled_at)
+            now = state.sampled_at
+            state = replace(_waiting_anew(state), index=index, reason=reason, since=now)
         return state, self._decision(state, changed, state.sampled_at)
 
     def is_bound(self, sample: PressureSample) -> bool:
@@ -174,9 +164,13 @@ class Governor:
             return state.index, state.reason
         if self._is_critical(sample):
             return max(self.bottom, state.index), "pressure-thermal"
-        if state.index < self.bottom and self._must_fall(state, now):
-            _, signal = deepest(state.filtered, self._signals)
-            return self.below(state.index), state.reason if signal is None else signal.reason
+        if state.index < self.bottom:
+            below = self._jump(state, sample)
+            if below is None and self._must_fall(state, now):
+                below = self.below(state.index)
+            if below is not None:
+                signal = self.pressing(state)
+                return below, state.reason if signal is None else signal.reason
         if state.index > 0 and self._may_rise(state, now):
             return self._above(state.index), "recovered"
         return state.index, state.reason
@@ -195,9 +189,31 @@ class Governor:
 
     def _must_fall(self, state: GovernorState, now: float) -> bool:
         """Pressed for long enough."""
+        urgent = None if state.urgent_since is None else max(state.urgent_since, state.since)
         return _lasted(state.pressed_since, now, self.policy.dwell_down_s) or _lasted(
-            state.urgent_since, now, self.policy.dwell_urgent_s
+            urgent, now, self.policy.dwell_urgent_s
         )
+
+    def is_alarmed(self, state: GovernorState) -> bool:
+        """Whether frames have been very late for long enough to jump, whatever moved since."""
+        return _lasted(state.urgent_since, state.sampled_at, self.policy.dwell_jump_s)
+
+    def _jump(self, state: GovernorState, sample: PressureSample) -> int | None:
+        """The first rung on which frames are expected to be in time; None for no jump.
+
+        It looks at this very sample and waits for no dwell of an earlier move, as at a critical
+        temperature, so that of two devices the one that is later is never on the better rung.
+        """
+        share, free = sample.latency_share, 1.0 - self.policy.headroom
+        if not self._least_costs or share is None or not share > free:
+            return None
+        if not self.is_alarmed(state):
+            return None
+        cost = self._least_costs[state.index]
+        for step in self.steps:
+            if step > state.index and share * self._least_costs[step] <= free * cost:
+                return step
+        return self.bottom
 
     def _may_rise(self, state: GovernorState, now: float) -> bool:
         """Calm for long enough, and the better rung is expected to keep the headroom.
@@ -289,51 +305,23 @@ class Governor:
 
 
 def restarted(state: GovernorState) -> GovernorState:
-    """With all running timers begun anew, so that a further step waits for its whole dwell."""
+    """With all running timers begun anew, so that nothing happens before its whole dwell."""
+    urgent = None if state.urgent_since is None else state.sampled_at
+    return replace(_waiting_anew(state), urgent_since=urgent)
+
+
+def _waiting_anew(state: GovernorState) -> GovernorState:
+    """With the timers of single steps begun anew."""
     now = state.sampled_at
     return replace(
         state,
         pressed_since=None if state.pressed_since is None else now,
-        urgent_since=None if state.urgent_since is None else now,
         calm_since=None if state.calm_since is None else now,
     )
 
 
 _STARTUP: Reason = "startup"
 _PINNED: Reason = "pinned"
-
-
-def _worthwhile(ladder: Sequence[Rung]) -> tuple[int, ...]:
-    """Rungs that cost less than every better one, or about as much; the first always.
-
-    A measured ladder may hold points that are both dearer and worse than another one.
-    """
-    kept: list[int] = []
-    least = 0.0
-    for index, rung in enumerate(ladder):
-        if not kept or rung.cost <= 0.0 or least <= 0.0 or rung.cost <= DEARER * least:
-            kept.append(index)
-            least = min(least, rung.cost) if least > 0.0 and rung.cost > 0.0 else rung.cost
-    return tuple(kept)
-
-
-def rungs(points: Sequence[OperatingPoint]) -> list[Rung]:
-    """A manifest's ladder as the governor needs it.
-
-    Costs are the predicted latencies of the profile, or, for one that is not calibrated, those
-    measured on the converting host: only their ratios matter.
-    """
-    predicted = [0.0 if p.predicted is None else p.predicted.mid_ms for p in points]
-    costs = predicted if all(predicted) else [point.host_latency_ms for point in points]
-    return [Rung(point.id, point.accuracy, cost) for point, cost in zip(points, costs, strict=True)]
-
-
-def _bottom(ladder: Sequence[Rung], accuracy_floor: float) -> int:
-    """The cheapest rung that can be reached without passing one below the floor."""
-    for index, rung in enumerate(ladder):
-        if rung.accuracy < accuracy_floor:
-            return max(index - 1, 0)
-    return len(ladder) - 1
 
 
 def _timer(since: float | None, holds: bool, now: float) -> float | None:

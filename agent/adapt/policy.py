@@ -105,6 +105,13 @@ class GovernorPolicy(Config, kw_only=True):
         Seconds,
         Meta(description="The same while frames are very late, where that is shorter."),
     ] = 1.0
+    dwell_jump_s: Annotated[
+        Seconds,
+        Meta(
+            description="After very late frames for this long, at once to the first point that "
+            "is expected to be in time."
+        ),
+    ] = 0.2
     dwell_up_s: Annotated[
         Seconds, Meta(description="All signals must stay below leave this long per step up.")
     ] = 15.0

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agent.adapt.governor import Decision, Governor, Reading, Rung
+from agent.adapt.governor import Decision, Governor, Reading
+from agent.adapt.ladder import Rung
 from agent.adapt.trace import Segment
 from agent.sense.sample import PressureSample
 

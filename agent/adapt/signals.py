@@ -139,9 +139,12 @@ def deepest(
 
 
 def is_urgent(known: Sequence[Filtered | None], listened: Sequence[Signal]) -> bool:
-    """Whether one of the agent's own signals is far above its band."""
+    """Whether one of the agent's own signals is far above its band, by the fast filter."""
     return any(
-        signal.own and signal.press(value) > URGENT
+        signal.own
+        and value is not None
+        and signal.band is not None
+        and signal.band.excess(value.fast) > URGENT
         for value, signal in zip(known, listened, strict=True)
     )
 

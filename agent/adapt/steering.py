@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import msgspec
 
 from agent.adapt.arbiter import Contender, arbitrate
-from agent.adapt.governor import Decision, Governor, GovernorState, Rung
+from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.telemetry import LadderPosition

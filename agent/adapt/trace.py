@@ -17,7 +17,8 @@ from typing import IO, Annotated
 import msgspec
 from msgspec import Meta
 
-from agent.adapt.governor import Decision, Rung
+from agent.adapt.governor import Decision
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.sense.sample import PressureSample
 from edge_sdk.contracts.base import SCHEMA, Config, Wire

@@ -9,10 +9,50 @@ import msgspec
 from agent.config import PipelineConfig
 from agent.meter import Interval, quantile
 from agent.sense.sample import PressureSample
+from agent.worker.protocol import Stats
 
 LATENCY_QUANTILE = 0.90
 """Of half a second's frames. A higher one would be the slowest frame, which the machine's own
 hiccups decide."""
+
+
+class Recent:
+    """A worker's counts since the last tick, of the point that it was told to stand on.
+
+    What comes from a point that is being left says nothing of the next one, and is left out.
+
+    Args:
+        objective_ms: the pipeline's; 0 for none.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, objective_ms: float, now: float) -> None:
+        self._objective_ms = objective_ms
+        self._interval = Interval(now)
+        self._awaited: int | None = None
+
+    def told(self, index: int) -> None:
+        """The worker was told to go to a point."""
+        self._awaited = index
+
+    def stands(self) -> None:
+        """It is there, or cannot go there."""
+        self._awaited = None
+
+    def add(self, stats: Stats) -> None:
+        """One report."""
+        if self._awaited in (None, stats.point):
+            self._interval.add_stats(stats)
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether frames were late or dropped: the governor should not wait for its tick."""
+        return bool(_missed(self._interval, self._objective_ms))
+
+    def take(self, now: float) -> Interval:
+        """The counts so far; those from ``now`` on come next."""
+        taken, self._interval = self._interval, Interval(now)
+        return taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Message:
 
     topic: str
     payload: bytes
+    retained: bool = False
+    """The broker had kept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class MqttLink:
             self._put(Disconnected(problem))
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        self._put(Message(message.topic, bytes(message.payload)))
+        self._put(Message(message.topic, bytes(message.payload), message.retain))
 
     def _put(self, item: Incoming) -> None:
         with self._lock:

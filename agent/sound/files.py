@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.sound.base import BLOCK_S, STALL_S
+from agent.sound.config import STDIN
 from edge_sdk.audio.samples import SoundFormat
 from edge_sdk.audio.wavefile import WaveFile, missing_sound
 from edge_sdk.errors import SourceError
-
-STDIN = "-"
 
 
 class WaveReader:

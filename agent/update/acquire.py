@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agent.update.authority import Authority
 from agent.update.costs import Plan
-from agent.update.download import Downloader, Piece
+from agent.update.download import Piece
 from agent.update.events import (
     Downloaded,
     Event,
@@ -17,6 +17,7 @@ from agent.update.events import (
     Verified,
     VerifyFailed,
 )
+from agent.update.intake import Intake
 from agent.update.limits import UpdateLimits
 from agent.update.outcomes import stalled
 from agent.update.ports import Clock
@@ -51,7 +52,7 @@ class Acquisition:
         self,
         *,
         store: DeviceStore,
-        download: Downloader,
+        download: Intake,
         preflight: Preflight,
         authority: Authority,
         device: Device,
@@ -91,7 +92,8 @@ class Acquisition:
     def fetch_blobs(self) -> None:
         """Fetch what is missing of the opened manifest; ends in Downloaded or Refused."""
         if self._fitting is not None:
-            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()))
+            mirror = self._fitting.manifest.mirror
+            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()), mirror)
 
     def verify(self, candidate: ReleaseRecord) -> None:
         """Read every blob back, one per tick; ends in Verified or VerifyFailed."""
@@ -115,7 +117,7 @@ class Acquisition:
     def tick(self) -> None:
         """Timers."""
         self._tick_judge()
-        self._download.tick()
+        self._tick_intake()
         self._tick_download()
         self._tick_preflight()
         self._tick_verify()
@@ -142,7 +144,14 @@ class Acquisition:
             else:
                 self._progress(f"Waiting for metadata: {why.cause}")
 
-    def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None]) -> None:
+    def _tick_intake(self) -> None:
+        try:
+            for piece in self._download.tick():
+                self._keep(piece)
+        except EdgeError as error:
+            self._refuse(error)
+
+    def _fetch(self, refs: Sequence[BlobRef], then: Callable[[], None], mirror: str = "") -> None:
         """Ask for what is missing of ``refs``; what is complete goes on at once."""
         try:
             wanted = [(ref, self._store.missing_chunks(ref)) for ref in refs]
@@ -150,7 +159,7 @@ class Acquisition:
             self._refuse(error)
             return
         self._fetched = then
-        self._download.start([(ref, missing) for ref, missing in wanted if missing])
+        self._download.start([(ref, missing) for ref, missing in wanted if missing], mirror)
         self._finish_if_done()
 
     def _keep(self, piece: Piece) -> None:
@@ -214,7 +223,7 @@ class Acquisition:
         now = self._clock.monotonic()
         if now - self._told >= self._limits.progress_interval_s:
             self._told = now
-            self._progress("")
+            self._progress(self._download.note)
 
     def _tick_verify(self) -> None:
         """One blob per tick, so that a large release does not hold up the owner."""

@@ -8,8 +8,8 @@ lost one is asked for again, which was several times faster than acknowledgement
 
 A chunk that does not come is subscribed to once more, and from then on also named in a
 :class:`~edge_sdk.contracts.update.ChunkRequest` (a wrong one at once), whose answer is a fresh
-publication on the same topic. So a broker that lost its retained messages, or keeps none, only
-costs a request.
+publication on the same topic. So a broker that lost its retained messages only costs a request.
+Where it keeps none, :mod:`agent.update.asking` turns every subscription into a request.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.update.asking import Asking
 from agent.update.limits import UpdateLimits
-from agent.update.ports import Clock, Link
+from agent.update.ports import Clock
 from edge_sdk.bundle.blobs import chunk_size
-from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.manifest import BlobRef
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.errors import TrustError
-
-MAX_REQUEST_CHUNKS = 64
 
 ChunkId = tuple[str, int]
 """Blob digest and chunk index."""
@@ -54,10 +51,8 @@ class _Awaited:
 class Downloader:
     """Fetches a set of chunks; the caller stores what :meth:`on_chunk` returns."""
 
-    def __init__(
-        self, link: Link, topics: Topics, device_id: str, clock: Clock, limits: UpdateLimits
-    ) -> None:
-        self._link, self._topics, self._device_id = link, topics, device_id
+    def __init__(self, link: Asking, topics: Topics, clock: Clock, limits: UpdateLimits) -> None:
+        self._link, self._topics = link, topics
         self._clock, self._limits = clock, limits
         self._refs: dict[str, BlobRef] = {}
         self._queue: deque[ChunkId] = deque()
@@ -86,6 +81,10 @@ class Downloader:
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""
         self.stop()
+        self.add(wanted)
+
+    def add(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
+        """Fetch these chunks as well; none of them may be on its way already."""
         for ref, indexes in wanted:
             self._refs[ref.digest] = ref
             self._queue.extend((ref.digest, index) for index in indexes)
@@ -127,7 +126,7 @@ class Downloader:
         if awaited is None or not payload:  # an empty payload clears a retained message
             return None
         ref = self._refs[chunk[0]]
-        if not _holds(ref, chunk[1], payload):
+        if not holds(ref, chunk[1], payload):
             self._bad(chunk, awaited)
             return None
         del self._awaited[chunk]
@@ -151,7 +150,7 @@ class Downloader:
             if awaited.attempts > 1:
                 requests[chunk[0]].append(chunk[1])
         for digest, indexes in requests.items():
-            self._request(digest, indexes)
+            self._link.request(digest, indexes)
 
     def _fill(self) -> None:
         while self._connected and self._queue and len(self._awaited) < self._limits.window:
@@ -186,18 +185,10 @@ class Downloader:
         awaited.subscribed = False
         awaited.deadline = self._clock.monotonic() + self._patience(awaited)
         self.retries += 1
-        self._request(chunk[0], [chunk[1]])
-
-    def _request(self, digest: str, indexes: list[int]) -> None:
-        for start in range(0, len(indexes), MAX_REQUEST_CHUNKS):
-            request = ChunkRequest(
-                device_id=self._device_id,
-                digest=digest,
-                chunks=tuple(indexes[start : start + MAX_REQUEST_CHUNKS]),
-            )
-            self._link.publish(self._topics.request(self._device_id), encode(request), qos=1)
+        self._link.request(chunk[0], [chunk[1]])
 
 
-def _holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+def holds(ref: BlobRef, index: int, payload: bytes) -> bool:
+    """Whether these bytes are that chunk."""
     right_size = len(payload) == chunk_size(ref, index)
     return right_size and hashlib.sha256(payload).hexdigest() == ref.chunks[index]

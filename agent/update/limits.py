@@ -36,3 +36,24 @@ class UpdateLimits(Config, kw_only=True):
     golden_timeout_s: Seconds = 300.0
     trial_start_timeout_s: Seconds = 60.0
     """From starting the trial's worker to its first readiness."""
+
+
+class MirrorLimits(Config, kw_only=True):
+    """Fetching large blobs by HTTP, where the release names a mirror."""
+
+    enabled: Annotated[bool, Meta(description="Whether mirrors are used at all.")] = True
+    min_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Smaller blobs come over MQTT: a request costs more than it saves."),
+    ] = 1024 * 1024
+    timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=600, description="A chunk of 64 KiB that takes longer counts as a failure."),
+    ] = 30.0
+    attempts: Annotated[
+        int,
+        Meta(ge=1, le=20, description="Failures in a row, after which the rest comes over MQTT."),
+    ] = 3
+    ca: Annotated[
+        str, Meta(description="CA certificates (PEM) of an https mirror; the system's if empty.")
+    ] = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.update.costs import Reading, charged
-from agent.update.download import Downloader
+from agent.update.intake import Intake
 from agent.update.ports import Clock
 from agent.update.state import RUNNING, UpdateState
 from agent.update.store import PieceStorage
@@ -51,7 +51,7 @@ class Meter:
         storage: counts what is written.
     """
 
-    def __init__(self, clock: Clock, download: Downloader, storage: MeteredStorage) -> None:
+    def __init__(self, clock: Clock, download: Intake, storage: MeteredStorage) -> None:
         self._clock, self._download, self._storage = clock, download, storage
         self._since = self._reading()
         self._saved_s = self._since.at_s

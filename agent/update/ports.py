@@ -6,8 +6,7 @@ ports and then feeds it; see :class:`agent.update.updater.Updater` for the metho
 ==========================================  =====================================================
 ``start()``                                 once, after construction: resumes whatever was going on
 ``on_connected()`` / ``on_disconnected()``  the broker accepted us / is gone
-``on_desired(payload)``                     a message on ``Topics.desired(device_id)``
-``on_chunk(topic, payload)``                a message on any topic that the updater subscribed to
+``on_message(topic, payload, retained)``    a message on any topic that the updater subscribed to
 ``on_ready(token)``                         the worker started for ``token`` serves frames
 ``on_golden(token, ok, detail)``            the golden test ended (a crash is ``ok=False``)
 ``on_stats(token, stats)``                  counts since the last call, from the worker of ``token``
@@ -23,7 +22,7 @@ need not care about messages that cross.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -73,6 +72,50 @@ class Link(Protocol):
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> object:
         """Send one message; the updater does not rely on it, so what it returns is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeJob:
+    """A run of consecutive bytes of one object, wanted in pieces of a chunk."""
+
+    number: int
+    """Answers carry it, so that late ones are known as such."""
+    url: str
+    first: int
+    """Offset of the first byte."""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangePiece:
+    """The next chunk of a job, unverified; the last may be shorter."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RangeEnd:
+    """A job is over."""
+
+    number: int
+    problem: str = ""
+    """Why it is not complete; empty when it is."""
+    final: bool = False
+    """The server has answered: asking again would give the same."""
+
+
+class Fetcher(Protocol):
+    """HTTP in the background, one job at a time. All calls return at once."""
+
+    def fetch(self, job: RangeJob) -> None:
+        """Begin a job, in place of one that has not ended."""
+
+    def poll(self) -> Sequence[RangePiece | RangeEnd]:
+        """What came since the last call, in order; bounded, since what is not polled waits."""
+
+    def cancel(self) -> None:
+        """End the job, if there is one, and the connection."""
 
 
 class Host(Protocol):

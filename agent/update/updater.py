@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.acquire import Acquisition
+from agent.update.asking import Asking
 from agent.update.authority import Authority
 from agent.update.download import Downloader
-from agent.update.limits import UpdateLimits
+from agent.update.intake import Intake
+from agent.update.limits import MirrorLimits, UpdateLimits
 from agent.update.machine import step
 from agent.update.metering import Meter, MeteredStorage
+from agent.update.mirror import Mirror
 from agent.update.ports import (
     Clock,
     Host,
@@ -39,9 +42,11 @@ from agent.update.telling import Teller
 from agent.update.trust import Device, accept_desired, check_hardware
 from agent.update.trust_store import TrustStore
 from edge_sdk.bundle.tuf_metadata import RoleName
+from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import Phase, UpdateStatus
+from edge_sdk.delivery.choice import Choice
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import EdgeError, StorageError
 
@@ -73,7 +78,9 @@ class Updater:
         report: told about every step.
         storage: how files are written; the real disk by default.
         limits: waits, sizes and thresholds.
+        mirror: fetches large blobs by HTTP; none by default.
         objective_ms: the pipeline's latency objective; 0 for none.
+        greeted: called when the server has just connected to the broker, with its report.
     """
 
     def __init__(
@@ -90,23 +97,30 @@ class Updater:
         report: Report,
         storage: PieceStorage | None = None,
         limits: UpdateLimits | None = None,
+        mirror: Mirror | None = None,
         objective_ms: float = 0.0,
+        greeted: Callable[[BrokerReport], None] = lambda _: None,
     ) -> None:
         limits = limits or UpdateLimits()
         self._device, self._tenant = device, topics.tenant
         storage = MeteredStorage(storage or DiskStorage())
         self._store = DeviceStore(state_dir, storage)
+        self._desired_topic = topics.desired(device.device_id)
+        self._asking = Asking(link, topics, device.device_id, clock, greeted)
         self._authority = Authority(
             trust=trust,
             store=TrustStore(state_dir, storage),
-            link=link,
+            link=self._asking,
             topics=topics,
             device=device,
             clock=clock,
             notice=lambda code, detail: self._teller.notice(code, detail),
-            rekeyed=lambda: link.subscribe(topics.desired(device.device_id), qos=1),
+            rekeyed=lambda: self._asking.subscribe(self._desired_topic, qos=1),
         )
-        self._download = Downloader(link, topics, device.device_id, clock, limits)
+        self._download = Intake(
+            Downloader(self._asking, topics, clock, limits),
+            mirror or Mirror(None, clock, MirrorLimits()),
+        )
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,
@@ -143,6 +157,11 @@ class Updater:
         return self._authority.versions
 
     @property
+    def delivery(self) -> Choice:
+        """Which way chunks take, and why."""
+        return self._asking.choice
+
+    @property
     def status(self) -> UpdateStatus | None:
         """The last status reported."""
         return self._teller.last
@@ -164,12 +183,15 @@ class Updater:
 
     def on_connected(self) -> None:
         """The broker accepted us: ask for everything wanted again, and repeat the last status."""
+        self._asking.on_connected()
+        self._asking.subscribe(self._desired_topic, qos=1)
         self._authority.on_connected()
         self._download.on_connected()
         self._teller.on_connected()
 
     def on_disconnected(self) -> None:
         """The broker is gone."""
+        self._asking.on_disconnected()
         self._teller.on_disconnected()
         self._authority.on_disconnected()
         self._download.on_disconnected()
@@ -196,10 +218,19 @@ class Updater:
         except StorageError as error:
             log.warning("The desired state could not be kept: %s", error)
 
-    def on_chunk(self, topic: str, payload: bytes) -> None:
-        """A message on any topic that was subscribed to here: metadata, time or a chunk."""
-        if not self._authority.on_message(topic, payload):
-            self._acquisition.on_chunk(topic, payload)
+    def on_message(self, topic: str, payload: bytes, retained: bool = False) -> None:
+        """A message on any topic that was subscribed to here.
+
+        Args:
+            retained: the broker had kept it.
+        """
+        message = self._asking.on_message(topic, payload, retained)
+        if message is None:
+            return
+        if message[0] == self._desired_topic:
+            self.on_desired(message[1])
+        elif not self._authority.on_message(*message):
+            self._acquisition.on_chunk(*message)
 
     def on_ready(self, token: str) -> None:
         """The worker of ``token`` serves."""
@@ -230,6 +261,7 @@ class Updater:
         self._authority.tick()
         self._acquisition.tick()
         self._proving.tick()
+        self._asking.tick()
 
     def _load(self) -> UpdateState:
         """The state on disk as this device's own; put together from the files when it is lost."""

@@ -15,12 +15,10 @@ import socket
 import sys
 from pathlib import Path
 
-from agent.pipelines.pixels import pick_pixels
 from agent.worker.channel import EXIT_ORPHANED, Channel
-from agent.worker.golden import golden_test
+from agent.worker.options import serve_options
 from agent.worker.points import Points, read_manifest
 from agent.worker.protocol import Event, Failed, GoldenProgress, WorkerSpec
-from agent.worker.serve import FrameLoop, serve_options
 from edge_sdk.errors import ContractError, EdgeError, RuntimeUnavailableError
 
 SPEC_TIMEOUT_S = 30.0
@@ -95,11 +93,24 @@ def _run(channel: Channel) -> Event:
     points = Points(
         manifest, Path(spec.blobs), spec.profile, threads=spec.threads, runtimes=spec.runtimes
     )
+    # Each kind of work is imported where it begins: a worker that listens for years should not hold
+    # the memory of cameras and archives.
     if spec.mode == "golden":
+        from agent.worker.golden import golden_test
 
         def progress(done: int, total: int) -> None:
             channel.send(GoldenProgress(done=done, total=total))
 
         return golden_test(points, progress)
+    from agent.worker.sound_setup import check_match
+
     options = serve_options(spec)
+    check_match(manifest, options.pipeline)
+    if manifest.task.sound is not None:
+        from agent.worker.serve_sound import SoundLoop
+
+        return SoundLoop(points, manifest.task.sound, channel, options).run()
+    from agent.pipelines.pixels import pick_pixels
+    from agent.worker.serve import FrameLoop
+
     return FrameLoop(points, channel, options, pick_pixels()).run()

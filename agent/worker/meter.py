@@ -10,13 +10,20 @@ LOW_CONFIDENCE = 0.5
 
 
 class Meter:
-    """Adds up decisions until they are taken."""
+    """Adds up decisions until they are taken.
 
-    def __init__(self) -> None:
+    Args:
+        objective_ms: a frame that takes longer is late; 0 for none.
+    """
+
+    def __init__(self, objective_ms: float = 0.0) -> None:
+        self._objective_ms = objective_ms
         self._reset()
 
     def _reset(self) -> None:
         self._frames = 0
+        self.late = 0
+        """Frames slower than the objective."""
         self._errors = 0
         self._labelled = 0
         self._correct = 0
@@ -27,6 +34,14 @@ class Meter:
 
     def decided(self, decision: Decision, latency_ms: float) -> None:
         """One frame came to a decision."""
+        self.stepped(latency_ms)
+        if decision.expected:
+            self._labelled += 1
+            self._correct += decision.expected == decision.label
+        self._low += decision.score < LOW_CONFIDENCE
+
+    def stepped(self, latency_ms: float) -> None:
+        """One frame, or step of a stream, was looked at; most end in no decision."""
         if self._frames % self._stride == 0:
             self._latencies_ms.append(latency_ms)
             if len(self._latencies_ms) > MAX_LATENCIES:
@@ -34,10 +49,7 @@ class Meter:
                 del self._latencies_ms[1::2]
                 self._stride *= 2
         self._frames += 1
-        if decision.expected:
-            self._labelled += 1
-            self._correct += decision.expected == decision.label
-        self._low += decision.score < LOW_CONFIDENCE
+        self.late += bool(self._objective_ms) and latency_ms > self._objective_ms
 
     def failed(self) -> None:
         """One frame came to none."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from agent.config import PipelineConfig
 from agent.pipelines.pixels import Pixels
 from agent.sources.base import Frame
 from agent.sources.build import build_feed
@@ -16,6 +14,7 @@ from agent.worker.channel import Channel
 from agent.worker.gating import Gating
 from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
+from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Loaded, Points
 from agent.worker.protocol import (
     AllowCascade,
@@ -28,28 +27,12 @@ from agent.worker.protocol import (
     Start,
     Stats,
     Stop,
-    WorkerSpec,
 )
 from agent.worker.swap import Swapper
 from edge_sdk.contracts.telemetry import Decision
-from edge_sdk.errors import ConfigError, ContractError, EdgeError
-
-WAIT_S = 0.1
-"""Longest wait for a frame or a command, so that the heartbeat and commands stay prompt."""
-LOGGED_ERRORS = 5
+from edge_sdk.errors import ContractError, EdgeError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What a frame loop is asked to do."""
-
-    pipeline: PipelineConfig
-    start_point: int
-    hold: bool
-    stats_interval_s: float
-    cascade: bool = True
 
 
 class FrameLoop:
@@ -78,7 +61,7 @@ class FrameLoop:
         self._pixels = pixels
         self._swapper = Swapper(self._load)
         self._gating = Gating(points.ladder, self._swapper)
-        self._meter = Meter()
+        self._meter = Meter(options.pipeline.objective_ms)
         self._decisions: list[Decision] = []
         self._started = not options.hold
         self._stopping = False
@@ -86,6 +69,7 @@ class FrameLoop:
         self._dropped_before = 0
         self._errors_logged = 0
         self._stats_due = 0.0
+        self._alarm_due = 0.0
         self._batch_due = 0.0
 
     def run(self) -> Finished:
@@ -158,8 +142,10 @@ class FrameLoop:
         now = self._clock()
         if self._decisions and now >= self._batch_due:
             self._flush()
-        if now >= self._stats_due and not self._channel.congested:
+        due = now >= (self._alarm_due if self._meter.late else self._stats_due)
+        if due and not self._channel.congested:
             self._stats_due = now + self._options.stats_interval_s
+            self._alarm_due = min(now + ALARM_S, self._stats_due)
             self._send_stats()
 
     def _obey(self, timeout_s: float = 0.0) -> None:
@@ -258,19 +244,3 @@ class FrameLoop:
         )
         self._dropped_before = dropped
         return stats
-
-
-def serve_options(spec: WorkerSpec) -> ServeOptions:
-    """Options from a worker's specification.
-
-    Raises:
-        ConfigError: ``config.source-incomplete`` without a pipeline.
-    """
-    if spec.pipeline is None:
-        raise ConfigError(
-            "source-incomplete",
-            "A serving worker was given no pipeline.",
-            "Set [pipeline.source] in the agent's configuration.",
-        )
-    interval_s = max(spec.stats_interval_s, 0.05)
-    return ServeOptions(spec.pipeline, spec.start_point, spec.hold, interval_s, spec.cascade)

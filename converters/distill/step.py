@@ -15,7 +15,7 @@ from converters.distill.losses import feature_loss, logit_loss, mask_loss
 from converters.distill.settings import Settings
 from converters.distill.teacher import Teacher
 from converters.loading import LoadedTask
-from converters.train import finite_loss
+from converters.train import descend, finite_loss
 from converters.usercode import user_code
 from edge_sdk.errors import TaskError
 
@@ -95,20 +95,5 @@ def epoch(
         TaskError: ``task.no-data`` and those of :meth:`Lesson.loss`.
     """
     lesson.student.train()
-    total, count = 0.0, 0
-    for step in steps:
-        optimizer.zero_grad()
-        for batch in step:
-            loss = lesson.loss(batch)
-            total += finite_loss(lesson.task, loss) / len(step)
-            loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(lesson.parameters(), 5.0)
-        optimizer.step()
-        count += 1
-    if count == 0:
-        raise TaskError(
-            "no-data",
-            f"{lesson.task.path.name}: there is no batch to distil on.",
-            "Yield at least one from training() or calibration().",
-        )
-    return total / count
+    clipped = [lesson.parameters()]
+    return descend(lesson.task, optimizer, clipped, steps, lambda step: map(lesson.loss, step))

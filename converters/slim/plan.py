@@ -19,7 +19,7 @@ from converters.slim.groups import Held, shapes_of
 from converters.slim.importance import Loss, Method, importance, ranking
 from converters.slim.narrow import permute, tensors_of
 from converters.slim.samples import Batch
-from converters.slim.search import Unit, search, uniform, units_of
+from converters.slim.search import LEAST_OF_WIDTH, Unit, search, uniform, units_of
 from converters.slim.sensitivity import Damages, curves
 from converters.slim.settings import Settings, round_to_of
 from converters.slim.statistics import second_moments
@@ -109,7 +109,9 @@ def _counts(
     damage = Damages(module, analysis.groups, batches, moments)
     measured = curves(units, damage, progress=progress)
     progress("exchange channels between layers")
-    return dict(zip(widths, search(units, measured, cost, budgets, damage), strict=True))
+    floors = [LEAST_OF_WIDTH * width for width in widths]
+    found = search(units, measured, cost, budgets, damage, floors)
+    return dict(zip(widths, found, strict=True))
 
 
 def rounding(settings: Settings) -> int:

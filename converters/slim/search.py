@@ -11,13 +11,16 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.slim.costs import Cost
 from converters.slim.groups import Group
 
 LEAST_SHARE = 0.1
 """No group is narrowed below this share of its channels."""
+LEAST_OF_WIDTH = 0.75
+"""Nor below this part of the width's own share, while that meets the budget. Damage before training
+says little about what training can restore, and narrow passages are what it restores least."""
 TRIES = 120
 """Networks that the exchange measures at most, for each width."""
 
@@ -99,6 +102,7 @@ def search(
     cost: Cost,
     budgets: Sequence[float],
     damage: Damage | None = None,
+    floors: Sequence[float] | None = None,
 ) -> list[dict[str, int]]:
     """Counts by group for each budget.
 
@@ -108,6 +112,7 @@ def search(
         cost: of a network.
         budgets: descending; the cost allowed to each width.
         damage: of a whole network, measured; None leaves the sum of the curves the last word.
+        floors: for each budget the share below which no group goes unless the budget demands it.
 
     Returns:
         One mapping per budget; each is nowhere larger than the one before. Where even the
@@ -115,18 +120,36 @@ def search(
     """
     levels = {unit.name: 0 for unit in units}
     found = []
-    for budget in budgets:
+    for budget, floor in zip(budgets, floors or [0.0] * len(budgets), strict=True):
         ceiling = dict(levels)
-        while cost(_kept(units, levels)) > budget:
-            step = _best(units, curves, cost, levels)
+        allowed = _above(units, levels, floor)
+        if cost(_kept(allowed, {unit.name: len(unit.levels) - 1 for unit in allowed})) > budget:
+            allowed = list(units)
+        while cost(_kept(allowed, levels)) > budget:
+            step = _best(allowed, curves, cost, levels)
             if step is None:
                 break
             levels[step[0].name] = step[1]
-        _give_back(units, curves, cost, levels, ceiling, budget)
-        if damage is not None and cost(_kept(units, levels)) <= budget:
-            levels = _exchange(units, curves, cost, levels, ceiling, budget, damage)
+        _give_back(allowed, curves, cost, levels, ceiling, budget)
+        if damage is not None and cost(_kept(allowed, levels)) <= budget:
+            levels = _exchange(allowed, curves, cost, levels, ceiling, budget, damage)
         found.append(_kept(units, levels))
     return found
+
+
+def _above(units: Sequence[Unit], levels: Mapping[str, int], floor: float) -> list[Unit]:
+    """The units without their levels below a floor, except those that are taken already."""
+    return [
+        replace(
+            unit,
+            levels=tuple(
+                share
+                for level, share in enumerate(unit.levels)
+                if share >= floor or level <= levels[unit.name]
+            ),
+        )
+        for unit in units
+    ]
 
 
 def _kept(units: Sequence[Unit], levels: Mapping[str, int]) -> dict[str, int]:

@@ -40,6 +40,8 @@ class Settings:
     hard: float = 0.3
     """Share of the labels in the loss of separate widths."""
     temperature: float = 2.0
+    bfloat16: bool = False
+    """Multiply in bfloat16 while training; weights and their updates stay float32."""
     seed: int = 0
     profile: str | None = None
     """Whose predicted latency the search minimises; None: multiply-accumulates."""

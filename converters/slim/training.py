@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,12 @@ from converters.train import (
     DEFAULT_LEARNING_RATE,
     MAX_EPOCHS,
     cosine,
-    finite_loss,
+    descend,
+    move_state,
     set_rate,
     training_steps,
 )
 from converters.usercode import user_code
-
-_CLIP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +93,18 @@ class Trainer:
         draw = random.Random(f"{self._settings.seed}-{number}")
         set_rate(self.optimizer, self._rate * cosine(number - 1, epochs))
         self._move(self.device)
-        total, steps = 0.0, 0
         try:
             self._mode(training=True)
-            for batch in self._batches(number):
-                total += self._step(batch, self._sandwich(draw))
-                steps += 1
+            return descend(
+                self._task,
+                self.optimizer,
+                self._clipped,
+                self._batches(number),
+                lambda batch: self._losses(batch, self._sandwich(draw)),
+            )
         finally:
             self._mode(training=False)
             self._move(torch.device("cpu"))
-        return total / max(1, steps)
 
     def _sandwich(self, draw: random.Random) -> list[float]:
         """The narrower widths of a step: the narrowest, and one at random of those between."""
@@ -111,38 +113,38 @@ class Trainer:
             return narrower
         return [*([draw.choice(narrower[:-1])] if len(narrower) > 1 else []), narrower[-1]]
 
-    def _step(self, batch: tuple[Batch, Any], widths: list[float]) -> float:
+    def _losses(self, batch: tuple[Batch, Any], widths: list[float]) -> Iterator[torch.Tensor]:
         inputs, targets = batch
         inputs = tuple(part.to(self.device) for part in inputs)
         targets = targets.to(self.device) if isinstance(targets, torch.Tensor) else targets
-        self.optimizer.zero_grad()
-        values = []
         if self._frozen:
-            with torch.no_grad(), user_code(self._task.path, "The module's forward"):
+            with torch.no_grad(), self._forward():
                 wanted = self._teacher(*inputs)
         else:
-            with user_code(self._task.path, "The module's forward or loss()"):
+            with self._forward():
                 wanted = self._network.forward(FULL, inputs)
-                loss = self._task.task.loss(wanted, targets)
-            values.append(finite_loss(self._task, loss))
-            loss.backward()
+            with user_code(self._task.path, "loss()"):
+                loss = self._task.task.loss(_float32(wanted), targets)
+            yield loss
         for width in widths:
-            with user_code(self._task.path, "The module's forward or loss()"):
-                loss = self._narrow_loss(width, inputs, targets, wanted)
-            values.append(finite_loss(self._task, loss))
-            loss.backward()  # type: ignore[no-untyped-call]
-        for parameters in self._clipped:
-            nn.utils.clip_grad_norm_(parameters, _CLIP)
-        self.optimizer.step()
-        return sum(values) / len(values)
+            yield self._narrow_loss(width, inputs, targets, _float32(wanted))
 
     def _narrow_loss(self, width: float, inputs: Batch, targets: Any, wanted: Any) -> torch.Tensor:
-        answer = self._network.forward(width, inputs)
+        with self._forward():
+            answer = self._network.forward(width, inputs)
+        answer = _float32(answer)
         taught = _likeness(answer, wanted, self._task.kind, self._settings.temperature)
         if not (self._settings.separate and self.labelled):
             return taught
-        hard: torch.Tensor = self._task.task.loss(answer, targets)
+        with user_code(self._task.path, "loss()"):
+            hard: torch.Tensor = self._task.task.loss(answer, targets)
         return (1 - self._settings.hard) * taught + self._settings.hard * hard
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self._settings.bfloat16)
+        with low, user_code(self._task.path, "The module's forward"):
+            yield
 
     def _batches(self, number: int) -> Iterator[tuple[Batch, Any]]:
         seed = self._settings.seed * MAX_EPOCHS + number
@@ -165,10 +167,15 @@ class Trainer:
             return
         for module in (self._network.module, self._teacher, *self._network.narrower.values()):
             module.to(device)
-        for state in self.optimizer.state.values():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor) and key != "step":
-                    state[key] = value.to(device)
+        move_state(self.optimizer, device)
+
+
+def _float32(answer: Any) -> Any:
+    """An answer as losses want it."""
+    if type(answer) in (tuple, list):
+        return type(answer)(map(_float32, answer))
+    low = isinstance(answer, torch.Tensor) and answer.dtype == torch.bfloat16
+    return answer.float() if low else answer
 
 
 def _likeness(answer: Any, wanted: Any, kind: str, temperature: float) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from converters.slim.settings import ROUND_TO
 from converters.supernet.costs import Costs
 from converters.supernet.judge import Judge
 from converters.supernet.network import Supernet, space_of, tried
-from converters.supernet.search import Effort, Found, Quality, search
+from converters.supernet.search import Effort, Found, Quality, fitted, search
 from converters.supernet.space import KINDS, Genes
 from converters.supernet.train import Epoch, Trainer, clock, phases_of
 from converters.train import calm_threads, checked_epochs
@@ -29,6 +30,9 @@ from edge_sdk.durable import Storage
 from edge_sdk.errors import GateError, TaskError, UsageError
 
 MAX_TARGETS = 16
+_FITTING = 64
+"""Sub-networks per budget that the last phase of the training draws from."""
+Cost = Callable[[Genes], float]
 _SEED_SHARES = tuple(share / 20 for share in range(20, 1, -1))
 """Uniform widths that every search begins with."""
 
@@ -134,16 +138,22 @@ class Bench:
         self.training_seconds = self.search_seconds = self.full_seconds = 0.0
 
     def train(
-        self, epochs: int | None = None, report: Callable[[Epoch], None] = lambda epoch: None
+        self,
+        targets: Sequence[Target],
+        epochs: int | None = None,
+        report: Callable[[Epoch], None] = lambda epoch: None,
     ) -> None:
-        """Progressive shrinking.
+        """Progressive shrinking, down to sub-networks that fill the targets' budgets.
 
         Raises:
             TaskError: ``task.not-trainable``, ``task.bad-loss``, ``task.no-data``.
+            GateError: ``gate.nothing-fits``.
+            ProfileError: as :meth:`search`.
         """
         count = checked_epochs(self.task, epochs)
         started = clock()
-        trainer = Trainer(self.task, self.network, self.judge.samples[0], self._seed)
+        fitting = [genes for target in targets for genes in self._fitting(target)]
+        trainer = Trainer(self.task, self.network, self.judge.samples[0], fitting, self._seed)
         phases = phases_of(self.network, count, trained=self._trained)
         trainer.run(phases, report)
         self.judge.forget()
@@ -164,7 +174,7 @@ class Bench:
         """
         space = self.network.space
         seeds = [space.uniform(share) for share in _SEED_SHARES]
-        costs = {target: self.costs.latency(target.profile, target.scheme) for target in targets}
+        costs = {target: self._cost(target) for target in targets}
         found: dict[Target, Found] = {}
         started = clock()
         for target in sorted(targets, key=lambda target: target.latency_ms):
@@ -172,15 +182,8 @@ class Bench:
             cost = costs[target]
             known = [*seeds, *(item.genes for item in found.values())]
             best = search(space, cost, self._counted(progress), target.latency_ms, effort, known)
-            if best is None:
-                least = cost(space.smallest(KINDS))
-                raise GateError(
-                    "nothing-fits",
-                    f"No sub-network of {self.task.name} fits {target.name}.",
-                    f"The smallest is predicted to take {least:.3g} ms: allow that much, or "
-                    "declare smaller options.",
-                )
-            found[target] = best
+            if best is not None:  # the smallest fits: there is one
+                found[target] = best
         self.search_seconds += clock() - started
         return found
 
@@ -212,6 +215,26 @@ class Bench:
             for target, item in found.items()
         ]
         return tuple(sorted(chosen, key=lambda choice: -choice.width))
+
+    def _cost(self, target: Target) -> Cost:
+        """Predicted milliseconds, where at least one sub-network fits."""
+        cost = self.costs.latency(target.profile, target.scheme)
+        if (least := cost(self.network.space.smallest(KINDS))) > target.latency_ms:
+            raise GateError(
+                "nothing-fits",
+                f"No sub-network of {self.task.name} fits {target.name}.",
+                f"The smallest is predicted to take {least:.3g} ms: allow that much, or "
+                "declare smaller options.",
+            )
+        return cost
+
+    def _fitting(self, target: Target) -> list[Genes]:
+        space, cost = self.network.space, self._cost(target)
+        draw = random.Random(f"{self._seed}-{target.name}")
+        return [
+            fitted(space, cost, space.drawn(draw, KINDS), target.latency_ms, draw)
+            for _ in range(_FITTING)
+        ]
 
     def _counted(self, progress: Callable[[str], None]) -> Callable[[Genes], Quality]:
         def quality(genes: Genes) -> Quality:
@@ -273,9 +296,7 @@ def run(
             "Give --latency-ms in milliseconds per inference, for each --profile.",
         )
     bench = Bench(task, weights, effort.seed)
-    for target in targets:  # a wrong profile is told before the training
-        bench.costs.latency(target.profile, target.scheme)
-    bench.train(epochs, report)
+    bench.train(targets, epochs, report)
     choices = bench.choices(bench.search(targets, effort, progress))
     document, state = described(bench, choices)
     return Searched(

@@ -5,18 +5,21 @@ Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Dep
 sorted by importance before. Each step runs the full network, the smallest sub-network of the phase
 and one at random; the full one learns from the labels, the others also from its answer (in-place
 distillation, Yu and Huang, ICCV 2019).
+
+The last phase trains what the search will choose from, sub-networks that fill a budget, and nothing
+smaller: most of a space is far under any budget, and training it is at their expense (You et al.,
+"GreedyNAS", CVPR 2020, drop weak paths for that reason).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from converters.distill.losses import logit_loss
 from converters.loading import LoadedTask
@@ -24,29 +27,30 @@ from converters.slim.importance import importance, ranking
 from converters.slim.narrow import permute
 from converters.slim.samples import Batch
 from converters.supernet.network import Supernet
-from converters.supernet.space import Genes, Kind
+from converters.supernet.space import KINDS, Genes, Kind
 from converters.train import (
     DEFAULT_LEARNING_RATE,
     MAX_EPOCHS,
     cosine,
-    finite_loss,
+    descend,
+    move_state,
     set_rate,
     training_steps,
 )
 from converters.usercode import user_code
-from edge_sdk.errors import TaskError
 
-_CLIP = 5.0
 _HARD = 0.5
 """Share of the labels in a sub-network's loss."""
 _TEMPERATURE = 2.0
 _LATER_RATE = 0.5
 """Of the learning rate, once there are sub-networks."""
+BUDGET = "budget"
 _PHASES: tuple[tuple[str, tuple[Kind, ...], float], ...] = (
     ("full", (), 1.0),
-    ("kernel", ("resolution", "kernel"), 0.5),
-    ("depth", ("resolution", "kernel", "depth"), 0.5),
-    ("width", ("resolution", "kernel", "depth", "width"), 1.5),
+    ("kernel", ("resolution", "kernel"), 0.25),
+    ("depth", ("resolution", "kernel", "depth"), 0.25),
+    ("width", KINDS, 0.5),
+    (BUDGET, KINDS, 2.0),
 )
 """Name, what is elastic, and epochs as a share of the task's."""
 
@@ -92,7 +96,7 @@ def phases_of(network: Supernet, epochs: int, *, trained: bool) -> list[Phase]:
     seen: set[str] = set()
     for name, kinds, share in _PHASES:
         new = {axis.kind for axis in network.space.axes if axis.kind in kinds}
-        if (name == "full" and not trained) or new - seen:
+        if (name == "full" and not trained) or new - seen or name == BUDGET:
             found.append(Phase(name, kinds, max(1, round(epochs * share))))
         seen |= new
     return found
@@ -105,13 +109,20 @@ class Trainer:
         task: whose data and loss are used.
         network: changed.
         samples: unlabelled batches that rank the channels.
+        fitting: sub-networks that fill the budgets, for the last phase.
         seed: of the order of the data and the choice of sub-networks.
     """
 
     def __init__(
-        self, task: LoadedTask, network: Supernet, samples: Sequence[Batch], seed: int
+        self,
+        task: LoadedTask,
+        network: Supernet,
+        samples: Sequence[Batch],
+        fitting: Sequence[Genes],
+        seed: int,
     ) -> None:
         self._task, self._network, self._samples, self._seed = task, network, samples, seed
+        self._fitting = fitting
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._epochs = 0
         self._full_seconds = 0.0
@@ -130,7 +141,7 @@ class Trainer:
         module = self._network.module.requires_grad_(True)
         own = float(getattr(self._task.task, "learning_rate", DEFAULT_LEARNING_RATE))
         for phase in phases:
-            if "width" in phase.kinds:
+            if phase.name == "width":
                 self._sort()
             rate = own if phase.name == "full" else own * _LATER_RATE
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
@@ -153,51 +164,40 @@ class Trainer:
         self._epochs += 1
         draw = random.Random(f"{self._seed}-{self._epochs}")
         module = self._network.module.to(self._device).train()
-        total, steps = 0.0, 0
+        move_state(optimizer, self._device)
+        steps = training_steps(self._task, self._seed * MAX_EPOCHS + self._epochs)
         try:
-            for step in training_steps(self._task, self._seed * MAX_EPOCHS + self._epochs):
-                total += self._step(step, phase, optimizer, draw)
-                steps += 1
+            return descend(
+                self._task,
+                optimizer,
+                [list(module.parameters())],
+                steps,
+                lambda step: self._losses(step, self._chosen(phase, draw)),
+            )
         finally:
             module.to("cpu").eval()
-            for state in optimizer.state.values():
-                _move(state, torch.device("cpu"))
-        if steps == 0:
-            raise TaskError(
-                "no-data",
-                f"{self._task.path.name}: training() yields no batch.",
-                "Yield at least one.",
-            )
-        return total / steps
+            move_state(optimizer, torch.device("cpu"))
 
-    def _step(
-        self, step: tuple[Any, ...], phase: Phase, optimizer: Any, draw: random.Random
-    ) -> float:
+    def _losses(self, step: tuple[Any, ...], chosen: list[Genes]) -> Iterator[torch.Tensor]:
         batches = [(x.to(self._device), y.to(self._device)) for x, y in step]
-        for state in optimizer.state.values():
-            _move(state, self._device)
-        optimizer.zero_grad()
         started = clock()
         inputs, targets = batches[0]
         with user_code(self._task.path, "The module's forward or loss()"):
             wanted = self._network.module(inputs)
             loss = self._task.task.loss(wanted, targets)
-        values = [finite_loss(self._task, loss)]
-        loss.backward()
+        yield loss
         self._full_seconds += clock() - started
-        for genes in self._chosen(phase, draw):
+        for genes in chosen:
             inputs, targets = batches[self._network.resolution(genes)]
             with user_code(self._task.path, "The module's forward or loss()"):
                 loss = self._small_loss(genes, inputs, targets, wanted.detach())
-            values.append(finite_loss(self._task, loss))
-            loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.module.parameters(), _CLIP)
-        optimizer.step()
-        return sum(values) / len(values)
+            yield loss
 
     def _chosen(self, phase: Phase, draw: random.Random) -> list[Genes]:
         if not phase.kinds:
             return []
+        if phase.name == BUDGET:
+            return [draw.choice(self._fitting)]
         space = self._network.space
         return [space.smallest(phase.kinds), space.drawn(draw, phase.kinds)]
 
@@ -207,9 +207,3 @@ class Trainer:
         answer = self._network.forward(genes, (inputs,))
         hard: torch.Tensor = self._task.task.loss(answer, targets)
         return _HARD * hard + (1 - _HARD) * logit_loss(answer, wanted, _TEMPERATURE)
-
-
-def _move(state: dict[str, Any], device: torch.device) -> None:
-    for key, value in state.items():
-        if isinstance(value, torch.Tensor) and key != "step" and value.device != device:
-            state[key] = value.to(device)

@@ -91,12 +91,15 @@ def acl_text(topics: Topics) -> str:
         topics.time(device),
         f"{topics.tenant}/tuf/#",
         f"{topics.tenant}/b/#",
+        topics.broker(),
+        topics.responses(device),
     )
     write = (
         topics.state(device),
         topics.ota(device),
         topics.telemetry(device),
         topics.request(device),
+        topics.want(device),
         topics.ask_time(device),
         topics.results(device, "#"),
     )

@@ -29,6 +29,7 @@ from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import MANIFEST_TYPE, Envelope
 from edge_sdk.contracts.manifest import BlobRef, Manifest
+from edge_sdk.contracts.mirror import check_mirror
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.durable import DiskStorage, Storage, storage_error, sync_folder
@@ -86,6 +87,7 @@ def create_release(
     sequence: int | None = None,
     storage: Storage | None = None,
     whole: bool = False,
+    mirror: str = "",
     notify: Notify = lambda _: None,
 ) -> Manifest:
     """Build an unsigned release folder from a finished conversion; it appears at once or not.
@@ -99,15 +101,17 @@ def create_release(
             two machines need not agree on a counter.
         storage: through which files are written.
         whole: ship every file itself, for devices whose agent is too old for recipes.
+        mirror: base URL below which the blobs will lie, named by their digests; empty for none.
         notify: told each file's name when it is in place.
 
     Raises:
         ContractError: the conversion is malformed, incomplete or was changed afterwards.
         StorageError: ``storage.folder-exists``, or a failed write.
-        ConfigError: ``config.bad-name``.
+        ConfigError: ``config.bad-name`` or ``config.bad-mirror``.
     """
     check_name(name, "release name")
     check_name(version, "version")
+    mirror = check_mirror(mirror) if mirror else ""
     conversion = _read_conversion(conversion_folder)
     storage = storage or DiskStorage()
     files = dict(_find_files(conversion, conversion_folder))
@@ -125,6 +129,7 @@ def create_release(
             artifacts=conversion.artifacts,
             ladders=conversion.ladders,
             derived=packing.derived,
+            mirror=mirror,
             provenance=conversion.provenance,
         )
         check_manifest(manifest)

@@ -148,8 +148,11 @@ def add(
 ) -> None:
     """Let one more key sign for a role."""
     from edge_sdk.repository import metadata as md
+    from edge_sdk.repository.refusals import check_threshold
 
     ring = open_ring(keys, **options)
+    if threshold is not None:
+        check_threshold(threshold, len(md.role_keyids(ring.root().signed, role)) + 1, role)
     new = _new_public(ring, role, public, options)
 
     def edit(root: Root) -> None:
@@ -267,10 +270,15 @@ def publish(out: Output, /, keys: Path, server: str, token: str, data: Path | No
 def _new_public(ring: Ring, role: KeyRole, public: Path | None, options: dict[str, Any]) -> bytes:
     from edge_sdk.bundle.signing import load_public
     from edge_sdk.errors import UsageError
+    from edge_sdk.repository.metadata import role_keyids, tuf_keyid
+    from edge_sdk.repository.refusals import same_key
     from edge_sdk.repository.ring import OFFLINE
 
     if public is not None:
-        return load_public(public)
+        new = load_public(public)
+        if tuf_keyid(new) in role_keyids(ring.root().signed, role):
+            raise same_key(role)
+        return new
     if role not in OFFLINE:
         raise UsageError(
             "no-public-key",

@@ -10,7 +10,7 @@ import click
 from edge_sdk.cli.output import Output, with_output
 
 if TYPE_CHECKING:
-    from agent.adapt.governor import Rung
+    from agent.adapt.ladder import Rung
     from agent.adapt.policy import GovernorPolicy
     from agent.adapt.replay import Summary
     from agent.adapt.trace import Segment

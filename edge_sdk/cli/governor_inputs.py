@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agent.adapt.governor import Rung, rungs
+from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import GovernorPolicy, fitted
 from agent.adapt.trace import Segment
 from edge_sdk.contracts.base import Wire, convert_config, decode

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.adapt.governor import Reading, Rung
+from agent.adapt.governor import Reading
+from agent.adapt.ladder import Rung
 from agent.adapt.replay import Step
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_sdk.cli import ceremony
+from edge_sdk.cli import ceremony, mirror_layout
 from edge_sdk.cli.output import Output, with_output
 from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
@@ -43,6 +43,8 @@ def command() -> None:
 def key() -> None:
     """Signing keys and trust files: a TUF repository's, or single keys for small sites."""
 
+
+command.add_command(mirror_layout.mirror)
 
 for _ceremony in ceremony.COMMANDS:
     key.add_command(_ceremony)
@@ -125,6 +127,11 @@ def key_trust(
 @click.option("--version", required=True, help="What people call it, e.g. 2 or 1.4.0.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
 @click.option("--whole", is_flag=True, help="No recipes: for agents older than this version.")
+@click.option(
+    "--mirror",
+    default="",
+    help="http(s) address below which devices also find the blobs; see `edge release mirror`.",
+)
 @with_output
 def create(
     out: Output,
@@ -134,6 +141,7 @@ def create(
     version: str,
     sequence: int | None,
     whole: bool,
+    mirror: str,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
     from edge_sdk.bundle.release import create_release, open_release
@@ -146,6 +154,7 @@ def create(
             version=version,
             sequence=sequence,
             whole=whole,
+            mirror=mirror,
             notify=lambda done: progress.step(done),
         )
     _show(out, open_release(folder))
@@ -246,6 +255,8 @@ def _show(out: Output, release: Release) -> None:
         f"{len(manifest.derived)} files built on the device), "
         f"signed by: {', '.join(signers) or 'nobody'}"
     )
+    if manifest.mirror:
+        out.line(f"mirror: {manifest.mirror}")
     rows = [
         (
             *(profile, len(ladder), f"{_download_bytes(manifest, ladder) / 1024:.0f}"),
@@ -275,6 +286,7 @@ def _summary(release: Release, signers: list[str]) -> dict[str, Any]:
         "blobs": len(manifest.blobs),
         "size_bytes": release.size_bytes,
         "derived": len(manifest.derived),
+        "mirror": manifest.mirror,
         "download_bytes": {
             profile: _download_bytes(manifest, ladder)
             for profile, ladder in manifest.ladders.items()

@@ -166,6 +166,8 @@ def status(out: Output, server: str, token: str, data: Path | None) -> None:
     word = "connected" if health.broker_connected else "unreachable"
     out.line(f"Server {client.url}, edge-sdk {health.version}")
     out.line(f"Broker {trust.broker}: {word}")
+    if health.broker_report:
+        out.line(f"       {health.broker_report}")
     out.line(f"Tenant {trust.tenant}, fleet key {trust.keyid}")
     if metadata.root:
         out.line(

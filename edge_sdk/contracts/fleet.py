@@ -161,7 +161,7 @@ class FleetEvent(Wire, kw_only=True):
     """Server's clock, seconds since the epoch."""
     kind: str
     """``release``, ``rollout``, ``offer``, ``restore``, ``withdraw``, ``keep``, ``update``,
-    ``refusal``, ``device``, ``ladder``..."""
+    ``refusal``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
     text: str
     """One sentence for a person."""
     device_id: str = ""
@@ -206,3 +206,5 @@ class Health(Wire, kw_only=True):
     ok: bool
     version: str
     broker_connected: bool
+    broker_report: str = ""
+    """What the broker was found to be able to do, and which way chunks take."""

@@ -113,5 +113,8 @@ class Manifest(Wire, kw_only=True):
     derived: dict[str, Derivation] = msgspec.field(default_factory=dict)
     """By digest: artifacts and golden files that a device may build instead of fetching them; those
     that are not among :attr:`blobs` it must build."""
+    mirror: str = ""
+    """Base URL below which every blob can also be fetched by HTTP, named by its digest; empty for
+    none. See :mod:`edge_sdk.contracts.mirror`."""
     provenance: dict[str, str] = msgspec.field(default_factory=dict)
     """Versions of the tools that built it, and digests of what went in."""

@@ -90,6 +90,30 @@ class Topics:
         """Retained TUF root, snapshot or targets metadata of one version."""
         return f"{self.tenant}/tuf/{role}/{version}"
 
+    def broker(self) -> str:
+        """Retained :class:`~edge_sdk.contracts.delivery.BrokerReport`."""
+        return f"{self.tenant}/broker"
+
+    def probe(self, nonce: str, leaf: str) -> str:
+        """What the server finds out with what its broker can do."""
+        return f"{self.tenant}/probe/{nonce}/{leaf}"
+
+    def want(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.delivery.TopicRequest`."""
+        return f"{self.tenant}/dev/{device_id}/want"
+
+    def response(self, device_id: str, part: int, parts: int, topic: str) -> str:
+        """One of ``parts`` pieces of what is kept for ``topic``, for this device alone."""
+        return f"{self.tenant}/dev/{device_id}/rsp/{part}/{parts}/{self.below(topic)}"
+
+    def responses(self, device_id: str) -> str:
+        """Subscription to every answer to this device."""
+        return f"{self.tenant}/dev/{device_id}/rsp/#"
+
+    def below(self, topic: str) -> str:
+        """A topic without the tenant's prefix."""
+        return topic.removeprefix(f"{self.tenant}/")
+
     def every_device(self, leaf: str) -> str:
         """Subscription to one kind of message of all devices."""
         return f"{self.tenant}/dev/+/{leaf}"
@@ -101,6 +125,17 @@ class Topics:
             return None
         index = int(parts[4])
         return (parts[2], index) if topic == self.chunk(parts[2], index) else None
+
+    def parse_response(self, device_id: str, topic: str) -> tuple[int, int, str] | None:
+        """``(part, parts, topic)`` of an answer to this device, or None for any other topic."""
+        head = f"{self.tenant}/dev/{device_id}/rsp/"
+        if not topic.startswith(head):
+            return None
+        part, _, rest = topic.removeprefix(head).partition("/")
+        parts, _, below = rest.partition("/")
+        if not (_INDEX.fullmatch(part) and _INDEX.fullmatch(parts) and below):
+            return None
+        return int(part), int(parts), f"{self.tenant}/{below}"
 
     def parse_device(self, topic: str) -> tuple[str, str] | None:
         """``(device_id, leaf)`` of a device topic, or None for any other topic."""

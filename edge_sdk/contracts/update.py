@@ -138,6 +138,8 @@ class DeviceState(Wire, kw_only=True):
     deployment: str = ""
     detail: str = ""
     point: str = ""
+    delivery: str = ""
+    """Which way chunks take to it, and why."""
     at: float = 0.0
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_sdk.durable import storage_error
-from edge_sdk.errors import StorageError, TrustError
+from edge_sdk.errors import StorageError, TrustError, UsageError
 from edge_sdk.repository.metadata import KeyRole
 
 
@@ -15,6 +14,18 @@ def already_there(folder: Path) -> StorageError:
         "file-exists",
         f"{folder} holds a repository already.",
         "Use `edge release key add`, `rotate` or `revoke` to change it.",
+    )
+
+
+def same_key(role: KeyRole) -> UsageError:
+    """The refusal to name a key that may sign for the role already."""
+    made = (
+        f"`edge server keys --data DATA --replace {role}` makes one, while the server is stopped."
+    )
+    return UsageError(
+        "same-key",
+        f"That key may sign for {role} already.",
+        made if role in ("fleet", "snapshot", "timestamp") else "Make a new one: omit --public.",
     )
 
 
@@ -50,4 +61,9 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise storage_error(error, path) from error
+        raise StorageError(
+            "unreadable",
+            f"Cannot read {path}: {error.strerror or error}.",
+            "Restore it from a copy of the folder; whoever got the metadata last has one, and so"
+            " has the server (DATA/tuf).",
+        ) from error

@@ -100,8 +100,10 @@ def _number(request: Request, name: str, default: int) -> int:
 
 async def health(request: Request) -> Response:
     """Whether the server runs, and reaches its broker."""
-    connected = _context(request).broker_connected()
-    return _json(Health(ok=True, version=__version__, broker_connected=connected))
+    context = _context(request)
+    connected, report = context.broker_connected(), context.broker_report()
+    health = Health(ok=True, version=__version__, broker_connected=connected, broker_report=report)
+    return _json(health)
 
 
 async def trust(request: Request) -> Response:

@@ -49,6 +49,8 @@ class Context:
     token: str
     trust: FleetTrust
     broker_connected: Callable[[], bool]
+    broker_report: Callable[[], str]
+    """What the broker can do and which way chunks take, for a person."""
     counters: Callable[[], dict[str, int]]
     """Totals of the server's own work, for metrics."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from edge_sdk.contracts.delivery import TopicRequest
 from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
+
+Request = ChunkRequest | TopicRequest | TimeRequest
 
 
 class Courier(Protocol):
@@ -21,11 +24,8 @@ class Courier(Protocol):
     def desired(self, devices: Sequence[str], *, after_seeding: bool) -> None:
         """Publish the newest desired state of devices."""
 
-    def chunks(self, request: ChunkRequest) -> None:
-        """Publish chunks that a device could not get."""
+    def answer(self, request: Request) -> None:
+        """Send a device what it asks for."""
 
     def metadata(self) -> None:
         """Publish the TUF metadata as it is now."""
-
-    def time(self, request: TimeRequest) -> None:
-        """Answer a device's question for the time."""

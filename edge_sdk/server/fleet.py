@@ -27,7 +27,7 @@ from edge_sdk.contracts.topics import Topics, check_name
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Courier
-from edge_sdk.server.db.schema import devices, releases
+from edge_sdk.server.db.schema import devices
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.ingest import Incoming, Ingest
 from edge_sdk.server.issuing import Changes, Issuer
@@ -117,7 +117,7 @@ class Fleet:
             keyids=keyids,
         )
         with self._transaction() as connection:
-            known = _release(connection, info.name, info.version)
+            known = records.release_named(connection, info.name, info.version)
             if known is not None:
                 if known["digest"] == info.digest:
                     return records.release_info(known), False
@@ -267,14 +267,17 @@ class Fleet:
         with self._transaction() as connection:
             changes = [self._ingest.message(connection, message) for message in messages]
             requests = self._ingest.take_requests()
-            questions = self._ingest.take_time_requests()
         for change in changes:
             self._carry(change)
         if self._courier is not None:
             for request in requests:
-                self._courier.chunks(request)
-            for question in questions:
-                self._courier.time(question)
+                self._courier.answer(request)
+
+    def note_broker(self, text: str) -> None:
+        """Write down what the broker was found to be able to do, when that is news."""
+        with self._transaction() as connection:
+            if records.last_event(connection, "broker", "") != text:
+                records.add_event(connection, self._now(), "broker", text)
 
     def desired_devices(self) -> list[str]:
         """Devices that have been issued a desired state."""
@@ -364,7 +367,7 @@ class Fleet:
             )
 
     def _find_release(self, connection: sa.Connection, name: str, version: str) -> Row:
-        found = _release(connection, name, version)
+        found = records.release_named(connection, name, version)
         if found is None:
             rows = records.all_releases(connection)
             known = [f"{row['name']} {row['version']}" for row in rows]
@@ -386,10 +389,6 @@ class Fleet:
 
     def _event(self, connection: sa.Connection, kind: str, text: str, release: ReleaseInfo) -> None:
         records.add_event(connection, self._now(), kind, text, version=release.version)
-
-
-def _release(connection: sa.Connection, name: str, version: str) -> Row | None:
-    return records.release_by(connection, releases.c.name == name, releases.c.version == version)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> UsageError:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from edge_sdk.contracts.base import decode
+from edge_sdk.contracts.delivery import DeliveryMode, TopicRequest
 from edge_sdk.contracts.fleet import MemberStatus
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.topics import Topics
@@ -24,6 +25,7 @@ from edge_sdk.contracts.update import (
 )
 from edge_sdk.errors import ContractError
 from edge_sdk.server import records, rollout_records
+from edge_sdk.server.courier import Request
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
 """Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
-LEAVES = ("state", "ota", "tel", "req", "ask")
+LEAVES = ("state", "ota", "tel", "req", "want", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +65,12 @@ class Ingest:
     """Messages that were malformed, too large or not about their sender."""
     failed: int = 0
     """Messages that could not be stored; a defect, since what devices may say is bounded."""
-    requests: list[ChunkRequest] = field(default_factory=list)
-    """Chunk requests seen since the list was last taken."""
-    time_requests: list[TimeRequest] = field(default_factory=list)
-    """Questions for the time, likewise."""
+    requests: list[Request] = field(default_factory=list)
+    """What devices asked for since the list was last taken."""
 
-    def take_requests(self) -> list[ChunkRequest]:
-        """The chunk requests since the last call."""
+    def take_requests(self) -> list[Request]:
+        """What devices asked for since the last call."""
         taken, self.requests = self.requests, []
-        return taken
-
-    def take_time_requests(self) -> list[TimeRequest]:
-        """Questions for the time since the last call."""
-        taken, self.time_requests = self.time_requests, []
         return taken
 
     def message(self, connection: sa.Connection, incoming: Incoming) -> Changes:
@@ -111,11 +106,16 @@ class Ingest:
             self._check_sender(request.device_id, device_id)
             self.requests.append(request)
             return Changes()
+        if leaf == "want":
+            wanted = decode(payload, TopicRequest, leaf)
+            self._check_sender(wanted.device_id, device_id)
+            self.requests.append(wanted)
+            return Changes()
         if leaf == "ask":
             question = decode(payload, TimeRequest, leaf)
             self._check_sender(question.device_id, device_id)
             if len(question.nonce) == NONCE_BYTES and not incoming.retained:
-                self.time_requests.append(question)
+                self.requests.append(question)
             return Changes()
         if leaf == "tel":
             sample = decode(payload, TelemetrySample, leaf)
@@ -169,8 +169,17 @@ class Ingest:
             values["profile"] = state.profile or row["profile"]
         records.save_device(connection, state.device_id, **values)
         if state.online:
+            self._delivery(connection, state)
             self._phase(connection, row, state.deployment, state.phase, state.detail, "", state)
         return self._verdict_of_state(connection, state)
+
+    def _delivery(self, connection: sa.Connection, state: DeviceState) -> None:
+        """Note that a device does not get its chunks the usual way, and when it does again."""
+        usual = state.delivery.partition(":")[0] in ("", DeliveryMode.WINDOW)
+        text = f"{state.device_id} gets its chunks by {state.delivery}."
+        last = records.last_event(connection, "delivery", state.device_id)
+        if last != text and not (usual and last is None):
+            self._event(connection, "delivery", text, state.device_id)
 
     def _verdict_of_state(self, connection: sa.Connection, state: DeviceState) -> Changes:
         """A twin tells what a lost status said, even after the server was away."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from edge_sdk.bundle.signing import SigningKey, generate_key, load_key, public_path, save_key
 from edge_sdk.durable import DiskStorage, held_lock, storage_error
-from edge_sdk.errors import StorageError
+from edge_sdk.errors import StorageError, TrustError
 from edge_sdk.server.metadata import OnlineKeys
+
+log = logging.getLogger(__name__)
 
 TOKEN_NAME = "token"
 KEY_NAME = "fleet.key"
@@ -42,10 +45,7 @@ def fleet_key(data: Path) -> SigningKey:
         TrustError: ``trust.bad-key``.
         StorageError: a failed write.
     """
-    path = data / KEY_NAME
-    if not path.exists():
-        save_key(generate_key(), path)
-    return load_key(path)
+    return _kept_key(data, KEY_NAME)
 
 
 def online_keys(data: Path) -> OnlineKeys:
@@ -55,12 +55,27 @@ def online_keys(data: Path) -> OnlineKeys:
         TrustError: ``trust.bad-key``.
         StorageError: a failed write.
     """
-    made = []
-    for name in (SNAPSHOT_KEY_NAME, TIMESTAMP_KEY_NAME):
-        if not (data / name).exists():
-            save_key(generate_key(), data / name)
-        made.append(load_key(data / name))
-    return OnlineKeys(fleet_key(data), *made)
+    names = (KEY_NAME, SNAPSHOT_KEY_NAME, TIMESTAMP_KEY_NAME)
+    return OnlineKeys(*(_kept_key(data, name) for name in names))
+
+
+def _kept_key(data: Path, name: str) -> SigningKey:
+    """A key of the server, made when there was none."""
+    path = data / name
+    if not path.exists():
+        if public_path(path).exists():
+            role = path.stem
+            raise TrustError(
+                "no-key",
+                f"{path} is missing, though its public half is there.",
+                f"Restore it from a backup, or replace it: edge server keys --data {data} "
+                f"--replace {role}",
+            )
+        save_key(generate_key(), path)
+    key, mode = load_key(path), path.stat().st_mode & 0o777
+    if mode & 0o077:
+        log.warning("%s may be read by others (mode %o); run: chmod 600 %s", path, mode, path)
+    return key
 
 
 def replace_key(data: Path, role: str) -> Path:

@@ -87,6 +87,24 @@ def parse_broker_url(
     )
 
 
+def new_client(address: BrokerAddress, client_id: str) -> paho.Client:
+    """A client for one connection, ready to sign in.
+
+    Raises:
+        ConfigError: the TLS files cannot be used.
+        OSError: the password file cannot be read.
+    """
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False
+    )
+    if address.username:
+        path = address.password_file
+        client.username_pw_set(address.username, path.read_text().strip() if path else None)
+    if address.tls:
+        client.tls_set_context(client_context(address.files, time.time()))
+    return client
+
+
 class Link:
     """A connection that comes back.
 
@@ -97,6 +115,8 @@ class Link:
         on_message: called with topic, payload and whether the broker had kept the message, in
             paho's thread; must not block.
         on_connected: called in paho's thread after subscribing; must not block.
+        before: called before every attempt to connect, in the link's own thread; may block. The
+            client id is free then.
         acknowledge_s: seconds without any acknowledgement before a full window is given up.
     """
 
@@ -108,8 +128,10 @@ class Link:
         on_message: Callable[[str, bytes, bool], None],
         on_connected: Callable[[], None],
         *,
+        before: Callable[[], object] = lambda: None,
         acknowledge_s: float = ACKNOWLEDGE_SECONDS,
     ) -> None:
+        self._before = before
         self._address = address
         self._client_id = client_id
         self._topics = topics
@@ -180,6 +202,7 @@ class Link:
         backoff = BACKOFF_MIN_SECONDS
         warned = False
         while not self._stopping.is_set():
+            self._before()
             began = time.monotonic()
             problem = self._one_connection()
             if self._stopping.is_set():
@@ -222,16 +245,10 @@ class Link:
                 return
 
     def _new_client(self, ended: threading.Event, reasons: list[str]) -> paho.Client:
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self._client_id, reconnect_on_failure=False
-        )
+        client = new_client(self._address, self._client_id)
         refusals: list[str] = []
         client.max_inflight_messages_set(WINDOW)
         client.max_queued_messages_set(WINDOW)
-        if self._address.username:
-            client.username_pw_set(self._address.username, self._password())
-        if self._address.tls:
-            client.tls_set_context(client_context(self._address.files, time.time()))
 
         def disconnected(_c: Any, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
             reasons.append(refusals[-1] if refusals else f"connection lost ({reason})")
@@ -256,10 +273,6 @@ class Link:
         client.on_message = lambda _c, _u, m: self._deliver(m.topic, bytes(m.payload), m.retain)
         client.on_publish = lambda *_: self._acknowledged(client)
         return client
-
-    def _password(self) -> str | None:
-        path = self._address.password_file
-        return path.read_text().strip() if path else None
 
     def _accepted(self, client: paho.Client) -> None:
         client.subscribe([(topic, 1) for topic in self._topics])

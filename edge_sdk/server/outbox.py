@@ -1,6 +1,6 @@
 """What goes to the broker, one message after the other, in one thread.
 
-Desired states go first, then chunks that devices ask for, then the bulk: seeding and clearing of
+Desired states go first, then what devices ask for, then the bulk: seeding and clearing of
 releases in the order it was asked for. A queued desired state names only the device; its bytes are
 read from the database when it is sent, so an older one can never follow a newer one.
 """
@@ -14,9 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from edge_sdk.bundle.blobs import chunk_count
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import (
+    MAX_TOPICS_PER_REQUEST,
+    BrokerReport,
+    DeliveryMode,
+    TopicRequest,
+)
 from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
+from edge_sdk.delivery.choice import choose, in_words, largest_payload
+from edge_sdk.delivery.parts import split
 from edge_sdk.errors import EdgeError
+from edge_sdk.server.courier import Request
 from edge_sdk.server.fleet import Fleet
 
 log = logging.getLogger(__name__)
@@ -26,7 +36,7 @@ MAX_REQUESTED = 4096
 MAX_PER_REQUEST = 64
 DRAIN_SECONDS = 30.0
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class Sender(Protocol):
@@ -53,6 +63,8 @@ class Outbox:
         self._changed = threading.Condition()
         self._urgent: OrderedDict[str, None] = OrderedDict()
         self._requested: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._wanted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._report: BrokerReport | None = None
         self._questions: OrderedDict[str, TimeRequest] = OrderedDict()
         self._bulk: deque[Iterator[Step]] = deque()
         self._servable: dict[str, int] = {}
@@ -72,11 +84,17 @@ class Outbox:
             self._changed.notify_all()
         self._thread.join(10)
 
-    def connected(self) -> None:
-        """A new connection: the broker may have lost everything, so publish all of it again."""
+    def connected(self, report: BrokerReport | None = None) -> None:
+        """A new connection: the broker may have lost everything, so publish all of it again.
+
+        Args:
+            report: what the broker was found to be able to do.
+        """
         with self._changed:
+            self._report = report
             self._urgent.clear()
             self._requested.clear()
+            self._wanted.clear()
             self._bulk.clear()
             self._bulk.append(self._everything())
             self._changed.notify_all()
@@ -99,6 +117,16 @@ class Outbox:
             self._urgent.update((device, None) for device in devices)
             self._changed.notify_all()
 
+    def answer(self, request: Request) -> None:
+        """Send a device what it asks for, soon; what does not fit is dropped, devices ask again."""
+        match request:
+            case ChunkRequest():
+                self.chunks(request)
+            case TopicRequest():
+                self.topics(request)
+            case TimeRequest():
+                self.time(request)
+
     def chunks(self, request: ChunkRequest) -> None:
         """Publish chunks again, as far as they belong to a release that is on the broker."""
         with self._changed:
@@ -108,6 +136,15 @@ class Outbox:
                 if len(self._requested) >= MAX_REQUESTED:
                     return
                 self._requested[request.digest, index] = None
+            self._changed.notify_all()
+
+    def topics(self, request: TopicRequest) -> None:
+        """Answer a device with what belongs on topics, on topics of its own."""
+        with self._changed:
+            for below in request.topics[:MAX_TOPICS_PER_REQUEST]:
+                publishable = below and not set(below) & set("+#\0")
+                if publishable and len(self._wanted) < MAX_REQUESTED:
+                    self._wanted[request.device_id, below] = None
             self._changed.notify_all()
 
     def metadata(self) -> None:
@@ -126,8 +163,11 @@ class Outbox:
     def idle(self) -> bool:
         """Whether nothing is left to send."""
         with self._changed:
-            waiting = self._questions or self._urgent or self._requested or self._bulk
-            return not (waiting or self._busy)
+            return not (self._waiting() or self._busy)
+
+    def _waiting(self) -> bool:
+        queues = (self._questions, self._urgent, self._wanted, self._requested, self._bulk)
+        return any(queues)
 
     def _append(self, steps: Iterator[Step]) -> None:
         with self._changed:
@@ -138,15 +178,7 @@ class Outbox:
         while True:
             with self._changed:
                 self._busy = False
-                self._changed.wait_for(
-                    lambda: (
-                        self._stopping
-                        or self._questions
-                        or self._urgent
-                        or self._requested
-                        or self._bulk
-                    )
-                )
+                self._changed.wait_for(lambda: self._stopping or self._waiting())
                 if self._stopping:
                     return
                 self._busy = True
@@ -166,14 +198,18 @@ class Outbox:
             return
         with self._changed:
             device = self._urgent.popitem(last=False)[0] if self._urgent else None
-            wanted = None
-            if device is None and self._requested:
-                wanted = self._requested.popitem(last=False)[0]
+            wanted = requested = None
+            if device is None and self._wanted:
+                wanted = self._wanted.popitem(last=False)[0]
+            elif device is None and self._requested:
+                requested = self._requested.popitem(last=False)[0]
             steps = self._bulk[0] if self._bulk else None
         if device is not None:
             self._send_desired(device)
         elif wanted is not None:
-            self._send_chunk(*wanted)
+            self._answer(*wanted)
+        elif requested is not None:
+            self._send_chunk(*requested)
         elif steps is not None:
             self._bulk_step(steps)
 
@@ -199,21 +235,63 @@ class Outbox:
         shop, topics = self._fleet.desk.shop, self._fleet.topics
         if shop is None:
             return
+        # Devices ask one by one for what is too large for the broker; see _send_kept.
         for message in shop.messages(topics):
-            yield lambda message=message: self._send(*message)  # type: ignore[misc]
+            yield lambda message=message: self._send_kept(*message)  # type: ignore[misc]
         for topic in shop.outdated(topics):
-            yield lambda topic=topic: self._send(topic, b"")  # type: ignore[misc]
+            yield lambda topic=topic: self._send_kept(topic, b"")  # type: ignore[misc]
 
-    def _send(self, topic: str, payload: bytes) -> None:
-        self._sender.send(topic, payload)
+    def _send_kept(self, topic: str, payload: bytes) -> bool:
+        """Have a message kept, unless the broker would refuse its size and us with it."""
+        limit, report = largest_payload(self._report), self._report
+        if limit is not None and len(payload) > limit:
+            return False
+        if report is not None and not report.retained:  # some end the connection over the flag
+            return self._sender.send(topic, payload, retain=False)
+        return self._sender.send(topic, payload)
+
+    def _answer(self, device: str, below: str) -> None:
+        """Send a device what belongs on a topic; nothing at all says that there is nothing."""
+        topics = self._fleet.topics
+        payload = self._belongs(device, f"{topics.tenant}/{below}") or b""
+        for part, parts, piece in split(payload, largest_payload(self._report)):
+            topic = topics.response(device, part, parts, below)
+            if not self._sender.send(topic, piece, retain=False):
+                return
+        if topics.parse_chunk(f"{topics.tenant}/{below}"):
+            self.chunks_sent += 1
+
+    def _belongs(self, device: str, topic: str) -> bytes | None:
+        """What the broker keeps for a topic, or should, as far as this device may know it."""
+        topics, shop = self._fleet.topics, self._fleet.desk.shop
+        chunk = topics.parse_chunk(topic)
+        if chunk is not None:
+            with self._changed:
+                served = chunk[0] in self._servable
+            return self._fleet.depot.chunk(*chunk) if served else None
+        if topic == topics.desired(device):
+            message = self._fleet.desired_message(device)
+            return message[1] if message is not None else None
+        if topic == topics.broker():
+            return encode(self._report) if self._report is not None else None
+        return dict(shop.messages(topics)).get(topic) if shop is not None else None
 
     def _everything(self) -> Iterator[Step]:
+        if self._report is not None:
+            report = self._report
+            yield lambda: self._note(report)
+            yield lambda: self._send_kept(self._fleet.topics.broker(), encode(report))
         yield from self._metadata()
         yield from self._promote(self._fleet.desired_devices())
         wanted, unwanted = self._fleet.chunk_plan()
         yield from self._seeding(wanted)
         if unwanted:
             yield from self._clearing(unwanted)
+
+    def _note(self, report: BrokerReport) -> None:
+        text = f"The broker: {in_words(report)}; chunks go by {choose(report, None).mode}."
+        log.info("%s", text)
+        self._fleet.note_broker(text)
 
     def _promote(self, devices: Iterable[str]) -> Iterator[Step]:
         for device in list(devices):
@@ -224,6 +302,8 @@ class Outbox:
             sizes = self._sizes(release)
             with self._changed:
                 self._servable.update(sizes)
+            if choose(self._report, None).mode is DeliveryMode.RESPONSE:
+                continue  # devices ask for each chunk; to have the broker keep it is no use
             for digest, size in sizes.items():
                 for index in range(chunk_count(size)):
                     yield lambda digest=digest, index=index: self._send_chunk(digest, index)  # type: ignore[misc]
@@ -256,15 +336,15 @@ class Outbox:
     def _send_desired(self, device: str) -> None:
         message = self._fleet.desired_message(device)
         if message is not None:
-            self._sender.send(*message)
+            self._send_kept(*message)
 
     def _send_chunk(self, digest: str, index: int) -> None:
         data = self._fleet.depot.chunk(digest, index)
-        if data is not None and self._sender.send(self._fleet.topics.chunk(digest, index), data):
+        if data is not None and self._send_kept(self._fleet.topics.chunk(digest, index), data):
             self.chunks_sent += 1
 
     def _send_clear(self, digest: str, index: int) -> None:
-        self._sender.send(self._fleet.topics.chunk(digest, index), b"")
+        self._send_kept(self._fleet.topics.chunk(digest, index), b"")
 
     def _note_cleared(self, releases: Sequence[str]) -> None:
         if self._sender.drain(DRAIN_SECONDS):

@@ -106,6 +106,7 @@ def _model(context: Context) -> dict[str, Any]:
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,
         "connected": context.broker_connected(),
+        "broker_report": context.broker_report(),
         "devices": [
             DeviceLine(device, device.telemetry, ago(device.last_seen, now), _tone(device))
             for device in fleet.devices()

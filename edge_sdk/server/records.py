@@ -59,6 +59,11 @@ def last_event(connection: sa.Connection, kind: str, device_id: str) -> str | No
     return connection.execute(query).scalar()
 
 
+def release_named(connection: sa.Connection, name: str, version: str) -> Row | None:
+    """A published release."""
+    return release_by(connection, releases.c.name == name, releases.c.version == version)
+
+
 def release_by(connection: sa.Connection, *conditions: Any) -> Row | None:
     """The release that meets the conditions."""
     return connection.execute(sa.select(releases).where(*conditions)).mappings().first()

@@ -34,6 +34,7 @@ from edge_sdk.server.keys import access_token, locked_data, online_keys
 from edge_sdk.server.link import BrokerAddress, Link
 from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
+from edge_sdk.server.probing import Prober
 from edge_sdk.server.renewal import Renewal
 from edge_sdk.tls import client_context
 
@@ -76,6 +77,7 @@ class _Parts:
     inbox: Inbox
     outbox: Outbox
     renewal: Renewal
+    prober: Prober
     counters: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -122,6 +124,7 @@ def run_server(settings: ServerSettings, on_ready: Callable[[Ready], None]) -> N
                 public_key=trust[1],
             ),
             broker_connected=lambda: parts.link.connected,
+            broker_report=lambda: parts.prober.words if parts.link.connected else "",
             counters=lambda: {name: count() for name, count in parts.counters.items()},
         )
         parts.start()
@@ -161,16 +164,19 @@ def _open_fleet(
 
 def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     inbox = Inbox(fleet.ingest)
+    name = f"edge-server-{settings.tenant}-{key_id[:8]}"
     announce: list[Callable[[], None]] = []
+    prober = Prober(settings.broker, name, fleet.topics)
     link = Link(
         settings.broker,
-        f"edge-server-{settings.tenant}-{key_id[:8]}",
+        name,
         [fleet.topics.every_device(leaf) for leaf in LEAVES],
         inbox.put,
         lambda: announce[0](),
+        before=prober.look,
     )
     outbox = Outbox(fleet, link)
-    announce.append(outbox.connected)
+    announce.append(lambda: outbox.connected(prober.report))
     fleet.attach(outbox)
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
@@ -178,7 +184,7 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
         "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
-    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), counters)
+    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), prober, counters)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import Any
 from edge_sdk.bundle.trust import trust_root, verify_desired
 from edge_sdk.contracts.base import Wire, encode
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.contracts.trust import TimeRequest
-from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, UpdateStatus
+from edge_sdk.contracts.update import Desired, DeviceState, Phase, UpdateStatus
 from edge_sdk.durable import DiskStorage
+from edge_sdk.server.courier import Request
 from edge_sdk.server.db.engine import open_database
 from edge_sdk.server.depot import Depot
 from edge_sdk.server.fleet import Fleet
@@ -30,8 +30,7 @@ class RecordingCourier:
     cleared: list[str] = field(default_factory=list)
     offered: list[str] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
-    requests: list[ChunkRequest] = field(default_factory=list)
-    questions: list[TimeRequest] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     metadata_sent: int = 0
 
     def seed(self, releases: Sequence[str]) -> None:
@@ -43,14 +42,11 @@ class RecordingCourier:
     def desired(self, devices: Sequence[str], *, after_seeding: bool) -> None:
         (self.offered if after_seeding else self.restored).extend(devices)
 
-    def chunks(self, request: ChunkRequest) -> None:
+    def answer(self, request: Request) -> None:
         self.requests.append(request)
 
     def metadata(self) -> None:
         self.metadata_sent += 1
-
-    def time(self, request: TimeRequest) -> None:
-        self.questions.append(request)
 
 
 class FleetOnDisk:
@@ -94,6 +90,7 @@ class FleetOnDisk:
         phase: Phase = Phase.IDLE,
         deployment: str = "",
         profile: str = "rpi4",
+        delivery: str = "",
     ) -> None:
         """The device's twin."""
         message = DeviceState(
@@ -104,6 +101,7 @@ class FleetOnDisk:
             version=version,
             phase=phase,
             deployment=deployment,
+            delivery=delivery,
         )
         self.hear("state", message)
 

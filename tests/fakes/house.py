@@ -55,6 +55,9 @@ chunk_timeout_s = 0.5
 headroom_patience_s = 0.1
 preflight_retry_s = 0.1
 
+[mirror]
+min_bytes = 1
+
 [pipeline]
 name = "camera"
 
@@ -71,6 +74,8 @@ class FleetHouse:
 
     def __init__(self, folder: Path, broker: RunningBroker) -> None:
         self.ring: Ring | None = None
+        self.mirror = ""
+        """Base URL that releases published from now on name."""
         self.folder = folder
         self.broker = broker
         self.data = folder / "data"
@@ -129,7 +134,8 @@ class FleetHouse:
     def publish_made(self, made: DeviceRelease, version: str) -> None:
         """Sign and publish a release that lies in a folder of its own."""
         manifest = decode(made.path.read_bytes(), Manifest, "manifest")
-        made.path.write_bytes(encode(msgspec.structs.replace(manifest, sequence=int(version))))
+        changes = {"sequence": int(version), "mirror": self.mirror}
+        made.path.write_bytes(encode(msgspec.structs.replace(manifest, **changes)))
         sign_release(made.path.parent, self.key)
         if self.ring is not None:
             self.ring.sign_folder(made.path.parent)

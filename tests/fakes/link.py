@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import BrokerReport, TopicRequest
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import ChunkRequest
+from edge_sdk.delivery.choice import largest_payload
+from edge_sdk.delivery.parts import split
 
 
 class FakeBroker:
@@ -34,8 +38,18 @@ class FakeBroker:
         self.answers = True
         self.keeps = True
         """Whether the broker retains what a server publishes again."""
+        self.wishes: list[TopicRequest] = []
+        self.retained[topics.broker()] = encode(BrokerReport(max_payload_bytes=CHUNK_BYTES))
         self.answer_time: Callable[[bytes], list[tuple[str, bytes]]] = lambda _: []
         """What comes back when a device asks for the time."""
+
+    def belongs(self, topic: str) -> bytes:
+        """What a server would say belongs on a topic."""
+        chunk = self.topics.parse_chunk(topic)
+        if chunk is None:
+            return self.retained.get(topic, b"")
+        start = chunk[1] * CHUNK_BYTES
+        return self.blobs.get(chunk[0], b"")[start : start + CHUNK_BYTES]
 
     def seed_blobs(self, blobs: Iterable[tuple[str, bytes]], *, retain: bool = True) -> None:
         """Publish blobs chunk by chunk; without ``retain`` only the server has them."""
@@ -55,10 +69,17 @@ class FakeLink:
         self.broker = broker
         self.connected = connected
         self.subscribed: set[str] = set()
+        self.reach = True
+        """Whether retained messages reach this device."""
         self.widest = 0
         self.delivered_bytes = 0
         self.asked: Counter[str] = Counter()
-        self._inbox: list[tuple[str, bytes]] = []
+        self._inbox: list[tuple[str, bytes, bool]] = []
+
+    @property
+    def chunks(self) -> set[str]:
+        """Chunk topics that are subscribed to."""
+        return {topic for topic in self.subscribed if self.broker.topics.parse_chunk(topic)}
 
     def subscribe(self, topic: str, qos: int = 0) -> None:
         """Deliver the retained message, weather permitting."""
@@ -66,9 +87,9 @@ class FakeLink:
             return
         self.subscribed.add(topic)
         self.asked[topic] += 1
-        self.widest = max(self.widest, len(self.subscribed))
-        if topic in self.broker.retained:
-            self._deliver(topic, self.broker.retained[topic])
+        self.widest = max(self.widest, len(self.chunks))
+        if topic in self.broker.retained and self.reach:
+            self._deliver(topic, self.broker.retained[topic], retained=True)
 
     def unsubscribe(self, topic: str) -> None:
         """Stop asking."""
@@ -81,6 +102,9 @@ class FakeLink:
         if topic.endswith("/ask"):
             for answer in self.broker.answer_time(payload):
                 self._deliver(*answer)
+            return
+        if topic.endswith("/want"):
+            self._answer(msgspec.json.decode(payload, type=TopicRequest))
             return
         request = msgspec.json.decode(payload, type=ChunkRequest)
         assert topic == self.broker.topics.request(request.device_id)
@@ -96,6 +120,16 @@ class FakeLink:
             if where in self.subscribed:
                 self._deliver(where, chunk)
 
+    def _answer(self, request: TopicRequest) -> None:
+        self.broker.wishes.append(request)
+        topics = self.broker.topics
+        report = self.broker.retained.get(topics.broker(), b"{}")
+        limit = largest_payload(msgspec.json.decode(report, type=BrokerReport))
+        for below in request.topics if self.broker.answers else ():
+            payload = self.broker.belongs(f"{topics.tenant}/{below}")
+            for part, parts, piece in split(payload, limit):
+                self._deliver(topics.response(request.device_id, part, parts, below), piece)
+
     def drop(self) -> None:
         """The connection breaks: subscriptions and messages on their way are gone."""
         self.connected = False
@@ -107,15 +141,15 @@ class FakeLink:
         if self.connected and topic in self.subscribed:
             self._deliver(topic, payload)
 
-    def poll(self) -> list[tuple[str, bytes]]:
-        """Messages that arrived since the last call."""
+    def poll(self) -> list[tuple[str, bytes, bool]]:
+        """Messages that arrived since the last call, and whether the broker had kept them."""
         items, self._inbox = self._inbox, []
         if self.broker.reorder:
             self.broker.weather.shuffle(items)
         return items
 
-    def _deliver(self, topic: str, payload: bytes) -> None:
+    def _deliver(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
         if self.broker.weather.random() < self.broker.loss:
             return
         self.delivered_bytes += len(payload)
-        self._inbox.append((topic, payload))
+        self._inbox.append((topic, payload, retained))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent.adapt.governor import Governor, Rung
+from agent.adapt.governor import Governor
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.trace import TraceConfig, TraceFile
 from agent.sense.sample import PressureSample

@@ -37,14 +37,6 @@ class TufRig(Rig):
         self.server_answers = True
         self.questions: list[TimeRequest] = []
 
-    def _listen(self) -> None:
-        for topic, payload in self.link.poll():
-            self.received += len(payload)
-            if topic == TOPICS.desired(self.device.device_id):
-                self.updater.on_desired(payload)
-            else:
-                self.updater.on_chunk(topic, payload)
-
     @property
     def now_s(self) -> float:
         """The real time."""

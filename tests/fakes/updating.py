@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.update.limits import UpdateLimits
-from agent.update.ports import PlacedRelease, ServiceStats
+from agent.update.limits import MirrorLimits, UpdateLimits
+from agent.update.mirror import Mirror
+from agent.update.ports import Fetcher, PlacedRelease, ServiceStats
 from agent.update.store import PieceStorage
 from agent.update.trust import Device, usable_points
 from agent.update.updater import Updater
@@ -18,6 +19,7 @@ from edge_sdk.bundle.shelf import Shelf
 from edge_sdk.bundle.signing import SigningKey, generate_key, sign
 from edge_sdk.bundle.trust import trust_root
 from edge_sdk.contracts.base import decode, encode
+from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
 from edge_sdk.contracts.manifest import Artifact, Derivation, Manifest, Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
@@ -67,6 +69,7 @@ def tiny_release(
     profiles: tuple[str, ...] = ("rpi4",),
     runtime: str = "litert",
     packed: bool = False,
+    mirror: str = "",
 ) -> TinyRelease:
     """A signed release with two artifacts for each profile.
 
@@ -106,9 +109,28 @@ def tiny_release(
         artifacts=artifacts,
         ladders={profile: tuple(points) for profile in profiles},
         derived=derived,
+        mirror=mirror,
     )
     envelope = encode(sign(MANIFEST_TYPE, encode(manifest), key))
     return TinyRelease(manifest, envelope, blobs)
+
+
+def write_conversion(folder: Path) -> Path:
+    """The folder of a finished conversion, with bytes for models."""
+    source, artifacts = tiny_release("1", size=70_000), folder / "artifacts"
+    artifacts.mkdir(parents=True)
+    for digest, data in source.blobs.items():
+        (artifacts / f"{digest[:8]}.bin").write_bytes(data)
+    document = Conversion(
+        created="2026-01-01T00:00:00+00:00",
+        task=source.manifest.task,
+        artifacts=source.manifest.artifacts,
+        ladders=source.manifest.ladders,
+        files={digest: f"artifacts/{digest[:8]}.bin" for digest in source.blobs},
+        provenance={"torch": "2.13.0"},
+    )
+    (folder / "conversion.json").write_bytes(encode(document))
+    return folder
 
 
 def _artifact(digest: str, golden: str, runtime: str) -> Artifact:
@@ -326,6 +348,9 @@ class Rig:
     trust: TrustRoot = TRUST
     frames: int = 20
     """What serves decides so many in a turn."""
+    fetcher: Fetcher | None = None
+    """Does requests to the mirror that a release names."""
+    mirror_limits: MirrorLimits = field(default_factory=MirrorLimits)
 
     def __post_init__(self) -> None:
         self.broker = FakeBroker(TOPICS)
@@ -357,6 +382,7 @@ class Rig:
             report=self.reports.append,
             storage=storage or SwiftStorage(),
             limits=self.limits,
+            mirror=Mirror(self.fetcher, self.clock, self.mirror_limits),
         )
         self.updater.start()
         if connected:
@@ -382,9 +408,10 @@ class Rig:
         self.clock.time += seconds
 
     def _listen(self) -> None:
-        for topic, payload in self.link.poll():
-            self.received += len(payload)
-            self.updater.on_chunk(topic, payload)
+        for topic, payload, retained in self.link.poll():
+            if not topic.endswith("/broker"):
+                self.received += len(payload)
+            self.updater.on_message(topic, payload, retained)
 
     def reach(self, phase: Phase, turns: int = 600) -> None:
         """Run until ``phase`` is entered, and no further."""

@@ -30,6 +30,7 @@ class Workers:
             name="test",
             source=SourceConfig(**source),
             publish=PublishConfig(batch=options.pop("batch", 8)),
+            objective_ms=options.pop("objective_ms", 0.0),
         )
         return WorkerSpec(
             mode=mode,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.adapt.arbiter import Contender, arbitrate
-from agent.adapt.governor import Decision, Governor, GovernorState, Rung
+from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import Band, GovernorPolicy
 from agent.adapt.signals import STALE_S
 from agent.adapt.steering import Seat, Steering, decide_together
@@ -29,6 +30,8 @@ class Tick:
     at: float
     before: int
     decision: Decision
+    alarmed: bool
+    """Frames of some pipeline have been very late for long enough."""
 
 
 class Device:
@@ -46,10 +49,15 @@ class Device:
         for _ in range(math.ceil(seconds / TICK_S)):
             self.now += TICK_S
             asked = zip(self.governors, self.states, each, self.priorities, strict=True)
-            outcomes = arbitrate([Contender(*one) for one in asked], self.now)
+            contenders = [Contender(*one) for one in asked]
+            alarmed = any(
+                one.governor.is_alarmed(one.governor.observe(one.state, one.sample, self.now))
+                for one in contenders
+            )
+            outcomes = arbitrate(contenders, self.now)
             self.ticks.append(
                 [
-                    Tick(self.now, before.index, decision)
+                    Tick(self.now, before.index, decision, alarmed)
                     for before, (_, decision) in zip(self.states, outcomes, strict=True)
                 ]
             )
@@ -85,10 +93,10 @@ def test_a_late_pipeline_takes_from_a_lesser_one_only_where_the_processor_is_con
 ):
     contended = device(1, 0)
     contended.feel(LATE_AND_BUSY, msgspec.structs.replace(CALM, cpu_percent=75.0), seconds=2.0)
-    assert contended.moves() == [(1, 1, "priority")]
+    assert contended.moves()[0] == (1, 2, "priority")
     alone_to_blame = device(1, 0)
     alone_to_blame.feel(LATE, CALM, seconds=2.0)
-    assert [at for at, _, _ in alone_to_blame.moves()] == [0]
+    assert {at for at, _, _ in alone_to_blame.moves()} == {0}
     lesser = device(1, 0)
     lesser.feel(CALM, LATE_AND_BUSY, seconds=20.0)
     assert {at for at, _, _ in lesser.moves()} == {1}
@@ -172,6 +180,7 @@ policies = st.builds(
     time_constant_s=st.sampled_from([0.0, 1.0]),
     dwell_down_s=st.sampled_from([0.5, 1.3, 3.0]),
     dwell_urgent_s=st.sampled_from([0.5, 1.0]),
+    dwell_jump_s=st.sampled_from([0.0, 0.5, 2.0]),
     dwell_up_s=st.sampled_from([1.0, 2.7, 5.0]),
     probe_s=st.sampled_from([5.0, 20.0]),
 )
@@ -196,7 +205,7 @@ def felt(shared: Device, history: Plateaus, *, own: bool) -> Device:
     return shared
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(devices, plateaus)
 def test_nobody_steps_down_while_a_less_important_one_could(
     shared: Device, history: Plateaus
@@ -213,7 +222,7 @@ def test_nobody_steps_down_while_a_less_important_one_could(
                 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(devices, plateaus, st.booleans())
 def test_nobody_rises_while_a_more_important_one_steps_down(
     shared: Device, history: Plateaus, own: bool
@@ -228,7 +237,7 @@ def _way(tick: Tick) -> int:
     return tick.decision.index - tick.before
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(devices, plateaus, st.booleans())
 def test_nobody_moves_faster_than_its_dwell_nor_leaves_its_ladder(
     shared: Device, history: Plateaus, own: bool
@@ -240,11 +249,12 @@ def test_nobody_moves_faster_than_its_dwell_nor_leaves_its_ladder(
             assert 0 <= tick.decision.index <= governor.bottom
             if tick.decision.changed:
                 down = min(policy.dwell_down_s, policy.dwell_urgent_s if own else math.inf)
+                down = 0.0 if tick.alarmed else down
                 assert tick.at - last >= (down if _way(tick) > 0 else policy.dwell_up_s)
                 last = tick.at
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(devices, plateaus, st.booleans())
 def test_calm_leads_all_back_to_the_top(shared: Device, history: Plateaus, own: bool) -> None:
     felt(shared, history, own=own)
@@ -255,7 +265,7 @@ def test_calm_leads_all_back_to_the_top(shared: Device, history: Plateaus, own: 
     assert shared.feel(CALM, seconds=settled_s) == [0] * len(shared.states)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(policies, ladders, plateaus)
 def test_one_alone_moves_as_its_governor_does(
     policy: GovernorPolicy, ladder: list[Rung], history: Plateaus

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from agent.adapt.governor import Decision, Governor, GovernorState, Rung, rungs
+from agent.adapt.governor import Decision, Governor, GovernorState
+from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import Band, GovernorPolicy, fitted
 from agent.adapt.signals import STALE_S
 from agent.sense.sample import PressureSample
@@ -68,7 +69,12 @@ def test_frames_that_are_very_late_do_not_wait_for_the_whole_dwell() -> None:
     late = structs.replace(CALM, deadline_miss_share=1.0, latency_share=3.0)
     policy = structs.replace(POLICY, dwell_urgent_s=1.0)
     _, decisions = run(Governor(policy, LADDER), [CALM, *[late] * 20])
-    assert switches(decisions) == [(2.0, 1), (3.0, 2), (4.0, 3)]
+    assert switches(decisions) == [(1.5, 2), (2.0, 3)], "to what is expected to be in time, and on"
+    unknown = [Rung(f"p{i}", 0.9) for i in range(4)]
+    _, decisions = run(Governor(policy, unknown), [CALM, *[late] * 20])
+    assert switches(decisions) == [(2.0, 1), (3.0, 2), (4.0, 3)], (
+        "one by one where costs are unknown"
+    )
     fine = structs.replace(CALM, latency_share=0.2)
     hiccup = run(Governor(policy, LADDER), [fine, late, *[fine] * 20])[1]
     assert switches(hiccup) == []
@@ -434,6 +440,7 @@ policies = st.builds(
     time_constant_s=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
     dwell_down_s=st.sampled_from([0.0, 0.5, 1.3, 3.0]),
     dwell_urgent_s=st.sampled_from([0.0, 0.5, 1.0]),
+    dwell_jump_s=st.sampled_from([0.0, 0.5, 1.0]),
     dwell_up_s=st.sampled_from([0.0, 1.0, 2.7, 5.0]),
     accuracy_floor=st.sampled_from([0.0, 0.945, 0.955, 1.0]),
     probe_s=st.sampled_from([0.0, 5.0, 20.0]),
@@ -464,13 +471,15 @@ def test_never_switches_faster_than_its_dwell(
     state, last = governor.start(0.0), 0.0
     for tick, sample in enumerate(flat(plateaus), start=1):
         before, now = state.index, tick * TICK_S
+        alarmed = governor.is_alarmed(governor.observe(state, sample, now))
+        late = alarmed and (sample.latency_share or 0.0) > 1.0 - policy.headroom
         state, decision = governor.decide(state, sample, now)
         if not decision.changed:
             continue
         heat = sample.temperature_celsius
         if state.index > before and heat is not None and heat >= 95.0:
             assert state.index == governor.bottom
-        else:
+        elif not (state.index > before and late):
             down = min(policy.dwell_down_s, policy.dwell_urgent_s)
             if sample_never_late(plateaus):
                 down = policy.dwell_down_s

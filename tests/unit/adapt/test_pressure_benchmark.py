@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapt.governor import Rung
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy, fitted
 from agent.adapt.trace import read_trace
 from agent.config import PipelineConfig, SourceConfig

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.adapt.governor import Decision, Rung
+from agent.adapt.governor import Decision
+from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
-from agent.adapt.workload import OwnUse, with_workload
+from agent.adapt.workload import OwnUse, Recent, with_workload
 from agent.config import PipelineConfig, SourceConfig
 from agent.meter import Interval
 from agent.sense.sample import PressureSample
+from agent.worker.protocol import Stats
 from edge_sdk.errors import UsageError
 from tests.fakes.traces import CALM, HOT, LADDER, POLICY, TICK_S
 
@@ -179,3 +181,20 @@ def test_a_file_as_fast_as_it_goes_always_has_a_queue_that_means_nothing() -> No
     assert fast.queue_frames is None and not fast.paced and fast.busy_percent is None
     camera = with_workload(CALM, recent, pipeline(kind="camera", path=""), OwnUse())
     assert camera.queue_frames == 4.0 and camera.busy_percent == CALM.cpu_percent
+
+
+def test_what_a_point_that_is_being_left_reports_does_not_count() -> None:
+    recent = Recent(10.0, 0.0)
+    late = Stats(frames=2, latencies_ms=(30.0, 5.0), point=0)
+    recent.add(late)
+    assert recent.alarmed and recent.take(1.0).frames == 2
+    assert not recent.alarmed
+    recent.told(2)
+    recent.add(late)
+    assert not recent.alarmed and recent.take(2.0).reports == 0
+    recent.add(Stats(frames=3, latencies_ms=(2.0,), point=2))
+    assert recent.take(3.0).frames == 3
+    recent.stands()
+    recent.add(late)
+    assert recent.take(4.0).frames == 2, "refused: it stands where it stood"
+    assert not Recent(0.0, 0.0).alarmed

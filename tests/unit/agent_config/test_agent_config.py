@@ -20,6 +20,7 @@ from agent.config import (
     load_config,
     read_password,
 )
+from agent.update.limits import MirrorLimits
 from edge_sdk.errors import ConfigError
 
 SMALLEST = """
@@ -211,7 +212,7 @@ def test_the_password_loses_its_newline_only(tmp_path: Path) -> None:
     assert caught.value.code == "config.password-file"
 
 
-STRUCTS = (AgentConfig, BrokerConfig, PipelineConfig, PublishConfig, SourceConfig)
+STRUCTS = (AgentConfig, BrokerConfig, MirrorLimits, PipelineConfig, PublishConfig, SourceConfig)
 
 
 @pytest.mark.parametrize(

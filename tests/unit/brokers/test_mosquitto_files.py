@@ -15,8 +15,8 @@ from edge_sdk.errors import StorageError
 TOPICS = Topics("edge")
 
 EXAMPLES = {"device_id": "%u", "pipeline": "camera", "digest": "ab" * 32, "index": 3}
-EXAMPLES |= {"role": "root", "version": 1}
-SERVERS_OWN = {"every_device", "parse_chunk", "parse_device"}
+EXAMPLES |= {"role": "root", "version": 1, "part": 0, "parts": 1, "topic": "edge/tuf/head"}
+SERVERS_OWN = {"every_device", "probe", "below", "parse_chunk", "parse_device", "parse_response"}
 """Not topics that a device reads or writes."""
 
 

@@ -115,8 +115,36 @@ def test_the_list_names_files_and_dead_keys(keys: Path) -> None:
     assert "destroy" in shown
 
 
+def test_a_servers_key_is_replaced_there_first(keys: Path, fleet: Path) -> None:
+    """The commands of the recovery table, in the wrong order and in the right one."""
+    rotate = ("rotate", keys, "--role", "fleet", "--public", fleet / "fleet.key.pub")
+    assert run(*rotate, code=2) == "usage.same-key"
+    (fleet / "fleet.key").unlink()
+    lost = CliRunner().invoke(server, ["keys", "--data", str(fleet)])
+    assert lost.exit_code == 6
+    assert "--replace fleet" in lost.output
+    replace = ["keys", "--data", str(fleet), "--replace", "fleet"]
+    assert CliRunner().invoke(server, replace).exit_code == 0
+    assert run(*rotate)["root"] == 2
+
+
+def test_keys_that_others_may_read_are_pointed_out(
+    fleet: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (fleet / "timestamp.key").chmod(0o644)
+    assert CliRunner().invoke(server, ["keys", "--data", str(fleet)]).exit_code == 0
+    assert "chmod 600" in caplog.text
+
+
+def test_metadata_that_is_gone_is_told(keys: Path) -> None:
+    (keys / "metadata" / "targets.json").unlink()
+    assert run("list", keys, code=7) == "storage.unreadable"
+
+
 def test_an_ambiguous_key_is_asked_back(keys: Path) -> None:
     assert run("rotate", keys, "--role", "root", code=2) == "usage.unknown-key"
+    more = ("add", keys, "--role", "root", "--threshold", 5)
+    assert run(*more, code=6) == "trust.bad-threshold"
     assert private(keys) == ["root-1.pem", "root-2.pem", "targets-1.pem"]
 
 

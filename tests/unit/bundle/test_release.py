@@ -20,7 +20,7 @@ from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.errors import ContractError, EdgeError, TrustError
 from tests.fakes.storage import FaultyStorage, PowerCut
-from tests.fakes.updating import tiny_release
+from tests.fakes.updating import write_conversion
 
 KEY = generate_key()
 TRUST = trust_root([KEY.public], [])
@@ -29,21 +29,7 @@ TRUST = trust_root([KEY.public], [])
 @pytest.fixture
 def conversion(tmp_path: Path) -> Path:
     """The folder of a finished conversion, with bytes for models."""
-    folder, source = tmp_path / "conversion", tiny_release("1", size=70_000)
-    artifacts = folder / "artifacts"
-    artifacts.mkdir(parents=True)
-    for digest, data in source.blobs.items():
-        (artifacts / f"{digest[:8]}.bin").write_bytes(data)
-    document = Conversion(
-        created="2026-01-01T00:00:00+00:00",
-        task=source.manifest.task,
-        artifacts=source.manifest.artifacts,
-        ladders=source.manifest.ladders,
-        files={digest: f"artifacts/{digest[:8]}.bin" for digest in source.blobs},
-        provenance={"torch": "2.13.0"},
-    )
-    (folder / "conversion.json").write_bytes(encode(document))
-    return folder
+    return write_conversion(tmp_path / "conversion")
 
 
 def create(conversion: Path, out: Path, **options: Any) -> Path:

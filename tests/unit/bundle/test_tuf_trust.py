@@ -256,7 +256,7 @@ def _sign_again(document: object, repo: Repository, role: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    position=st.integers(0, 400),
+    position=st.integers(0, 4000),
     value=st.integers(0, 255),
     name=st.sampled_from(["timestamp", "1.snapshot", "1.targets", "1.root"]),
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import TopicRequest
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutRequest, RolloutState
 from edge_sdk.contracts.telemetry import TelemetrySample
 from edge_sdk.contracts.update import ChunkRequest, Desired, DeviceState, Phase, TrialPolicy
@@ -403,6 +404,31 @@ def test_chunk_requests_are_passed_on(here: FleetOnDisk) -> None:
     here.hear("req", request, sender="b")  # speaks for another device
     assert here.courier.requests == [request]
     assert here.fleet.refused_messages == 1
+
+
+def test_requests_for_kept_messages_are_passed_on(here: FleetOnDisk) -> None:
+    request = TopicRequest(device_id="a", topics=("tuf/head",))
+    here.hear("want", request)
+    here.hear("want", request, sender="b")
+    assert here.courier.requests == [request]
+    assert here.fleet.refused_messages == 1
+
+
+def test_the_event_log_says_how_chunks_come_when_that_changes(here: FleetOnDisk) -> None:
+    def told() -> list[str]:
+        return [e.text for e in here.fleet.events(0, 100) if e.kind in ("delivery", "broker")]
+
+    here.state("a", delivery="window: as usual")
+    assert told() == []
+    for _ in range(2):
+        here.state("a", delivery="response: nothing is kept")
+        here.fleet.note_broker("Broker x: nothing is kept.")
+    here.state("a", delivery="window: as usual")
+    assert told() == [
+        "a gets its chunks by response: nothing is kept.",
+        "Broker x: nothing is kept.",
+        "a gets its chunks by window: as usual.",
+    ]
 
 
 def test_an_offline_twin_does_not_undo_what_is_known(here: FleetOnDisk) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.contracts.delivery import BrokerReport, TopicRequest
 from edge_sdk.contracts.fleet import RolloutRequest
 from edge_sdk.contracts.update import ChunkRequest, Phase
 from edge_sdk.server.outbox import MAX_PER_REQUEST, Outbox
@@ -25,11 +26,13 @@ class GatedSender:
         self.open.set()
         self.connected = True
 
-    def send(self, topic: str, payload: bytes) -> bool:
+    def send(self, topic: str, payload: bytes, *, retain: bool = True) -> bool:
         self.open.wait(20)
         if not self.connected:
             return False
         self.sent.append((topic, payload))
+        if not retain:
+            return True
         if payload:
             self.retained[topic] = payload
         else:
@@ -231,3 +234,61 @@ def test_a_damaged_release_does_not_hold_up_the_others(
     assert "blob-damaged" in caplog.text
     assert here.topics.chunk(releases["2"].digest, 0) in sender.retained
     assert here.topics.desired("a") in sender.retained
+
+
+def wish(*topics: str) -> TopicRequest:
+    return TopicRequest(device_id="a", topics=topics)
+
+
+def test_a_device_is_sent_what_belongs_on_topics(
+    here: FleetOnDisk, outbox: Outbox, sender: GatedSender
+) -> None:
+    release = here.publish("1")
+    here.state("a")
+    roll(here, "1")
+    eventually(outbox.idle)
+    below = here.topics.below
+    chunk, mine = here.topics.chunk(release.digest, 0), here.topics.desired("a")
+    before = len(sender.sent)
+    outbox.topics(wish(below(chunk), below(mine), below(here.topics.desired("b")), "dev/#", ""))
+    eventually(outbox.idle)
+    message = here.fleet.desired_message("a")
+    assert message is not None
+    assert sender.sent[before:] == [
+        (here.topics.response("a", 0, 1, chunk), release.envelope),
+        (here.topics.response("a", 0, 1, mine), message[1]),
+        (here.topics.response("a", 0, 1, here.topics.desired("b")), b""),
+    ]
+
+
+def test_what_the_broker_refuses_is_not_published(
+    here: FleetOnDisk, outbox: Outbox, sender: GatedSender
+) -> None:
+    release = here.publish("1", shared=bytes(20_000))
+    here.state("a")
+    roll(here, "1")
+    eventually(outbox.idle)
+    sender.sent.clear()
+    sender.retained.clear()
+    outbox.connected(BrokerReport(max_payload_bytes=4096))
+    eventually(outbox.idle)
+    assert all(len(payload) <= 4096 for _, payload in sender.sent)
+    assert not any(topic.startswith(f"{here.topics.tenant}/b/") for topic, _ in sender.sent)
+    large = next(d for d, data in release.blobs.items() if len(data) > 4096)
+    outbox.topics(wish(here.topics.below(here.topics.chunk(large, 0))))
+    eventually(outbox.idle)
+    pieces = [payload for topic, payload in sender.sent if "/rsp/" in topic]
+    assert b"".join(pieces) == release.blobs[large]
+    assert max(map(len, pieces)) <= 4096
+
+
+def test_a_broker_without_memory_is_not_asked_to_remember(
+    here: FleetOnDisk, outbox: Outbox, sender: GatedSender
+) -> None:
+    here.publish("1")
+    here.state("a")
+    outbox.connected(BrokerReport(retained=False, wildcard_retained=False))
+    roll(here, "1")
+    eventually(outbox.idle)
+    assert sender.retained == {}
+    assert here.topics.desired("a") in topics(sender)

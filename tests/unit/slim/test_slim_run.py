@@ -152,6 +152,23 @@ def test_separate_widths_have_weights_of_their_own(
     assert own["body.0.weight"].ndim == 4
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_bfloat16_products_train_float32_weights(
+    bars: LoadedTask, bars_weights: Path, tmp_path: Path, separate: bool
+) -> None:
+    low, plain = (
+        Settings(widths=(1.0, 0.5), epochs=2, separate=separate, uniform=True, bfloat16=chosen)
+        for chosen in (True, False)
+    )
+    found = slim(bars, tmp_path / "low.json", settings=low, weights=bars_weights)
+    exact = slim(bars, tmp_path / "plain.json", settings=plain, weights=bars_weights)
+    assert found.slim.widths[1].accuracy > 0.8
+    assert found.history[1].loss == pytest.approx(exact.history[1].loss, rel=0.2)
+    assert found.history[1].loss != exact.history[1].loss
+    tensors = state_of(found.path)["0.5"]
+    assert {value.dtype for value in tensors.values()} <= {torch.float32, torch.int64}
+
+
 def test_a_latency_model_may_choose_the_widths(
     bars: LoadedTask, bars_weights: Path, tmp_path: Path
 ) -> None:

@@ -40,9 +40,11 @@ def problems(draw: st.DrawFn) -> tuple[list[Unit], dict[str, Curve], dict[str, f
     return units, curves, prices
 
 
-@given(problems(), st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4))
+@given(problems(), st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4), st.floats(0, 1))
 def test_widths_are_nested_and_within_their_budgets(
-    problem: tuple[list[Unit], dict[str, Curve], dict[str, float]], shares: list[float]
+    problem: tuple[list[Unit], dict[str, Curve], dict[str, float]],
+    shares: list[float],
+    floor: float,
 ) -> None:
     units, curves, prices = problem
     full = {n: c for unit in units for n, c in unit.counts(0).items()}
@@ -52,7 +54,8 @@ def test_widths_are_nested_and_within_their_budgets(
         return math.fsum(prices[name] * count for name, count in kept.items())
 
     budgets = [share * cost(full) for share in sorted(shares, reverse=True)]
-    found = search(units, curves, cost, budgets)  # type: ignore[arg-type]
+    floors = [floor * share for share in sorted(shares, reverse=True)]
+    found = search(units, curves, cost, budgets, floors=floors)  # type: ignore[arg-type]
     before = full
     for kept, budget in zip(found, budgets, strict=True):
         assert all(least[name] <= kept[name] <= before[name] for name in full)
@@ -113,6 +116,24 @@ def test_exchange_finds_what_single_damages_hide() -> None:
     (whole,) = search(units, curves, cost, [64.0], damage)
     assert whole["c"] == 16
     assert sorted((whole["a"], whole["b"])) == [16, 32]
+
+
+def test_a_floor_holds_where_the_budget_can_be_met_above_it() -> None:
+    units = units_of([group("needed", 32), group("idle", 32)], 8)
+    curves = {
+        "needed": Curve((0.25, 1.0), (1.0, 0.0)),
+        "idle": Curve((0.25, 1.0), (0.001, 0.0)),
+    }
+
+    def cost(kept: Mapping[str, int]) -> float:
+        return float(sum(kept.values()))
+
+    (free,) = search(units, curves, cost, [40.0])
+    assert free == {"needed": 32, "idle": 8}
+    (held,) = search(units, curves, cost, [40.0], floors=[0.5])
+    assert held == {"needed": 24, "idle": 16}
+    (forced,) = search(units, curves, cost, [24.0], floors=[0.5])
+    assert forced == {"needed": 16, "idle": 8}
 
 
 @given(problems(), st.floats(0.05, 1))

@@ -51,13 +51,13 @@ def done(
 def test_phases_follow_each_other(done: tuple[Searched, list[Epoch]]) -> None:
     _, epochs = done
     names = [epoch.phase for epoch in epochs]
-    assert names == ["full", "full", "kernel", "depth", "width", "width", "width"]
+    assert names == ["full"] * 2 + ["kernel", "depth", "width"] + ["budget"] * 4
     assert all(epoch.loss > 0 for epoch in epochs)
 
 
 def test_phases_without_anything_new_are_left_out(elastic_file: Path) -> None:
     network = Bench(load_task(f"{elastic_file}:Default"), None, 0).network
-    assert [p.name for p in phases_of(network, 4, trained=True)] == ["kernel", "width"]
+    assert [p.name for p in phases_of(network, 4, trained=True)] == ["kernel", "width", "budget"]
 
 
 def test_subnetworks_fit_and_are_right_without_training_of_their_own(

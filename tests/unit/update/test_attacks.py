@@ -98,6 +98,29 @@ def test_rollback(rig: TufRig, snapshot: bool) -> None:
     served(rig)
 
 
+def test_rollback_to_an_older_snapshot(rig: TufRig) -> None:
+    """The timestamp key is stolen: a newer timestamp cannot name what was replaced."""
+    repo, old = rig.repo, rig.repo.mark()
+    repo.resign()
+    rig.put(repo.files)
+    rig.run_for(5)
+    before = rig.versions
+    repo.timestamp_version += 1
+    files = repo.mark()
+    files["timestamp"] = md.make_timestamp(
+        repo.timestamp_version,
+        old["2.snapshot"],
+        repo.now_s,
+        repo.now_s + DAY_S,
+        repo.keys["timestamp"][0],
+    )
+    rig.put(files)
+    rig.run_for(5)
+    assert "trust.rollback" in rig.codes
+    assert rig.versions == before
+    served(rig)
+
+
 def test_rollback_of_the_targets(rig: TufRig) -> None:
     """Snapshot and timestamp keys are stolen: they cannot bring back what was withdrawn."""
     repo, old = rig.repo, rig.repo.mark()
@@ -153,25 +176,26 @@ def test_endless_data(rig: TufRig) -> None:
     served(rig)
 
 
-class Counting(DiskStorage):
-    """Remembers the longest piece that was written."""
+class Remembering(DiskStorage):
+    """Remembers the pieces that were written."""
 
-    longest = 0
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
 
     def write_at(self, path: Path, offset: int, data: bytes) -> None:
-        self.longest = max(self.longest, len(data))
+        self.pieces.append(data)
         super().write_at(path, offset, data)
 
 
 def test_endless_chunk(rig: TufRig) -> None:
     """A chunk longer than any chunk never reaches the disk."""
-    storage = Counting()
+    storage = Remembering()
     rig.boot(storage)
     rig.add(TWO)
     rig.broker.retained[TOPICS.chunk(TWO.digest, 0)] = bytes(CHUNK_BYTES * 4)
     rig.want(rig.wished(TWO, 2))
     rig.settle()
-    assert 0 < storage.longest <= CHUNK_BYTES
+    assert 0 < max(map(len, storage.pieces)) <= CHUNK_BYTES
     served(rig, "2")
 
 
@@ -236,6 +260,17 @@ def test_forged_targets(rig: TufRig) -> None:
     served(rig)
 
 
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_forged_online_metadata(rig: TufRig, role: str) -> None:
+    """Signed by nobody whom the root names."""
+    rig.repo.keys[role] = [KEYS[11]]
+    rig.add(TWO)
+    rig.run_for(15)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["targets"] == 2
+    served(rig)
+
+
 def test_one_of_two_root_keys(rig: TufRig) -> None:
     rig.repo.replace_key("targets", KEYS[9], by=rig.repo.keys["root"][:1])
     rig.repo.change_targets()
@@ -253,6 +288,20 @@ def test_root_of_a_stranger(rig: TufRig) -> None:
         md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
         md.add_key(rig.repo.root, "root", new.public)
     rig.repo.change_root(strangers)
+    rig.put(rig.repo.files)
+    rig.run_for(2)
+    assert "trust.bad-signature" in rig.codes
+    assert rig.versions["root"] == 1
+    served(rig)
+
+
+def test_root_that_its_own_keys_did_not_sign(rig: TufRig) -> None:
+    """The holders name keys that nobody may have: nothing could ever be changed after that."""
+    holders = rig.repo.keys["root"]
+    for old, new in zip(holders, KEYS[9:12], strict=True):
+        md.remove_key(rig.repo.root, "root", md.tuf_keyid(old.public))
+        md.add_key(rig.repo.root, "root", new.public)
+    rig.repo.change_root(holders[:2])
     rig.put(rig.repo.files)
     rig.run_for(2)
     assert "trust.bad-signature" in rig.codes
@@ -397,15 +446,22 @@ def test_wish_for_another_release_than_its_target(rig: TufRig) -> None:
 # --- chunks and recipes ---
 
 
-def test_chunk_poisoning_under_a_right_topic(rig: TufRig) -> None:
+@pytest.mark.parametrize("right_size", [False, True])
+def test_chunk_poisoning_under_a_right_topic(rig: TufRig, right_size: bool) -> None:
     """Wrong bytes under the digest's own topic are never stored; the server's copy is asked for."""
+    storage = Remembering()
+    rig.boot(storage)
     rig.add(TWO)
-    for digest in (TWO.digest, *TWO.blobs):
-        rig.broker.retained[TOPICS.chunk(digest, 0)] = b"poison"
+    poisons = set()
+    for digest, data in TWO.everything:
+        poison = b"p" * (len(data) if right_size else 6)
+        rig.broker.retained[TOPICS.chunk(digest, 0)] = poison
+        poisons.add(poison)
     rig.want(rig.wished(TWO, 2))
     rig.settle()
     served(rig, "2")
     assert rig.broker.requests
+    assert not poisons.intersection(storage.pieces)
 
 
 def test_poison_that_never_stops_is_given_up(rig: TufRig) -> None:

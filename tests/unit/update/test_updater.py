@@ -63,7 +63,7 @@ def test_first_install_goes_through_every_phase(rig: Rig) -> None:
     assert rig.host.committed
     assert rig.host.serving == rig.updater.active
     assert rig.link.widest <= rig.limits.window
-    assert rig.link.subscribed == set()
+    assert rig.link.chunks == set()
     size = sum(len(data) for _, data in V1.everything)
     assert rig.received == size
 
@@ -476,6 +476,6 @@ def test_status_is_repeated_after_a_reconnect(rig: Rig) -> None:
 def test_garbage_on_any_topic_is_survived(rig: Rig, payload: bytes) -> None:
     state = rig.updater.state
     rig.updater.on_desired(payload)
-    rig.updater.on_chunk("t1/b/zz/0/0", payload)
-    rig.updater.on_chunk(TOPICS.chunk("0" * 64, 3), payload)
+    rig.updater.on_message("t1/b/zz/0/0", payload)
+    rig.updater.on_message(TOPICS.chunk("0" * 64, 3), payload)
     assert rig.updater.state == state

@@ -61,6 +61,15 @@ def test_every_frame_is_decided_and_counted(
     assert wait_exit(handle) == 0
 
 
+def test_late_frames_are_reported_before_the_interval_is_over(
+    workers: Workers, ladder: DeviceRelease
+) -> None:
+    source = {"fps": 50.0, "loop": True}
+    spec = workers.spec(ladder, source=source, objective_ms=1e-6, stats_interval_s=30.0)
+    events = collect(workers.spawn(spec), lambda seen: len(only(seen, Stats)) >= 3)
+    assert all(stats.frames for stats in only(events, Stats))
+
+
 def test_a_held_worker_beats_but_opens_nothing(workers: Workers, ladder: DeviceRelease) -> None:
     spec = workers.spec(ladder, hold=True, source={"path": "/nowhere/frames.npz"})
     handle = workers.spawn(spec)

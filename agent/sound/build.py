@@ -1,0 +1,48 @@
+"""From configuration to a running source of sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.config import SourceConfig
+from agent.sound.alsa import AlsaReader
+from agent.sound.base import SoundReader
+from agent.sound.files import CodecReader, PacedReader, PipeReader, WaveReader
+from agent.sound.microphone import Microphone
+from agent.sound.portaudio import PortAudioReader
+from edge_sdk.audio.samples import SoundFormat
+
+WAVE_SUFFIXES = {".wav", ".wave"}
+
+
+def build_sound_reader(config: SourceConfig) -> SoundReader:
+    """The reader a configuration asks for, not yet open.
+
+    Raises:
+        SourceError: ``source.extra-missing``.
+    """
+    form = SoundFormat(config.rate_hz, config.channels, config.encoding)
+    if config.kind == "microphone":
+        # 0 is what a camera's index begins with; here it stands for the system's own choice.
+        return PortAudioReader(config.device or "", form)
+    if config.kind == "alsa":
+        return AlsaReader(str(config.device or "default"), form)
+    if config.kind == "pipe":
+        return PipeReader(config.path, form)
+    path = Path(config.path)
+    file = WaveReader(path) if path.suffix.lower() in WAVE_SUFFIXES else CodecReader(path)
+    return PacedReader(file) if config.realtime else file
+
+
+def build_microphone(config: SourceConfig, rate_hz: int) -> Microphone:
+    """A microphone or what stands in for one, not yet started.
+
+    Args:
+        config: the source.
+        rate_hz: what the network hears.
+
+    Raises:
+        SourceError: ``source.extra-missing``.
+    """
+    channel = config.channel if config.channel >= 0 else None
+    return Microphone(build_sound_reader(config), rate_hz, channel=channel, loop=config.loop)

@@ -1,0 +1,51 @@
+"""How bytes get from the server to devices: what the broker can do, and what is asked for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from edge_sdk.contracts.base import SCHEMA, Wire
+
+MAX_TOPICS_PER_REQUEST = 64
+MAX_TOPIC_CHARACTERS = 200
+
+
+class DeliveryMode(StrEnum):
+    """Where a device's chunks come from."""
+
+    WINDOW = "window"
+    """Retained messages on the broker, a few at a time."""
+    RESPONSE = "response"
+    """The server, which answers each request on a topic of the device's own."""
+
+
+class BrokerReport(Wire, kw_only=True):
+    """What the server found its broker to be able to do; retained, unsigned.
+
+    A lie in it can only make updates slow, which whoever runs the broker can do anyway.
+    """
+
+    schema: int = SCHEMA
+    retained: bool = True
+    """A later subscriber is given the message that the broker keeps for a topic."""
+    wildcard_retained: bool = True
+    """So is one who subscribes with a wildcard."""
+    max_payload_bytes: Annotated[int, Meta(ge=0)] = 0
+    """The largest payload that was tried and came back; 0 when that is not known."""
+    problem: str = ""
+    """Why the broker could not be probed; what is said above is then an assumption."""
+
+
+class TopicRequest(Wire, kw_only=True):
+    """A device names topics whose kept messages it cannot get from the broker.
+
+    Each is answered on a topic of the device's own; an empty answer says that there is none.
+    """
+
+    schema: int = SCHEMA
+    device_id: str
+    topics: tuple[Annotated[str, Meta(max_length=MAX_TOPIC_CHARACTERS)], ...]
+    """Below the tenant's prefix, at most 64."""

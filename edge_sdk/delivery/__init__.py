@@ -1,0 +1,1 @@
+"""Policies of delivery, pure: which way chunks take, in which pieces, how fast and when."""
