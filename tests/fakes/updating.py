@@ -21,11 +21,19 @@ from edge_sdk.bundle.trust import trust_root
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
-from edge_sdk.contracts.manifest import Artifact, Derivation, Manifest, Preprocess, TaskInfo
+from edge_sdk.contracts.manifest import (
+    Artifact,
+    DeltaRef,
+    Derivation,
+    Manifest,
+    Preprocess,
+    TaskInfo,
+)
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy, UpdateStatus
+from edge_sdk.delta.find import DeltaBase
 from edge_sdk.durable import DiskStorage
 from edge_sdk.recipes.program import Block, encode_recipe
 from tests.fakes.link import FakeBroker, FakeLink
@@ -53,6 +61,11 @@ class TinyRelease:
         return blob_ref(self.envelope).digest
 
     @property
+    def model(self) -> bytes:
+        """The first artifact."""
+        return self.blobs[next(iter(self.manifest.artifacts))]
+
+    @property
     def everything(self) -> list[tuple[str, bytes]]:
         return [(self.digest, self.envelope), *self.blobs.items()]
 
@@ -69,23 +82,31 @@ def tiny_release(
     profiles: tuple[str, ...] = ("rpi4",),
     runtime: str = "litert",
     packed: bool = False,
+    base: TinyRelease | None = None,
+    delta: bytes | None = None,
     mirror: str = "",
 ) -> TinyRelease:
     """A signed release with two artifacts for each profile.
 
-    With ``packed`` the second is the first third of the first one, and travels as a recipe.
+    With ``packed`` the second is the first third of the first one, and travels as a recipe. With
+    ``base`` the first one is nearly that release's, and travels as a delta, too: the right one
+    unless ``delta`` is given.
     """
     source = random.Random(version if seed is None else seed)
     models = [source.randbytes(size), shared if shared is not None else source.randbytes(size // 3)]
+    deltas: list[bytes] = []
+    if base is not None:
+        models[0], right = _changed(base.model, source)
+        deltas = [right if delta is None else delta]
     derived: dict[str, Derivation] = {}
     recipe: tuple[bytes, ...] = ()
     if packed:
         models[1] = models[0][: size // 3]
         recipe = (encode_recipe(size, [Block(0, ((0, size // 3),))], b""),)
-        base, made, how = (blob_ref(data).digest for data in (*models, *recipe))
-        derived[made] = Derivation(base=base, recipe=how, size_bytes=size // 3)
+        whole, made, how = (blob_ref(data).digest for data in (*models, *recipe))
+        derived[made] = Derivation(base=whole, recipe=how, size_bytes=size // 3)
     golden = source.randbytes(3000)
-    stored = (*models[: 1 if packed else 2], *recipe, golden)
+    stored = (*models[: 1 if packed else 2], *recipe, *deltas, golden)
     blobs = {blob_ref(data).digest: data for data in stored}
     artifacts = {}
     points = []
@@ -109,10 +130,29 @@ def tiny_release(
         artifacts=artifacts,
         ladders={profile: tuple(points) for profile in profiles},
         derived=derived,
+        deltas=tuple(
+            DeltaRef(
+                target=blob_ref(models[0]).digest,
+                base=blob_ref(base.model).digest,
+                delta=blob_ref(each).digest,
+            )
+            for each in deltas
+            if base is not None
+        ),
         mirror=mirror,
     )
     envelope = encode(sign(MANIFEST_TYPE, encode(manifest), key))
     return TinyRelease(manifest, envelope, blobs)
+
+
+def _changed(old: bytes, source: random.Random) -> tuple[bytes, bytes]:
+    """A file with one changed byte in every 4000, and the delta that makes it."""
+    new = bytearray(old)
+    for at in range(0, len(new), 4000):
+        new[at] ^= source.randrange(1, 256)
+    delta = DeltaBase(old).delta(bytes(new))
+    assert delta is not None
+    return bytes(new), delta
 
 
 def write_conversion(folder: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from tuf.api.metadata import MetaFile, Timestamp
 
+from agent.update.asking_time import STALE_ANSWER_S
 from agent.update.ports import Clock
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.shelf import Shelf
@@ -22,7 +23,7 @@ from edge_sdk.bundle.tuf_metadata import MAX_BYTES
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.envelope import MANIFEST_TYPE
 from edge_sdk.contracts.manifest import CHUNK_BYTES
-from edge_sdk.contracts.trust import TufHead
+from edge_sdk.contracts.trust import TimeRequest, TufHead
 from edge_sdk.contracts.update import Phase
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import ContractError, TrustError
@@ -309,6 +310,17 @@ def test_root_that_its_own_keys_did_not_sign(rig: TufRig) -> None:
     served(rig)
 
 
+def test_root_that_skips_one(rig: TufRig) -> None:
+    """The next root but one, in the place of the next, which may have revoked a key."""
+    rig.repo.change_root()
+    rig.repo.change_root()
+    rig.put({**rig.repo.files, "2.root": rig.repo.files["3.root"]})
+    rig.run_for(2)
+    assert "trust.rollback" in rig.codes
+    assert rig.versions["root"] == 1
+    served(rig)
+
+
 def test_revoked_key(rig: TufRig) -> None:
     """What a revoked targets key signs counts no more, and neither does the fleet's old key."""
     stolen = rig.repo.replace_key("targets", KEYS[9])
@@ -580,11 +592,28 @@ def test_replayed_time(tmp_path: Path) -> None:
     future = rig.now_s + 300 * DAY_S
     rig.link.receive(*rig.attestation(first, at=future))
     rig.link.receive(*rig.attestation(rig.questions[-1], at=future, key=generate_key()))
+    topic, _ = rig.attestation(first)
+    others = TimeRequest(device_id="cam-2", nonce=rig.questions[-1].nonce)
+    rig.link.receive(topic, rig.attestation(others, at=future)[1])
     rig.turn()
     assert not rig.updater._authority.time.attested
     rig.link.receive(*rig.attestation(rig.questions[-1], at=future))
     rig.turn()
     assert rig.updater._authority.time.now() >= future
+
+
+def test_answer_that_was_held_back(tmp_path: Path) -> None:
+    """The attacker lets an answer through a minute late: the time it states is past."""
+    rig = TufRig(tmp_path)
+    rig.add(ONE)
+    rig.server_answers = False
+    rig.boot()
+    rig.run_for(75)
+    held = rig.attestation(rig.questions[-1])
+    rig.clock.time += STALE_ANSWER_S + 1
+    rig.link.receive(*held)
+    rig.turn()
+    assert not rig.updater._authority.time.attested
 
 
 def test_floor_falls_with_the_key_that_lifted_it(rig: TufRig) -> None:

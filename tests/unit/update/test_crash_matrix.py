@@ -43,6 +43,8 @@ from tests.fakes.updating import Rig, TinyRelease, desired_bytes, tiny_release
 OLD = tiny_release("1", size=70_000)
 NEW = tiny_release("2", size=70_000, packed=True)
 """One of its files is built on the device, from one that is updated like any other."""
+CLOSE = tiny_release("2", size=70_000, packed=True, base=OLD)
+"""The same, but that one comes as a delta where version 1 is there."""
 
 TURN_S, FRAMES = 0.5, 100
 AGAIN_EVERY = 5
@@ -60,18 +62,20 @@ class Scenario:
     first: bool = False
     """Nothing is installed before."""
     tuf: bool = False
+    release: TinyRelease = NEW
 
 
 SCENARIOS = {
-    "good": Scenario({}, "2", Phase.COMMITTED),
+    "good": Scenario({}, "2", Phase.COMMITTED, release=CLOSE),
     "golden-fails": Scenario({"golden_ok": False}, "1", Phase.REJECTED),
     "trial-fails": Scenario({"accuracy": 0.5}, "1", Phase.ROLLED_BACK),
-    "crash-loops": Scenario({"crash_loops": True}, "1", Phase.ROLLED_BACK),
+    "crash-loops": Scenario({"crash_loops": True}, "1", Phase.ROLLED_BACK, release=CLOSE),
     "tuf-good": Scenario({}, "2", Phase.COMMITTED, tuf=True),
     "fells-the-agent": Scenario({"fells_agent": True}, "1", Phase.REJECTED),
-    "first-install": Scenario({}, "2", Phase.COMMITTED, first=True),
+    "first-install": Scenario({}, "2", Phase.COMMITTED, first=True, release=CLOSE),
 }
 ON_A_FULL_DISK = [name for name in SCENARIOS if name not in ("fells-the-agent", "first-install")]
+"""The others write nothing that these do not write."""
 
 
 @dataclass
@@ -134,14 +138,15 @@ class Stage:
         assert rig.host.committed
         if phase:
             assert rig.updater.state.phase is scenario.phase
-        self._check_tidy(OLD if scenario.version == "1" else NEW)
+        self._check_tidy(OLD if scenario.version == "1" else scenario.release)
 
     def _check_tidy(self, active: TinyRelease) -> None:
         """Nothing lies about that no slot refers to."""
         state, folder = self.rig.updater.state, self.rig.folder
         found = {path.name for path in (folder / "blobs").iterdir()}
         assert found == state.referenced()
-        assert {active.digest, *active.blobs} <= found
+        deltas = {each.delta for each in active.manifest.deltas}
+        assert {active.digest, *active.blobs} - deltas <= found
         assert list((folder / "parts").glob("*")) == []
         manifests = {path.stem for path in (folder / "manifests").iterdir()}
         assert manifests == {record.digest for record in state.slots.values()}
@@ -187,8 +192,9 @@ def stage(name: str, folder: Path) -> Stage:
         rig.settle()
         assert rig.version == "1"
     before = read_image(folder)
-    publish(NEW, **scenario.behaviour)
-    return Stage(scenario, rig, before, wished(NEW, 2), lambda: wished(NEW, 3))
+    new = scenario.release
+    publish(new, **scenario.behaviour)
+    return Stage(scenario, rig, before, wished(new, 2), lambda: wished(new, 3))
 
 
 def record(
