@@ -26,6 +26,8 @@ from converters.memory import MemoryBudget
 from edge_sdk.durable import storage_error
 from edge_sdk.errors import ConversionError, EdgeError, error_from
 
+EXIT_S = 30.0
+"""How long a child may take to end once it has said its last."""
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
 _TAIL_BYTES = 64 * 1024
@@ -210,10 +212,10 @@ def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
 
 def _finish(child: _Running) -> Any:
     try:
-        code = child.process.wait(timeout=30)
+        code = child.process.wait(timeout=EXIT_S)
     except subprocess.TimeoutExpired:
-        _kill(child)
-        code = -signal.SIGKILL
+        child.process.kill()
+        code = child.process.wait(timeout=EXIT_S)
     tail = _tail(child)
     os.close(child.pipe)
     child.log.close()

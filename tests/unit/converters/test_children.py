@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from converters import children
 from converters.children import Job, run_jobs
 from edge_sdk.errors import ConversionError, StorageError, TaskError
 
@@ -42,6 +43,16 @@ def test_answers_come_back_in_order(tmp_path: Path) -> None:
 def test_large_answers_are_not_cut(tmp_path: Path) -> None:
     value = "x" * 1_000_000
     assert run_jobs([job(tmp_path, "answer", value=value)], parallel=1)[0]["answer"] == value
+
+
+def test_a_child_that_answers_and_does_not_end_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some native libraries hang while they unload, and busy machines take long to end anything."""
+    monkeypatch.setattr(children, "EXIT_S", 0.2)
+    (answer,) = run_jobs([job(tmp_path, "linger", value=7)], parallel=1)
+    assert answer["answer"] == 7
+    assert children_left() == []
 
 
 @pytest.mark.parametrize(
