@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,10 @@ from agent.update.events import (
     Event,
     ManifestVerified,
     PreflightPassed,
+    RebuildFailed,
+    Rebuilt,
     Refused,
+    SpaceShort,
     Verified,
     VerifyFailed,
 )
@@ -21,7 +25,8 @@ from agent.update.intake import Intake
 from agent.update.limits import UpdateLimits
 from agent.update.outcomes import stalled
 from agent.update.ports import Clock
-from agent.update.preflight import Preflight
+from agent.update.preflight import Look, Preflight
+from agent.update.rebuild import Rebuilder, Way, choose_way
 from agent.update.state import ReleaseRecord
 from agent.update.store import DeviceStore
 from agent.update.trust import Device, Fitting, accept_manifest, record_of
@@ -31,6 +36,8 @@ from edge_sdk.contracts.update import Desired
 from edge_sdk.errors import EdgeError, TrustError
 
 Emit = Callable[[Event], None]
+
+log = logging.getLogger(__name__)
 
 
 class Acquisition:
@@ -67,7 +74,9 @@ class Acquisition:
         self._emit, self._progress = emit, progress
         self._fetched: Callable[[], None] | None = None
         self._fitting: Fitting | None = None
-        self._waiting = False
+        self._waiting = self._whole = self._rebuilding = False
+        self._way = Way(())
+        self._rebuilder = Rebuilder(store, clock)
         self._unverified: deque[str] | None = None
         self._envelope_bytes = 0
         self._told = 0.0
@@ -83,17 +92,31 @@ class Acquisition:
         self._unjudged, self._since = desired, self._clock.monotonic()
         self._tick_judge()
 
-    def check_preflight(self) -> None:
-        """Wait for a good moment; ends in PreflightPassed, SpaceShort or Refused."""
+    def check_preflight(self, *, whole: bool = False) -> None:
+        """Wait for a good moment; ends in PreflightPassed, SpaceShort or Refused.
+
+        Args:
+            whole: use no deltas.
+        """
         self._preflight.begin()
-        self._waiting = True
+        self._waiting, self._whole = True, whole
         self._tick_preflight()
 
-    def fetch_blobs(self) -> None:
-        """Fetch what is missing of the opened manifest; ends in Downloaded or Refused."""
+    def fetch_blobs(self, *, whole: bool = False) -> None:
+        """Fetch what is missing of the opened manifest; ends in Downloaded or Refused.
+
+        Args:
+            whole: no deltas, whatever was planned.
+        """
         if self._fitting is not None:
             mirror = self._fitting.manifest.mirror
-            self._fetch(self._fitting.refs, lambda: self._emit(Downloaded()), mirror)
+            refs = self._fitting.refs if whole else self._way.fetched
+            self._fetch(refs, lambda: self._emit(Downloaded()), mirror)
+
+    def rebuild(self) -> None:
+        """Make files from the deltas that were fetched; ends in Rebuilt or RebuildFailed."""
+        self._rebuilder.start(self._way.jobs)
+        self._rebuilding = True
 
     def verify(self, candidate: ReleaseRecord) -> None:
         """Read every blob back, one per tick; ends in Verified or VerifyFailed."""
@@ -103,7 +126,8 @@ class Acquisition:
         """Stop whatever is going on."""
         self._download.stop()
         self._fetched = self._fitting = self._unverified = self._unjudged = None
-        self._waiting = False
+        self._waiting = self._rebuilding = False
+        self._rebuilder.start(())
 
     def on_chunk(self, topic: str, payload: bytes) -> None:
         """A message on a chunk topic."""
@@ -120,6 +144,7 @@ class Acquisition:
         self._tick_intake()
         self._tick_download()
         self._tick_preflight()
+        self._tick_rebuild()
         self._tick_verify()
 
     def _tick_judge(self) -> None:
@@ -191,26 +216,62 @@ class Acquisition:
         if not self._waiting or self._fitting is None or not self._preflight.due():
             return
         try:
-            missing = self._store.missing_bytes(self._fitting.refs)
+            found, way, plan = self._look(self._fitting)
         except EdgeError as error:
             self._refuse(error)
             return
-        found = self._preflight.look(missing)
         if isinstance(found, str):
             self._progress(found)
             return
         if isinstance(found, PreflightPassed):
-            found = PreflightPassed(self._plan(self._fitting, missing))
+            self._way, found = way, PreflightPassed(plan, way.deltas)
         self._waiting = False
         self._emit(found)
 
-    def _plan(self, fitting: Fitting, missing_bytes: int) -> Plan:
+    def _look(self, fitting: Fitting) -> tuple[Look, Way, Plan]:
+        """With deltas, or without them where there is no room for a delta beside its file."""
+        for whole in (self._whole, True):
+            way = choose_way(self._store, fitting.manifest, fitting.refs, whole=whole)
+            plan = self._plan(fitting, way)
+            found = self._preflight.look(plan.missing_bytes + self._store.missing_bytes(way.made))
+            if not isinstance(found, SpaceShort):
+                break
+        return found, way, plan
+
+    def _plan(self, fitting: Fitting, way: Way) -> Plan:
         whole = whole_bytes(fitting.manifest, fitting.points)
         return Plan(
             offered_bytes=self._envelope_bytes + whole,
-            total_bytes=self._envelope_bytes + sum(ref.size_bytes for ref in fitting.refs),
-            missing_bytes=missing_bytes,
+            total_bytes=self._envelope_bytes + sum(ref.size_bytes for ref in way.fetched),
+            missing_bytes=self._store.missing_bytes(way.fetched),
+            saved_delta_bytes=way.saved_bytes,
         )
+
+    def _tick_rebuild(self) -> None:
+        if not self._rebuilding:
+            return
+        try:
+            done = self._rebuilder.tick()
+        except EdgeError as error:
+            self._rebuilding = False
+            self._rebuild_failed(error)
+            return
+        if done:
+            self._rebuilding = False
+            self._emit(Rebuilt())
+
+    def _rebuild_failed(self, error: EdgeError) -> None:
+        log.warning("A delta is of no use here: %s", error)
+        if self._fitting is None:
+            return
+        try:
+            fitting = self._fitting
+            way = choose_way(self._store, fitting.manifest, fitting.refs, whole=True)
+            plan = self._plan(fitting, way)
+        except EdgeError as failure:
+            self._refuse(failure)
+            return
+        self._emit(RebuildFailed(f"Fetching whole: {error.cause}", plan))
 
     def _tick_download(self) -> None:
         if self._download.done:

@@ -43,6 +43,8 @@ class PreflightPassed:
     """Disk, battery and headroom suffice."""
 
     plan: Plan = field(default_factory=Plan)
+    deltas: tuple[str, ...] = ()
+    """Digests of the deltas that will be fetched instead of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,20 @@ class SpaceShort:
 @dataclass(frozen=True, slots=True)
 class Downloaded:
     """Every blob is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Every file that was to be made from a delta is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildFailed:
+    """A delta did not make what it should."""
+
+    detail: str
+    plan: Plan = field(default_factory=Plan)
+    """Without deltas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +148,8 @@ Event: TypeAlias = (
     | PreflightPassed
     | SpaceShort
     | Downloaded
+    | Rebuilt
+    | RebuildFailed
     | Verified
     | VerifyFailed
     | GoldenPassed
@@ -154,10 +172,21 @@ class FetchManifest:
 class CheckPreflight:
     """Look at disk, battery and headroom, again and again until they suffice."""
 
+    whole: bool = False
+    """Use no deltas."""
+
 
 @dataclass(frozen=True, slots=True)
 class FetchBlobs:
-    """Fetch what is missing of the candidate."""
+    """Fetch what is missing of the candidate, or the deltas that make it."""
+
+    whole: bool = False
+    """Use no deltas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """Make files from those of an earlier release and deltas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +247,7 @@ Effect: TypeAlias = (
     FetchManifest
     | CheckPreflight
     | FetchBlobs
+    | Rebuild
     | VerifyBlobs
     | RunGolden
     | RunTrial

@@ -2,7 +2,8 @@
 
 ::
 
-    offered -> preflight -> downloading -> verifying -> golden -> trial -> committed
+    offered -> preflight -> downloading (-> reconstructing) -> verifying -> golden -> trial
+                                                                          trial -> committed
        any of them -> rejected           trial -> rolled_back
 
 Rules that hold whatever the order of events (the property tests check them):
@@ -12,6 +13,7 @@ Rules that hold whatever the order of events (the property tests check them):
 * A start of a candidate is counted in the state before it happens.
 * A release that failed its golden test, its trial or in service is never started again.
 * An outdated desired state (lower counter) changes nothing.
+* Deltas save bytes and nothing depends on them: what cannot be made from one is fetched whole.
 * A withdrawn one, which nobody signs, stops what is under way and touches nothing committed.
 
 A newer desired state supersedes a running update at once. During a trial the committed release is
@@ -50,6 +52,9 @@ from agent.update.events import (
     ManifestVerified,
     Notice,
     PreflightPassed,
+    Rebuild,
+    RebuildFailed,
+    Rebuilt,
     Refused,
     RunGolden,
     RunTrial,
@@ -65,14 +70,16 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
-from agent.update.input_contract import difference
-from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
+from agent.update.memory import condemn, contract_change, drop_damaged, is_bad, remember
+from agent.update.state import RUNNING, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
 """Starts of a candidate in one phase, boots of the agent included."""
 MAX_VERIFY_TRIES = 3
+MAX_REBUILDS = 2
+"""Times that files are made from deltas before they are fetched whole."""
 
 
 Step: TypeAlias = tuple[UpdateState, tuple[Effect, ...]]
@@ -102,26 +109,20 @@ def step(state: UpdateState, event: Event) -> Step:
 
 
 def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
-    if _is_bad(state, event.candidate.digest, event.candidate.payload_digest):
+    if is_bad(state, event.candidate.digest, event.candidate.payload_digest):
         return _known_bad(state)
     if state.serving is not None and state.serving.payload_digest == event.candidate.payload_digest:
         return _resigned(state, event.candidate, state.serving)
-    changed = _contract_change(state, event.candidate)
+    changed = contract_change(state, event.candidate)
     if changed:
         return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
-    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), CheckPreflight())
+    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), _look(state))
 
 
-def _contract_change(state: UpdateState, candidate: ReleaseRecord) -> str:
-    """What has changed unasked; a release that has served here before is nothing new."""
-    serving, before = state.serving, state.fallback
-    known = before is not None and before.payload_digest == candidate.payload_digest
-    meant = state.desired is not None and state.desired.new_contract
-    if serving is None or known or meant:
-        return ""
-    return difference(candidate.contract, serving.contract)
+def _look(state: UpdateState) -> CheckPreflight:
+    return CheckPreflight(whole=state.rebuilds >= MAX_REBUILDS)
 
 
 def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:
@@ -135,7 +136,8 @@ def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseReco
 
 
 def _preflight_passed(state: UpdateState, event: PreflightPassed) -> Step:
-    state = replace(state, tries=0, costs=planned(state.costs, event.plan))
+    costs = planned(state.costs, event.plan)
+    state = replace(state, tries=0, deltas=event.deltas, costs=costs)
     return _enter(state, Phase.DOWNLOADING, FetchBlobs())
 
 
@@ -144,10 +146,25 @@ def _space_short(state: UpdateState, event: SpaceShort) -> Step:
     if state.fallback is None and not state.salvaged:
         return _refused(state, outcomes.disk_full(event.detail))
     slots = {name: record for name, record in state.slots.items() if name != state.spare}
-    return replace(state, slots=slots, salvaged=False), (CollectGarbage(), CheckPreflight())
+    return replace(state, slots=slots, salvaged=False), (CollectGarbage(), _look(state))
 
 
 def _downloaded(state: UpdateState, _: Downloaded) -> Step:
+    if state.deltas:
+        state = replace(state, rebuilds=state.rebuilds + 1)
+        return _enter(state, Phase.RECONSTRUCTING, Rebuild())
+    return _enter(state, Phase.VERIFYING, VerifyBlobs())
+
+
+def _rebuild_failed(state: UpdateState, event: RebuildFailed) -> Step:
+    costs = planned(state.costs, event.plan)
+    state = replace(state, phase=Phase.DOWNLOADING, code="", detail=event.detail, costs=costs)
+    state = replace(state, deltas=(), rebuilds=MAX_REBUILDS)
+    return state, (*_tell(state), FetchBlobs(whole=True))
+
+
+def _rebuilt(state: UpdateState, _: Rebuilt) -> Step:
+    # The deltas stay until the end: beside their files they tell, after a restart, what was made.
     return _enter(state, Phase.VERIFYING, VerifyBlobs())
 
 
@@ -158,7 +175,8 @@ def _verified(state: UpdateState, _: Verified) -> Step:
 def _verify_failed(state: UpdateState, event: VerifyFailed) -> Step:
     if state.tries + 1 >= MAX_VERIFY_TRIES:
         return _refused(state, outcomes.damaged(event.detail))
-    return _enter(replace(state, tries=state.tries + 1), Phase.DOWNLOADING, FetchBlobs())
+    state = replace(state, tries=state.tries + 1, deltas=())
+    return _enter(state, Phase.DOWNLOADING, FetchBlobs(whole=True))
 
 
 def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
@@ -170,7 +188,7 @@ def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
 
 
 def _golden_failed(state: UpdateState, event: GoldenFailed) -> Step:
-    return _end(_condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
+    return _end(condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
 
 
 def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
@@ -178,7 +196,7 @@ def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
 
 
 def _trial_failed(state: UpdateState, event: TrialFailed) -> Step:
-    return _end(_condemn(state), Phase.ROLLED_BACK, event.why)
+    return _end(condemn(state), Phase.ROLLED_BACK, event.why)
 
 
 def _worker_crashed(state: UpdateState, event: WorkerCrashed) -> Step:
@@ -194,6 +212,8 @@ _HANDLERS: dict[type, tuple[Phase, Callable[..., Step]]] = {
     PreflightPassed: (Phase.PREFLIGHT, _preflight_passed),
     SpaceShort: (Phase.PREFLIGHT, _space_short),
     Downloaded: (Phase.DOWNLOADING, _downloaded),
+    Rebuilt: (Phase.RECONSTRUCTING, _rebuilt),
+    RebuildFailed: (Phase.RECONSTRUCTING, _rebuild_failed),
     Verified: (Phase.VERIFYING, _verified),
     VerifyFailed: (Phase.VERIFYING, _verify_failed),
     GoldenPassed: (Phase.GOLDEN, _golden_passed),
@@ -206,7 +226,7 @@ _HANDLERS: dict[type, tuple[Phase, Callable[..., Step]]] = {
 
 
 def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
-    state = _drop_damaged(state, intact)
+    state = drop_damaged(state, intact)
     again: tuple[Effect, ...]
     match state.phase:
         case Phase.GOLDEN | Phase.TRIAL if _candidate_in(state, intact):
@@ -218,22 +238,6 @@ def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
         case _:
             again = (Serve(), *_tell(state))
     return state, (CollectGarbage(), *again)
-
-
-def _drop_damaged(state: UpdateState, intact: frozenset[str]) -> UpdateState:
-    """Forget releases whose files are gone; serve from what is left.
-
-    When the active release was lost, the deployment is forgotten too, so that the broker's
-    retained desired state installs it anew. The counter stays.
-    """
-    slots = {name: record for name, record in state.slots.items() if record.digest in intact}
-    if state.active is None or state.active in slots:
-        return replace(state, slots=slots)
-    active = state.spare if state.spare in slots else None
-    state = replace(state, slots=slots, active=active)
-    if state.phase in RUNNING:
-        return state
-    return replace(state, phase=Phase.IDLE, desired=None, code="", detail="")
 
 
 def _candidate_in(state: UpdateState, intact: frozenset[str]) -> bool:
@@ -272,6 +276,8 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
         candidate=None,
         tries=0,
         crashes=0,
+        deltas=(),
+        rebuilds=0,
         code="",
         detail="",
         costs=UpdateCosts(),
@@ -283,7 +289,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
 def _offered(state: UpdateState, desired: Desired) -> Step:
     if state.serving is not None and state.serving.digest == desired.manifest.digest:
         return _end(state, Phase.COMMITTED, "It was active already.")
-    if _is_bad(state, desired.manifest.digest):
+    if is_bad(state, desired.manifest.digest):
         return _known_bad(state)
     return _enter(state, Phase.OFFERED, FetchManifest())
 
@@ -317,7 +323,7 @@ def _unhealthy(state: UpdateState, detail: str) -> Step:
         state,
         slots={state.spare: fallback},
         active=state.spare,
-        bad=_remember(state.bad, (serving.digest, serving.payload_digest)),
+        bad=remember(state.bad, (serving.digest, serving.payload_digest)),
     )
     if state.phase is not Phase.COMMITTED:
         return state, (Serve(), CollectGarbage())
@@ -357,7 +363,7 @@ def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
     else:
         code, detail = "", outcome
     state = replace(
-        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0
+        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0, deltas=()
     )
     back: Iterable[Effect] = (Serve(),) if phase is Phase.ROLLED_BACK else ()
     return state, (Abandon(), *back, *_tell(state), CollectGarbage())
@@ -367,24 +373,3 @@ def _tell(state: UpdateState) -> tuple[Tell, ...]:
     if state.desired is None:
         return ()
     return (Tell(state.desired, state.phase, state.code, state.detail, state.costs),)
-
-
-def _condemn(state: UpdateState) -> UpdateState:
-    """Remember the candidate as bad; it must not come back as the fallback either."""
-    if state.candidate is None:
-        return state
-    digests = (state.candidate.digest, state.candidate.payload_digest)
-    slots = {
-        name: record
-        for name, record in state.slots.items()
-        if name == state.active or record.payload_digest != state.candidate.payload_digest
-    }
-    return replace(state, slots=slots, bad=_remember(state.bad, digests))
-
-
-def _remember(bad: tuple[str, ...], digests: tuple[str, ...]) -> tuple[str, ...]:
-    return (*(known for known in bad if known not in digests), *digests)[-MAX_BAD:]
-
-
-def _is_bad(state: UpdateState, *digests: str) -> bool:
-    return any(digest in state.bad for digest in digests)

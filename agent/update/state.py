@@ -21,6 +21,7 @@ RUNNING = frozenset(
         Phase.OFFERED,
         Phase.PREFLIGHT,
         Phase.DOWNLOADING,
+        Phase.RECONSTRUCTING,
         Phase.VERIFYING,
         Phase.GOLDEN,
         Phase.TRIAL,
@@ -81,6 +82,10 @@ class UpdateState(Wire, kw_only=True):
     """Starts of the candidate in this phase, counted before each start."""
     crashes: int = 0
     """Crashes of the candidate's worker during the trial."""
+    deltas: tuple[str, ...] = ()
+    """Blobs that files of the candidate are made from; kept until the update has ended."""
+    rebuilds: int = 0
+    """Times that this was begun, counted before each; it may be what takes the agent down."""
     bad: tuple[str, ...] = ()
     """Envelope and payload digests that have failed here, oldest first."""
     code: str = ""
@@ -129,4 +134,4 @@ class UpdateState(Wire, kw_only=True):
         records = [*self.slots.values()]
         if self.candidate is not None:
             records.append(self.candidate)
-        return {digest for record in records for digest in record.blobs}
+        return {digest for record in records for digest in record.blobs} | {*self.deltas}

@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from agent.update.ports import PlacedRelease
 from agent.update.state import ReleaseRecord, UpdateState
 from edge_sdk.bundle.blobs import BlobStore, chunk_size, is_digest
 from edge_sdk.bundle.trust import open_envelope
@@ -157,6 +158,16 @@ class DeviceStore:
         if not path.is_file() or path.read_bytes() != payload:
             self._storage.write(path, payload)
 
+    def placed(self, record: ReleaseRecord) -> PlacedRelease:
+        """Where a release lies for those who run it."""
+        return PlacedRelease(
+            release=record.release,
+            version=record.version,
+            digest=record.digest,
+            manifest_path=self.manifest_path(record.digest),
+            blobs=self.blobs.folder,
+        )
+
     def intact(self, record: ReleaseRecord) -> bool:
         """Whether every file of a release is there and unharmed; harmed ones are deleted."""
         damaged = [digest for digest in record.blobs if not self.check_blob(digest)]
@@ -211,12 +222,20 @@ class DeviceStore:
         """
         self._storage.write_at(self._parts / ref.digest, index * CHUNK_BYTES, data)
 
+    def put_piece(self, ref: BlobRef, offset: int, data: bytes) -> None:
+        """Store bytes that were made here; :meth:`finish` verifies them.
+
+        Raises:
+            StorageError: as :meth:`put_chunk`.
+        """
+        self._storage.write_at(self._parts / ref.digest, offset, data)
+
     def finish(self, ref: BlobRef) -> None:
         """Turn a complete part into a blob.
 
         Raises:
-            TrustError: ``trust.blob-damaged``: the chunks hold but the whole does not, so the
-                reference contradicts itself.
+            TrustError: ``trust.blob-damaged``: the whole is not what the reference says; what
+                was there is deleted.
             StorageError: the disk fails.
         """
         if not ref.chunks:
@@ -229,7 +248,7 @@ class DeviceStore:
             self._storage.remove(part)
             raise TrustError(
                 "blob-damaged",
-                f"The chunks of blob {ref.digest[:12]} are right but the whole is not.",
+                f"The parts of blob {ref.digest[:12]} are there but the whole is not right.",
                 "The release is inconsistent; build it again.",
             )
         self._storage.finish(part, self.blobs.path(ref.digest))

@@ -149,7 +149,7 @@ class Updater:
     def active(self) -> PlacedRelease | None:
         """The committed release."""
         serving = self._state.serving
-        return self._placed(serving) if serving is not None else None
+        return self._store.placed(serving) if serving is not None else None
 
     @property
     def trusted_versions(self) -> Mapping[RoleName, int]:
@@ -350,18 +350,20 @@ class Updater:
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
-                self._acquisition.check_preflight()
+                self._acquisition.check_preflight(whole=effect.whole)
             case ev.FetchBlobs():
-                self._acquisition.fetch_blobs()
+                self._acquisition.fetch_blobs(whole=effect.whole)
+            case ev.Rebuild():
+                self._acquisition.rebuild()
             case ev.VerifyBlobs() if state.candidate is not None:
                 self._acquisition.verify(state.candidate)
             case ev.RunGolden() if state.candidate is not None:
-                self._proving.run_golden(self._placed(state.candidate))
+                self._proving.run_golden(self._store.placed(state.candidate))
             case ev.RunTrial() if state.candidate is not None and state.desired is not None:
-                placed, policy = self._placed(state.candidate), state.desired.trial
+                placed, policy = self._store.placed(state.candidate), state.desired.trial
                 self._proving.run_trial(placed, state.candidate, state.serving, policy)
             case ev.Commit() if state.serving is not None:
-                self._proving.commit(self._placed(state.serving))
+                self._proving.commit(self._store.placed(state.serving))
             case ev.Serve():
                 self._proving.serve(self.active)
             case ev.Abandon():
@@ -374,7 +376,7 @@ class Updater:
         """Delete what is not referred to; while a manifest is awaited, everything might be."""
         if self._state.phase is Phase.OFFERED or self._state.salvaged:
             return
-        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING)
+        keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING, Phase.RECONSTRUCTING)
         try:
             self._store.collect_garbage(self._state.referenced(), keep_parts)
         except StorageError as error:
@@ -384,15 +386,6 @@ class Updater:
         state = self._state = self._meter.charge(self._state)
         if state.desired is not None:
             self._teller.progress(state.desired, state.phase, detail, state.costs)
-
-    def _placed(self, record: ReleaseRecord) -> PlacedRelease:
-        return PlacedRelease(
-            release=record.release,
-            version=record.version,
-            digest=record.digest,
-            manifest_path=self._store.manifest_path(record.digest),
-            blobs=self._store.blobs.folder,
-        )
 
 
 def _name(record: ReleaseRecord | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,25 @@ class BlobStore:
         if actual != digest:
             raise _damaged(path, actual)
         return data
+
+    def mapped(self, digest: str) -> memoryview:
+        """A blob's bytes without a copy and unverified; what is not used is never read.
+
+        Raises:
+            StorageError: ``storage.blob-missing`` or ``storage.unreadable``.
+        """
+        path = self.path(digest)
+        if not path.is_file():
+            self.verify(digest)  # says what is wrong
+        try:
+            with path.open("rb") as handle:
+                return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped
+            raise StorageError(
+                "unreadable",
+                f"Cannot read {path}: {error}.",
+                "Check the file's permissions and the health of the disk.",
+            ) from error
 
     def remove(self, digest: str) -> None:
         """Delete a blob if it is there."""

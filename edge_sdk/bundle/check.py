@@ -50,6 +50,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             if needed not in manifest.blobs and needed not in manifest.derived:
                 yield f"blob {needed[:12]} is used but not listed"
     yield from _derivation_problems(manifest)
+    yield from _delta_problems(manifest)
     for profile, ladder in manifest.ladders.items():
         if not ladder:
             yield f"the ladder of {profile!r} is empty"
@@ -59,6 +60,16 @@ def _problems(manifest: Manifest) -> Iterator[str]:
                 yield f"point {point.id!r} of {profile!r} names an artifact that is not listed"
             elif artifact_of.runtime != point.runtime:
                 yield f"point {point.id!r} of {profile!r} runs on another runtime than its artifact"
+
+
+def _delta_problems(manifest: Manifest) -> Iterator[str]:
+    for each in manifest.deltas:
+        name = f"the delta {each.delta[:12]!r}"
+        for needed in (each.target, each.delta):
+            if needed not in manifest.blobs:
+                yield f"{name} names blob {needed[:12]}, which is not listed"
+        if not is_digest(each.base) or each.base == each.target:
+            yield f"{name} starts from no other file"
 
 
 def _derivation_problems(manifest: Manifest) -> Iterator[str]:

@@ -7,9 +7,9 @@ device to fetch the smaller of both ways.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from edge_sdk.contracts.manifest import BlobRef, Derivation, Manifest
+from edge_sdk.contracts.manifest import DELTA_CODEC, BlobRef, DeltaRef, Derivation, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
 
 
@@ -41,6 +41,26 @@ def whole_bytes(manifest: Manifest, points: Iterable[OperatingPoint]) -> int:
         (blobs[digest] if digest in blobs else derived[digest]).size_bytes
         for digest in files_of(manifest, points)
     )
+
+
+def choose_deltas(
+    manifest: Manifest, missing: Mapping[str, int], there: Callable[[str], bool]
+) -> dict[str, DeltaRef]:
+    """The smallest usable delta for each blob that it makes cheaper, by the blob's digest.
+
+    Args:
+        manifest: a consistent release.
+        missing: bytes still to be fetched, for each blob of it that is needed.
+        there: whether a blob, perhaps of another release, is on the device.
+    """
+    chosen: dict[str, DeltaRef] = {}
+    least = dict(missing)
+    for each in manifest.deltas:
+        size = manifest.blobs[each.delta].size_bytes
+        known = each.codec == DELTA_CODEC and each.target in least
+        if known and size < least[each.target] and there(each.base):
+            chosen[each.target], least[each.target] = each, size
+    return chosen
 
 
 def choose_blobs(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from edge_sdk.bundle.tuf_release import check_named
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import MANIFEST_TYPE, Envelope
-from edge_sdk.contracts.manifest import BlobRef, Manifest
+from edge_sdk.contracts.manifest import Artifact, BlobRef, DeltaRef, Manifest
 from edge_sdk.contracts.mirror import check_mirror
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.contracts.trust import TrustRoot
@@ -41,6 +41,10 @@ BLOBS_NAME = "blobs"
 METADATA_NAME = "metadata"
 CONVERSION_NAME = "conversion.json"
 
+DeltaFinder = Callable[
+    [Mapping[str, Artifact], Mapping[str, Path]], Iterable[tuple[DeltaRef, bytes]]
+]
+"""Given the artifacts and the files that travel whole, by digest."""
 Notify = Callable[[str], None]
 """Told the name of each file as it is done, for a progress display."""
 
@@ -87,6 +91,7 @@ def create_release(
     sequence: int | None = None,
     storage: Storage | None = None,
     whole: bool = False,
+    deltas: DeltaFinder = lambda _artifacts, _files: (),
     mirror: str = "",
     notify: Notify = lambda _: None,
 ) -> Manifest:
@@ -101,6 +106,7 @@ def create_release(
             two machines need not agree on a counter.
         storage: through which files are written.
         whole: ship every file itself, for devices whose agent is too old for recipes.
+        deltas: finds shorter ways from earlier releases, see :mod:`edge_sdk.bundle.deltas`.
         mirror: base URL below which the blobs will lie, named by their digests; empty for none.
         notify: told each file's name when it is in place.
 
@@ -119,6 +125,11 @@ def create_release(
         packing = _pack(conversion, files, whole, notify)
         blobs = BlobStore(building / BLOBS_NAME, storage)
         refs = dict(_put_files(packing, conversion_folder, blobs, notify))
+        shorter = []
+        paths = {file.ref.digest: file.path for file in packing.whole}
+        for way, data in deltas(conversion.artifacts, paths):
+            refs[way.delta] = blobs.put(data)
+            shorter.append(way)
         manifest = Manifest(
             release=name,
             version=version,
@@ -129,6 +140,7 @@ def create_release(
             artifacts=conversion.artifacts,
             ladders=conversion.ladders,
             derived=packing.derived,
+            deltas=tuple(shorter),
             mirror=mirror,
             provenance=conversion.provenance,
         )

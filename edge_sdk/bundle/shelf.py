@@ -93,7 +93,7 @@ class Shelf:
     def _build(self, digest: str, target: memoryview) -> None:
         derivation = self._derived[digest]
         recipe = self._store.read(derivation.recipe)
-        base = _mapped(self._store, derivation.base)
+        base = self._store.mapped(derivation.base)
         build(open_recipe(recipe, len(base), len(target)), base, target)
         if hashlib.sha256(target).hexdigest() == digest:
             return
@@ -104,22 +104,6 @@ class Shelf:
             f" {digest[:12]}.",
             "Create the release again with `edge release create`.",
         )
-
-
-def _mapped(store: BlobStore, digest: str) -> memoryview:
-    """A blob's bytes without a copy; what a narrow width does not use is never read."""
-    path = store.path(digest)
-    if not path.is_file():
-        store.verify(digest)  # says what is wrong
-    try:
-        with path.open("rb") as handle:
-            return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise StorageError(
-            "unreadable",
-            f"Cannot read {path}: {error}.",
-            "Check the file's permissions and the health of the disk.",
-        ) from error
 
 
 @contextmanager

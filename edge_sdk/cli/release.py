@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from edge_sdk.cli.output import Output, with_output
 from edge_sdk.cli.passphrase import FILE, Passphrases, passphrase_options
 
 if TYPE_CHECKING:
+    from edge_sdk.bundle.deltas import Saving
     from edge_sdk.bundle.release import Release
     from edge_sdk.contracts.manifest import Manifest
     from edge_sdk.contracts.operating_point import OperatingPoint
@@ -128,6 +131,14 @@ def key_trust(
 @click.option("--sequence", type=click.IntRange(min=0), help="Default: the current Unix time.")
 @click.option("--whole", is_flag=True, help="No recipes: for agents older than this version.")
 @click.option(
+    "--base",
+    "bases",
+    type=FOLDER,
+    multiple=True,
+    help="An earlier release: devices that run it fetch deltas.",
+)
+@click.option("--no-compare", is_flag=True, help="Do not measure bsdiff4, xdelta3 and zstd, too.")
+@click.option(
     "--mirror",
     default="",
     help="http(s) address below which devices also find the blobs; see `edge release mirror`.",
@@ -141,12 +152,23 @@ def create(
     version: str,
     sequence: int | None,
     whole: bool,
+    bases: tuple[Path, ...],
+    no_compare: bool,
     mirror: str,
 ) -> None:
     """Build a release folder from the folder of a finished CONVERSION."""
-    from edge_sdk.bundle.release import create_release, open_release
+    from edge_sdk.bundle.deltas import BaseRelease, find_deltas
+    from edge_sdk.bundle.release import BLOBS_NAME, create_release, open_release
 
+    opened = [open_release(base) for base in bases]
+    known = [BaseRelease(each.manifest, each.folder / BLOBS_NAME) for each in opened]
+    savings: list[Saving] = []
     with out.progress("Release", total=None) as progress:
+
+        def told(saving: Saving) -> None:
+            savings.append(saving)
+            progress.step(f"delta for {saving.name}")
+
         create_release(
             conversion,
             folder,
@@ -154,10 +176,15 @@ def create(
             version=version,
             sequence=sequence,
             whole=whole,
+            deltas=lambda artifacts, files: find_deltas(
+                artifacts, files, known, compare=not no_compare, told=told
+            ),
             mirror=mirror,
             notify=lambda done: progress.step(done),
         )
-    _show(out, open_release(folder))
+    if bases:
+        _show_savings(out, savings)
+    _show(out, open_release(folder), savings)
     out.next_step(*_ways_to_sign(folder))
 
 
@@ -246,7 +273,18 @@ def _ways_to_sign(folder: Path) -> tuple[str, str]:
     )
 
 
-def _show(out: Output, release: Release) -> None:
+def _show_savings(out: Output, savings: Sequence[Saving]) -> None:
+    rows = []
+    for each in savings:
+        tool, size = min(each.rivals.items(), key=lambda rival: rival[1], default=("-", 0))
+        rival = f"{size} ({tool})" if size else "-"
+        delta = "-" if each.delta_bytes is None else str(each.delta_bytes)
+        rows.append((each.name, each.base, each.full_bytes, rival, delta, each.saved_bytes))
+    columns = ("file", "from version", "full", "best general tool", "delta", "saved")
+    out.table("Bytes that a device with an earlier release fetches", columns, rows)
+
+
+def _show(out: Output, release: Release, savings: Sequence[Saving] = ()) -> None:
     manifest = release.manifest
     signers = [each.keyid for each in release.envelope.signatures] if release.envelope else []
     out.line(
@@ -266,7 +304,8 @@ def _show(out: Output, release: Release) -> None:
     ]
     columns = ("profile", "points", "KiB", "best", "accuracy", "cheapest")
     out.table("Ladders, and what a device fetches for them", columns, rows)
-    out.result(_summary(release, signers))
+    deltas = [{**asdict(each), "saved_bytes": each.saved_bytes} for each in savings]
+    out.result(_summary(release, signers) | {"deltas": deltas})
 
 
 def _download_bytes(manifest: Manifest, ladder: tuple[OperatingPoint, ...]) -> int:

@@ -35,6 +35,22 @@ class Derivation(Wire, kw_only=True):
     """Of the result, whose digest is the file's own."""
 
 
+DELTA_CODEC = "edge-delta-1"
+"""What :mod:`edge_sdk.delta` reads; a device passes over deltas of any other codec."""
+
+
+class DeltaRef(Wire, kw_only=True):
+    """How a file can be made from one of an earlier release; see ``docs/deltas.md``."""
+
+    target: str
+    """Digest of the blob that it makes, which is among :attr:`Manifest.blobs`, too."""
+    base: str
+    """Digest of the blob that it starts from, on devices that have it."""
+    delta: str
+    """Digest of the blob that says how."""
+    codec: str = DELTA_CODEC
+
+
 class Preprocess(Wire, kw_only=True):
     """How a camera frame (H, W, C uint8) becomes the model's input."""
 
@@ -105,7 +121,7 @@ class Manifest(Wire, kw_only=True):
     """ISO 8601, UTC."""
     task: TaskInfo
     blobs: dict[str, BlobRef]
-    """By digest: artifacts, golden files and recipes."""
+    """By digest: artifacts, golden files, recipes and deltas."""
     artifacts: dict[str, Artifact]
     """By digest."""
     ladders: dict[str, tuple[OperatingPoint, ...]]
@@ -113,6 +129,8 @@ class Manifest(Wire, kw_only=True):
     derived: dict[str, Derivation] = msgspec.field(default_factory=dict)
     """By digest: artifacts and golden files that a device may build instead of fetching them; those
     that are not among :attr:`blobs` it must build."""
+    deltas: tuple[DeltaRef, ...] = ()
+    """Shorter ways for devices that run an earlier release."""
     mirror: str = ""
     """Base URL below which every blob can also be fetched by HTTP, named by its digest; empty for
     none. See :mod:`edge_sdk.contracts.mirror`."""

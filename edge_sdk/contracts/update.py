@@ -20,6 +20,8 @@ class Phase(StrEnum):
     OFFERED = "offered"
     PREFLIGHT = "preflight"
     DOWNLOADING = "downloading"
+    RECONSTRUCTING = "reconstructing"
+    """Files are made from those of an earlier release and deltas."""
     VERIFYING = "verifying"
     GOLDEN = "golden"
     TRIAL = "trial"

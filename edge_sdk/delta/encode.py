@@ -92,7 +92,7 @@ class _Coding:
             for each in (item.instruction for item in items)
             if isinstance(each, Tensor | Text)
         )
-        lanes = 1 << max(count // NUMBERS_PER_LANE, 1).bit_length()
+        lanes = 1 << (count // NUMBERS_PER_LANE).bit_length()
         self.writer = Writer(min(lanes, MAX_LANES))
 
     def instruction(self, item: Item) -> Instruction:

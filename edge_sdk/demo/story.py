@@ -26,7 +26,7 @@ PRESSED = "laptop"
 FORGED = "5"
 """The version that a burglar orders."""
 ROLLOUT_LIMIT_S = 120.0
-QUIET = frozenset({Phase.OFFERED, Phase.PREFLIGHT, Phase.VERIFYING})
+QUIET = frozenset({Phase.OFFERED, Phase.PREFLIGHT, Phase.RECONSTRUCTING, Phase.VERIFYING})
 """Phases too short to be worth a line each."""
 
 

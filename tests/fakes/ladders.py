@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edge_sdk.bundle.blobs import blob_ref
+from edge_sdk.bundle.deltas import BaseRelease, find_deltas
 from edge_sdk.bundle.needs import files_of
 from edge_sdk.bundle.pack import SourceFile, pack
 from edge_sdk.contracts.base import encode
@@ -36,6 +37,20 @@ def packed(release: DeviceRelease, folder: Path) -> DeviceRelease:
     path = folder / "manifest.json"
     path.write_bytes(encode(slim))
     return DeviceRelease(slim, path, blobs)
+
+
+def with_deltas(release: DeviceRelease, base: DeviceRelease) -> DeviceRelease:
+    """The same release, in place, with deltas from another one."""
+    manifest = release.manifest
+    files = {digest: release.blobs / digest for digest in manifest.blobs}
+    found = list(find_deltas(manifest.artifacts, files, [BaseRelease(base.manifest, base.blobs)]))
+    refs = dict(manifest.blobs)
+    for way, data in found:
+        (release.blobs / way.delta).write_bytes(data)
+        refs[way.delta] = blob_ref(data)
+    shorter = replace(manifest, blobs=refs, deltas=tuple(way for way, _ in found))
+    release.path.write_bytes(encode(shorter))
+    return DeviceRelease(shorter, release.path, release.blobs)
 
 
 def padded_ladder(folder: Path) -> DeviceRelease:

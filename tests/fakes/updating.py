@@ -21,14 +21,23 @@ from edge_sdk.bundle.trust import trust_root
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.envelope import DESIRED_TYPE, MANIFEST_TYPE
-from edge_sdk.contracts.manifest import Artifact, Derivation, Manifest, Preprocess, TaskInfo
+from edge_sdk.contracts.manifest import (
+    Artifact,
+    DeltaRef,
+    Derivation,
+    Manifest,
+    Preprocess,
+    TaskInfo,
+)
 from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.trust import TrustRoot
 from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy, UpdateStatus
+from edge_sdk.delta.find import DeltaBase
 from edge_sdk.durable import DiskStorage
 from edge_sdk.recipes.program import Block, encode_recipe
 from tests.fakes.link import FakeBroker, FakeLink
+from tests.fakes.storage import PowerCut, SwiftStorage
 
 RELEASE_KEY = generate_key()
 FLEET_KEY = generate_key()
@@ -52,6 +61,11 @@ class TinyRelease:
         return blob_ref(self.envelope).digest
 
     @property
+    def model(self) -> bytes:
+        """The first artifact."""
+        return self.blobs[next(iter(self.manifest.artifacts))]
+
+    @property
     def everything(self) -> list[tuple[str, bytes]]:
         return [(self.digest, self.envelope), *self.blobs.items()]
 
@@ -68,23 +82,31 @@ def tiny_release(
     profiles: tuple[str, ...] = ("rpi4",),
     runtime: str = "litert",
     packed: bool = False,
+    base: TinyRelease | None = None,
+    delta: bytes | None = None,
     mirror: str = "",
 ) -> TinyRelease:
     """A signed release with two artifacts for each profile.
 
-    With ``packed`` the second is the first third of the first one, and travels as a recipe.
+    With ``packed`` the second is the first third of the first one, and travels as a recipe. With
+    ``base`` the first one is nearly that release's, and travels as a delta, too: the right one
+    unless ``delta`` is given.
     """
     source = random.Random(version if seed is None else seed)
     models = [source.randbytes(size), shared if shared is not None else source.randbytes(size // 3)]
+    deltas: list[bytes] = []
+    if base is not None:
+        models[0], right = _changed(base.model, source)
+        deltas = [right if delta is None else delta]
     derived: dict[str, Derivation] = {}
     recipe: tuple[bytes, ...] = ()
     if packed:
         models[1] = models[0][: size // 3]
         recipe = (encode_recipe(size, [Block(0, ((0, size // 3),))], b""),)
-        base, made, how = (blob_ref(data).digest for data in (*models, *recipe))
-        derived[made] = Derivation(base=base, recipe=how, size_bytes=size // 3)
+        whole, made, how = (blob_ref(data).digest for data in (*models, *recipe))
+        derived[made] = Derivation(base=whole, recipe=how, size_bytes=size // 3)
     golden = source.randbytes(3000)
-    stored = (*models[: 1 if packed else 2], *recipe, golden)
+    stored = (*models[: 1 if packed else 2], *recipe, *deltas, golden)
     blobs = {blob_ref(data).digest: data for data in stored}
     artifacts = {}
     points = []
@@ -108,10 +130,29 @@ def tiny_release(
         artifacts=artifacts,
         ladders={profile: tuple(points) for profile in profiles},
         derived=derived,
+        deltas=tuple(
+            DeltaRef(
+                target=blob_ref(models[0]).digest,
+                base=blob_ref(base.model).digest,
+                delta=blob_ref(each).digest,
+            )
+            for each in deltas
+            if base is not None
+        ),
         mirror=mirror,
     )
     envelope = encode(sign(MANIFEST_TYPE, encode(manifest), key))
     return TinyRelease(manifest, envelope, blobs)
+
+
+def _changed(old: bytes, source: random.Random) -> tuple[bytes, bytes]:
+    """A file with one changed byte in every 4000, and the delta that makes it."""
+    new = bytearray(old)
+    for at in range(0, len(new), 4000):
+        new[at] ^= source.randrange(1, 256)
+    delta = DeltaBase(old).delta(bytes(new))
+    assert delta is not None
+    return bytes(new), delta
 
 
 def write_conversion(folder: Path) -> Path:
@@ -234,6 +275,8 @@ class Behaviour:
     crashes: int = 0
     """So many starts in service end in a crash."""
     crash_loops: bool = False
+    fells_agent: bool = False
+    """Its golden test takes the whole agent down."""
     error_share: float = 0.0
     latency_ms: float = 5.0
 
@@ -258,6 +301,8 @@ class FakeHost:
         self._check(release)
         self.starts.append(f"golden {release.version}")
         self.golden = (release, token)
+        if self.behaviours[release.version].fells_agent:
+            raise PowerCut(f"golden {release.version}")
 
     def cancel_golden(self, token: str) -> None:
         if self.golden is not None and self.golden[1] == token:
@@ -341,6 +386,8 @@ class Rig:
     )
     device: Device = DEVICE
     trust: TrustRoot = TRUST
+    frames: int = 20
+    """What serves decides so many in a turn."""
     fetcher: Fetcher | None = None
     """Does requests to the mirror that a release names."""
     mirror_limits: MirrorLimits = field(default_factory=MirrorLimits)
@@ -373,7 +420,7 @@ class Rig:
             sensors=self.sensors,
             clock=self.clock,
             report=self.reports.append,
-            storage=storage,
+            storage=storage or SwiftStorage(),
             limits=self.limits,
             mirror=Mirror(self.fetcher, self.clock, self.mirror_limits),
         )
@@ -397,7 +444,7 @@ class Rig:
         """One turn of the supervisor's loop."""
         self._listen()
         self.updater.tick()
-        self.host.run(self.updater)
+        self.host.run(self.updater, self.frames)
         self.clock.time += seconds
 
     def _listen(self) -> None:

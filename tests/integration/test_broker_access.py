@@ -24,6 +24,7 @@ from agent.link.mqtt import Connected, Disconnected, MqttLink
 from agent.link.reach import check_broker
 from edge_sdk.brokers.authority import Authority, create_authority
 from edge_sdk.brokers.layout import SERVER
+from edge_sdk.brokers.mosquitto import write_mosquitto
 from edge_sdk.cli.credentials import write_credentials
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.errors import LinkError
@@ -174,6 +175,39 @@ def test_a_revoked_certificate_is_out(broker: TlsMosquitto, tmp_path: Path) -> N
     assert "revoked" in why_not(agent_broker(broker, home))
     write_credentials(broker.authority, "d1", home)  # issued after the list: in
     check_broker(agent_broker(broker, home), TENANT, "d1", time.time())
+
+
+def test_a_new_authority_takes_over_device_by_device(broker: TlsMosquitto, tmp_path: Path) -> None:
+    """What docs/security.md says for a lost ca.key."""
+    old, new = broker.authority, create_authority(tmp_path / "new", TENANT)
+    for name, crl in (("ca.pem", new.ca_pem), ("crl.pem", new.crl_path.read_bytes())):
+        path = broker.folder / name
+        path.write_bytes(path.read_bytes() + crl)
+    broker.stop()
+    broker.start()
+    for home, authority in ((tmp_path / "d1", old), (tmp_path / "d2", new)):
+        write_credentials(authority, home.name, home)
+    both = old.ca_pem + new.ca_pem
+    (tmp_path / "d2" / "broker-ca.pem").write_bytes(both)
+    for name in ("d1", "d2"):
+        check_broker(agent_broker(broker, tmp_path / name), TENANT, name, time.time())
+    # Every device has been given its files; the old authority goes.
+    broker.stop()
+    hosts = ("localhost",)
+    write_mosquitto(
+        new,
+        TOPICS,
+        broker.folder,
+        hosts,
+        port=broker.port,
+        user="root",
+        bind="127.0.0.1",
+        force=True,
+    )
+    broker.start()
+    check_broker(agent_broker(broker, tmp_path / "d2"), TENANT, "d2", time.time())
+    with pytest.raises(LinkError, match="not signed by the configured CA"):
+        check_broker(agent_broker(broker, tmp_path / "d1"), TENANT, "d1", time.time())
 
 
 def test_a_device_cannot_pose_as_the_broker(authority: Authority, tmp_path: Path) -> None:

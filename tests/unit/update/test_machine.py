@@ -20,8 +20,11 @@ CRASHES = 1
 NUMBERS = st.integers(0, 5)
 EVENTS = st.one_of(
     st.builds(ev.PreflightPassed),
+    st.builds(ev.PreflightPassed, deltas=st.just(("d" * 64,))),
     st.builds(ev.SpaceShort, detail=st.just("full")),
     st.builds(ev.Downloaded),
+    st.builds(ev.Rebuilt),
+    st.builds(ev.RebuildFailed, detail=st.just("wrong base")),
     st.builds(ev.Verified),
     st.builds(ev.VerifyFailed, detail=st.just("damaged")),
     st.builds(ev.GoldenPassed),
@@ -39,6 +42,7 @@ ON: defaultdict[Phase, ev.Event | None] = defaultdict(
     {
         Phase.PREFLIGHT: ev.PreflightPassed(),
         Phase.DOWNLOADING: ev.Downloaded(),
+        Phase.RECONSTRUCTING: ev.Rebuilt(),
         Phase.VERIFYING: ev.Verified(),
         Phase.GOLDEN: ev.GoldenPassed(),
         Phase.TRIAL: ev.TrialPassed(ServiceRecord(labelled=9, correct=9)),
@@ -50,6 +54,7 @@ OFF: defaultdict[Phase, ev.Event | None] = defaultdict(
     {
         Phase.PREFLIGHT: ev.SpaceShort("full"),
         Phase.DOWNLOADING: ev.Refused(outcomes.disk_full("full")),
+        Phase.RECONSTRUCTING: ev.RebuildFailed("wrong base"),
         Phase.VERIFYING: ev.VerifyFailed("damaged"),
         Phase.GOLDEN: ev.GoldenFailed("differs"),
         Phase.TRIAL: ev.WorkerCrashed("signal 11"),
