@@ -299,6 +299,7 @@ class Supervisor:
             "worker_pids": pids,
             "paused": self._updater.holding.paused,
             "update": None if self._ota is None else msgspec.to_builtins(self._ota),
+            "trust": dict(self._updater.trusted_versions),
             "telemetry": msgspec.to_builtins(sample),
         }
         if len(self._streams) == 1:

@@ -35,8 +35,11 @@ class UpdateLimits(Config, kw_only=True):
     """Left free beyond what the release needs."""
     min_battery_percent: Share = 20.0
     min_headroom_percent: Share = 20.0
-    """Idle CPU wanted before starting; waited for only :attr:`headroom_patience_s`."""
+    """Idle CPU and available memory wanted before starting."""
     headroom_patience_s: Seconds = 60.0
+    """A busy or hot processor is waited for this long; then the update begins all the same."""
+    memory_patience_s: Seconds = 3600.0
+    """Memory is waited for this long; then the update ends."""
     battery_patience_s: Seconds = 86_400.0
     preflight_retry_s: Seconds = 5.0
     golden_timeout_s: Seconds = 300.0

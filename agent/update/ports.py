@@ -164,6 +164,12 @@ class UpdateSensors(Protocol):
     def cpu_headroom_percent(self) -> float | None:
         """Idle share of the whole machine, 0..100; None when not known yet."""
 
+    def memory_headroom_percent(self) -> float | None:
+        """Share of memory that is available without swapping, 0..100; None when not known."""
+
+    def throttled(self) -> bool:
+        """Whether the processor is being slowed down because of heat."""
+
 
 class Clock(Protocol):
     """Time."""
