@@ -58,10 +58,11 @@ class SourceConfig(Config, kw_only=True):
     """Where frames or sound come from."""
 
     kind: Annotated[
-        Literal["video", "camera", "frames", "microphone", "alsa", "sound", "pipe"],
+        Literal["video", "camera", "frames", "microphone", "alsa", "sound", "pipe", "wyoming"],
         Meta(
             description="Pictures: an encoded file, a camera, or an .npz of raw frames. Sound: a "
-            "microphone through PortAudio or ALSA, a file, or a pipe of raw samples."
+            "microphone through PortAudio or ALSA, a file, a pipe of raw samples, or clients of "
+            "the Wyoming protocol."
         ),
     ]
     path: Annotated[
@@ -71,7 +72,8 @@ class SourceConfig(Config, kw_only=True):
         int | str,
         Meta(
             description="A camera: index, /dev/videoN, or a GStreamer pipeline (holds a '!'). A "
-            "microphone: part of its name or its number, ALSA's name; 0 for the default one."
+            "microphone: part of its name or its number, ALSA's name; 0 for the default one. For "
+            "wyoming tcp://HOST:PORT to listen on."
         ),
     ] = 0
     rate_hz: Annotated[

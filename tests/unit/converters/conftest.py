@@ -8,23 +8,12 @@ from pathlib import Path
 
 import pytest
 
-TINY = '''
-"""Bright bar at the left, in the middle or at the right: a task that trains in a second."""
-import numpy as np
-import torch
-from torch import nn
+from tests.fakes.bars import BARS
 
-from converters.task import Preprocess
-
-
-def bars(count, height, width, seed):
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = random.normal(0, 0.3, (count, 1, height, width)).astype(np.float32)
-    third = width // 3
-    for image, label in zip(images, labels, strict=True):
-        image[:, :, label * third : (label + 1) * third] += 1.5
-    return torch.from_numpy(images), torch.from_numpy(labels)
+TINY = (
+    BARS
+    + """
+NOISE, LIGHT = 0.3, 1.5
 
 
 class Net(nn.Module):
@@ -41,34 +30,14 @@ class Net(nn.Module):
         return self.head(self.pool(self.body(x)).flatten(1))
 
 
-class Tiny:
+class Tiny(Base):
     name = "tiny"
-    labels = ("left", "middle", "right")
     resolutions = ((24, 24), (12, 12))
-    preprocess = Preprocess(color="gray", mean=(0.0,), std=(255.0,))
     epochs = 3
     schemes = ("fp32", "wfp16", "dynamic_wi8_afp32", "static_wi8_ai8")
-
-    def build(self):
-        torch.manual_seed(1)
-        return Net()
-
-    def example_input(self, height, width):
-        return torch.zeros(1, 1, height, width)
-
-    def calibration(self, height, width):
-        yield bars(48, height, width, 1)[0]
-
-    def evaluation(self, height, width):
-        yield bars(60, height, width, 2)
-
-    def training(self, height, width, seed):
-        for step in range(4):
-            yield bars(24, height, width, 1000 * seed + step)
-
-    def loss(self, outputs, targets):
-        return nn.functional.cross_entropy(outputs, targets)
-'''
+    calibrated, held_out, steps = 48, 60, 4
+"""
+)
 
 WriteTask = Callable[..., str]
 

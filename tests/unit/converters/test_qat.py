@@ -157,7 +157,7 @@ def badly_scaled(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     from tests.unit.converters.conftest import TINY
 
     folder = tmp_path_factory.mktemp("bad")
-    source = TINY.replace("random.normal(0, 0.3,", "random.normal(0, 1.2,")
+    source = TINY.replace("NOISE, LIGHT = 0.3,", "NOISE, LIGHT = 1.2,")
     assert source != TINY
     (folder / "noisy_task.py").write_text(source)
     task = load_task(f"{folder / 'noisy_task.py'}:Tiny")

@@ -11,25 +11,11 @@ import torch
 from converters.loading import LoadedTask, load_task
 from converters.module import save_weights
 from converters.train import train
+from tests.fakes.bars import BARS
 
-BARS = '''
-"""Bright bar at the left, in the middle or at the right."""
-import numpy as np
-import torch
-from torch import nn
-
-from converters.task import Preprocess
-
-
-def bars(count, height, width, seed):
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = random.normal(0, 0.5, (count, 1, height, width)).astype(np.float32)
-    third = width // 3
-    for image, label in zip(images, labels, strict=True):
-        image[:, :, label * third : (label + 1) * third] += 1.0
-    return torch.from_numpy(images), torch.from_numpy(labels)
-
+SLIM = (
+    BARS
+    + """
 
 class Net(nn.Module):
     def __init__(self):
@@ -47,32 +33,8 @@ class Net(nn.Module):
         return self.head(self.pool(torch.relu(x + self.body(x))).flatten(1))
 
 
-class Bars:
+class Bars(Base):
     name = "bars"
-    labels = ("left", "middle", "right")
-    resolutions = ((12, 12), (9, 9))
-    preprocess = Preprocess(color="gray", mean=(0.0,), std=(255.0,))
-    epochs = 2
-
-    def build(self):
-        torch.manual_seed(1)
-        return Net()
-
-    def example_input(self, height, width):
-        return torch.zeros(1, 1, height, width)
-
-    def calibration(self, height, width):
-        yield bars(96, height, width, 1)[0]
-
-    def evaluation(self, height, width):
-        yield bars(90, height, width, 2)
-
-    def training(self, height, width, seed):
-        for step in range(6):
-            yield bars(24, height, width, 1000 * seed + step)
-
-    def loss(self, outputs, targets):
-        return nn.functional.cross_entropy(outputs, targets)
 
 
 class Unlabelled(Bars):
@@ -95,7 +57,8 @@ class Recurrent(Bars):
                 return self.head(self.cell(x[:, 0])[0][:, -1])
 
         return Cell()
-'''
+"""
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +74,7 @@ def _one_thread() -> Iterator[None]:
 def bars_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task file."""
     path = tmp_path_factory.mktemp("slim") / "bars_task.py"
-    path.write_text(BARS)
+    path.write_text(SLIM)
     return path
 
 

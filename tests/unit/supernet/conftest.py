@@ -9,25 +9,12 @@ import pytest
 import torch
 
 from converters.loading import LoadedTask, load_task
+from tests.fakes.bars import BARS
 
-ELASTIC = '''
-"""Bright bar at the left, in the middle or at the right; a residual network tells which."""
-import numpy as np
-import torch
-from torch import nn
-
+ELASTIC = (
+    BARS
+    + '''
 from converters.supernet.space import Elastic
-from converters.task import Preprocess
-
-
-def bars(count, height, width, seed):
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = random.normal(0, 0.5, (count, 1, height, width)).astype(np.float32)
-    third = width // 3
-    for image, label in zip(images, labels, strict=True):
-        image[:, :, label * third : (label + 1) * third] += 1.0
-    return torch.from_numpy(images), torch.from_numpy(labels)
 
 
 class Block(nn.Module):
@@ -54,33 +41,9 @@ class Net(nn.Module):
         return self.head(self.pool(self.stage(torch.relu(self.stem(x)))).flatten(1))
 
 
-class Bars:
+class Bars(Base):
     name = "elastic-bars"
-    labels = ("left", "middle", "right")
-    resolutions = ((12, 12), (9, 9))
-    preprocess = Preprocess(color="gray", mean=(0.0,), std=(255.0,))
-    epochs = 2
     elastic = Elastic(depth={"stage": 1}, kernel={"stage.*.first": (3,)}, widths=(1.0, 0.5))
-
-    def build(self):
-        torch.manual_seed(1)
-        return Net()
-
-    def example_input(self, height, width):
-        return torch.zeros(1, 1, height, width)
-
-    def calibration(self, height, width):
-        yield bars(96, height, width, 1)[0]
-
-    def evaluation(self, height, width):
-        yield bars(90, height, width, 2)
-
-    def training(self, height, width, seed):
-        for step in range(6):
-            yield bars(24, height, width, 1000 * seed + step)
-
-    def loss(self, outputs, targets):
-        return nn.functional.cross_entropy(outputs, targets)
 
 
 class NoStage(Bars):
@@ -149,6 +112,7 @@ class Default(Bars):
 
     elastic = Elastic()
 '''
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
