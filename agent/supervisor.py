@@ -295,6 +295,7 @@ class Supervisor:
             "broker": "connected" if self._link.connected else "not connected",
             "worker_pids": pids,
             "update": None if self._ota is None else msgspec.to_builtins(self._ota),
+            "trust": dict(self._updater.trusted_versions),
             "telemetry": msgspec.to_builtins(sample),
         }
         if len(self._streams) == 1:
