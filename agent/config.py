@@ -22,6 +22,7 @@ from agent.sound.config import DEVICES, STDIN, SoundConfig
 from agent.update.limits import MirrorLimits, UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
+from edge_sdk.delivery.windows import parse_window
 from edge_sdk.errors import ConfigError
 from edge_sdk.tls import TlsFiles
 
@@ -58,10 +59,11 @@ class SourceConfig(Config, kw_only=True):
     """Where frames or sound come from."""
 
     kind: Annotated[
-        Literal["video", "camera", "frames", "microphone", "alsa", "sound", "pipe"],
+        Literal["video", "camera", "frames", "microphone", "alsa", "sound", "pipe", "wyoming"],
         Meta(
             description="Pictures: an encoded file, a camera, or an .npz of raw frames. Sound: a "
-            "microphone through PortAudio or ALSA, a file, or a pipe of raw samples."
+            "microphone through PortAudio or ALSA, a file, a pipe of raw samples, or clients of "
+            "the Wyoming protocol."
         ),
     ]
     path: Annotated[
@@ -71,7 +73,8 @@ class SourceConfig(Config, kw_only=True):
         int | str,
         Meta(
             description="A camera: index, /dev/videoN, or a GStreamer pipeline (holds a '!'). A "
-            "microphone: part of its name or its number, ALSA's name; 0 for the default one."
+            "microphone: part of its name or its number, ALSA's name; 0 for the default one. For "
+            "wyoming tcp://HOST:PORT to listen on."
         ),
     ] = 0
     rate_hz: Annotated[
@@ -317,6 +320,8 @@ def _check(config: AgentConfig, path: Path) -> None:
             f"{path}: more than one pipeline is named {same[0]!r}.",
             "Give each [[pipeline]] a name of its own; results are published under it.",
         )
+    for window in config.update.windows:
+        parse_window(window)
     broker = config.broker
     if bool(broker.tls_cert) != bool(broker.tls_key) or (broker.tls_cert and not broker.tls_ca):
         raise ConfigError(

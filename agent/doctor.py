@@ -119,8 +119,8 @@ def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
 def _sound_source(source: SourceConfig) -> str:
     from agent.sound.build import build_sound_reader
 
-    if source.kind == "pipe":
-        return f"pipe {source.path}"
+    if source.kind in ("pipe", "wyoming"):  # whose other end need not be there now
+        return f"{source.kind} {source.path or source.device}"
     reader = build_sound_reader(source)
     try:
         form = reader.open()

@@ -134,10 +134,12 @@ def measure_worker(release: Release, scratch: Path, quick: bool) -> dict[str, fl
         before, start_s = process.cpu_times(), time.monotonic()
         play(worker, pipe, sound(seconds), hear)
         after, end_s = process.cpu_times(), time.monotonic()
+        own_mib = process.memory_full_info().uss / 2**20
     used_s = after.user + after.system - before.user - before.system
     return {
         "worker_core_percent": round(100 * used_s / (end_s - start_s), 2),
         "worker_rss_mib": round(max(rss_mib), 1),
+        "worker_private_mib": round(own_mib, 1),
     }
 
 

@@ -27,7 +27,8 @@ from edge_sdk.contracts.manifest import Manifest
 from edge_sdk.runtime.stream import StreamSession
 
 RATE_HZ = 16000
-BLOCK = 320
+BLOCK = 640
+"""A microphone's period, as agent.sound.base.BLOCK_S asks for."""
 PATIENCE_S = 60.0
 
 

@@ -1,14 +1,16 @@
 """Bar: under stress the governor keeps deadlines, at a cost in accuracy that is printed.
 
 A real worker serves labelled frames at a fixed rate while its processor is taken away by a quota
-(4 ms period), by busy neighbours on its core, or by the heat it makes itself. Each run is calm,
-pressed, calm again; beside the governor stand all fixed points. A frame is missed when it came
-later than the objective, or was due and never came.
+(4 ms period), by busy neighbours on its core, or by the heat it makes itself, or its memory by a
+neighbour that grows in the same memory-limited control group until the kernel ends what does not
+fit. Each run is calm, pressed, calm again; beside the governor stand all fixed points. A frame is
+missed when it came later than the objective, or was due and never came.
 
-    python benchmarks/pressure.py --conversion FOLDER [--json] [--check] [--plot FOLDER]
+    python benchmarks/pressure.py --conversion FOLDER --memory-conversion LARGE [--json] [--check]
 
 FOLDER is what these two commands leave (minutes, once); ``Quick`` instead of ``Pressed`` for a
-short look, with ``--quick``:
+short look, with ``--quick``. LARGE is the same from ``Large``; without it the memory scenario is
+left out:
 
     edge model train benchmarks/pressure_task.py:Pressed -o pressed.pt
     edge model convert benchmarks/pressure_task.py:Pressed -w pressed.pt -p x86-generic \\
@@ -18,6 +20,7 @@ short look, with ``--quick``:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -34,6 +37,7 @@ sys.path[:] = [
     *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks"),
 ]
 
+import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 
 from agent.adapt.governor import Governor  # noqa: E402
@@ -44,6 +48,7 @@ from agent.worker.handle import WorkerHandle  # noqa: E402
 from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec  # noqa: E402
 from benchmarks.clothing import digit_images  # noqa: E402
 from benchmarks.pressure_board import CpuGroup, Plant  # noqa: E402
+from benchmarks.pressure_memory import MemoryGroup, plan  # noqa: E402
 from benchmarks.pressure_run import Outcome, Run, Setting, Stress  # noqa: E402
 from edge_sdk.bundle.release import create_release  # noqa: E402
 from edge_sdk.contracts.base import encode  # noqa: E402
@@ -55,7 +60,7 @@ TOP_UTILISATION = 0.30
 """Of one core, by the most accurate point in calm; sets the frame rate."""
 OBJECTIVE_RATIO = 1.8
 """The objective as a multiple of the most accurate point's latency in calm."""
-SCENARIOS = ("quota", "busy", "heat")
+SCENARIOS = ("quota", "busy", "heat", "memory")
 
 
 def frames_file(folder: Path, side_px: int) -> Path:
@@ -130,19 +135,53 @@ def _latencies(worker: WorkerHandle, index: int, seconds: float) -> list[float]:
     return latencies
 
 
+def points_mib(setting: Setting, memory: MemoryGroup) -> list[float]:
+    """What a worker needs on each point, in calm."""
+    found = []
+    for index in range(len(setting.ladder)):
+        worker = WorkerHandle.spawn(msgspec.structs.replace(setting.spec, start_point=index))
+        memory.add(worker.pid)
+        try:
+            _latencies(worker, index, 2.0)
+            found.append(memory.used_mib())
+        finally:
+            worker.close()
+    return found
+
+
+def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
+    """The setting under a memory limit, and the neighbour that presses in it."""
+    needs_mib = points_mib(setting, memory)
+    limit_mib, neighbour = plan(needs_mib[0], needs_mib[-1])
+    memory.limit(limit_mib)
+    about = {"needs_mib": [round(mib, 1) for mib in needs_mib], "limit_mib": round(limit_mib, 1)}
+    print(json.dumps(about), file=sys.stderr)
+    ladder = tuple(
+        dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
+        for rung, mib in zip(setting.ladder, needs_mib, strict=True)
+    )
+    return dataclasses.replace(setting, memory=memory, ladder=ladder), Stress(
+        "memory", neighbour=neighbour
+    )
+
+
 def stress_of(name: str) -> Stress:
     """A scenario."""
     return {
         "quota": Stress("quota", quota=0.25),
         "busy": Stress("busy", hogs=5),
         "heat": Stress("heat", ambient_kelvin=12.0),
+        "memory": Stress("memory"),
     }[name]
 
 
-def prepare(options: argparse.Namespace, folder: Path, group: CpuGroup) -> Setting:
+def prepare(
+    options: argparse.Namespace, conversion: Path, folder: Path, group: CpuGroup
+) -> Setting:
     """Release, frames, rate and objective."""
+    folder.mkdir(parents=True, exist_ok=True)
     release = folder / "release"
-    manifest = create_release(options.conversion, release, name="pressed", version="1", whole=True)
+    manifest = create_release(conversion, release, name="pressed", version="1", whole=True)
     points = manifest.ladders[PROFILE]
     probe, _ = specification(manifest, folder, release, fps=40.0)
     calm_ms = calm_latencies_ms(probe, len(points), options.calm_s, options.worker_nice, group)
@@ -154,8 +193,7 @@ def prepare(options: argparse.Namespace, folder: Path, group: CpuGroup) -> Setti
         objective_ms=OBJECTIVE_RATIO * calm_ms[0],
     )
     ladder = tuple(
-        type(rung)(rung.point, rung.accuracy, ms)
-        for rung, ms in zip(rungs(points), calm_ms, strict=True)
+        dataclasses.replace(rung, cost=ms) for rung, ms in zip(rungs(points), calm_ms, strict=True)
     )
     # Heat: the top rung settles 2 K above the throttle point in warm surroundings.
     kelvin_per_core = 24.0 / TOP_UTILISATION
@@ -200,19 +238,22 @@ def row(outcome: Outcome, name: str) -> dict[str, Any]:
         "lowest": outcome.lowest,
         "hottest_celsius": round(outcome.hottest_celsius, 1),
         "peak_rss_mib": outcome.peak_rss_mib,
+        "killed": outcome.killed,
         "moves": [(round(at, 1), index, reason) for at, index, reason in outcome.moves],
     }
 
 
 def scenario(
-    name: str, setting: Setting, group: CpuGroup, fixed: list[int], plots: Path | None
+    stress: Stress, setting: Setting, group: CpuGroup, options: argparse.Namespace
 ) -> dict[str, Any]:
     """The governor and fixed points under one stress."""
-    stress = stress_of(name)
+    name, size = stress.name, len(setting.ladder)
+    every = [0, size - 1] if options.quick else list(range(size))
+    fixed = [int(n) for n in options.fixed.split(",")] if options.fixed else every
     governed = Run(setting, stress, None, f"{name}-governor").run(group)
     found = {"governor": row(governed, "governor")}
     print_row(found["governor"])
-    for index in fixed:
+    for index in sorted({min(index, size - 1) for index in fixed}):
         label = f"fixed {setting.ladder[index].point}"
         outcome = Run(setting, stress, index, f"{name}-{index}").run(group)
         found[str(index)] = row(outcome, label)
@@ -220,8 +261,8 @@ def scenario(
     allowed_s = recovery_allowed_s(setting, governed, heat=name == "heat")
     without, missed = found["0"]["missed_percent"], found["governor"]["missed_percent"]
     recovered_s = governed.recovered_s
-    if plots is not None and governed.trace is not None:
-        draw(governed.trace, plots / f"governor-{name}.png")
+    if options.plot is not None and governed.trace is not None:
+        draw(governed.trace, options.plot / f"governor-{name}.png")
     return {
         "runs": found,
         "miss_ratio": round(missed / without, 4) if without else None,
@@ -252,7 +293,8 @@ def print_row(row: dict[str, Any]) -> None:
     print(
         f"  {row['run']:36} missed {row['missed_percent']:6.2f} %  p50 {row['p50_ms']:7.2f} "
         f"p95 {row['p95_ms']:7.2f} ms  accuracy {row['accuracy_percent']:6.2f} %  "
-        f"delivered {row['delivered_percent']:5.1f} %{recovered}",
+        f"delivered {row['delivered_percent']:5.1f} %{recovered}"
+        + (f"  killed {row['killed']} times" if row["killed"] else ""),
         file=sys.stderr,
         flush=True,
     )
@@ -261,6 +303,7 @@ def print_row(row: dict[str, Any]) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--conversion", type=Path, required=True, help="see above")
+    parser.add_argument("--memory-conversion", type=Path, help="see above")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="short phases, two fixed points")
     parser.add_argument("--stress-s", type=float, default=60.0)
@@ -281,32 +324,50 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    group = CpuGroup()
+    group, memory = CpuGroup(), MemoryGroup()
     results: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = options.keep or Path(scratch)
-            folder.mkdir(parents=True, exist_ok=True)
-            setting = prepare(options, folder, group)
-            size = len(setting.ladder)
-            every = [0, size - 1] if options.quick else list(range(size))
-            fixed = [int(n) for n in options.fixed.split(",")] if options.fixed else every
-            ladder = [(rung.point, rung.accuracy, round(rung.cost, 2)) for rung in setting.ladder]
-            source = setting.pipeline.source
-            head = {"ladder": ladder, "fps": round(source.fps, 1)}
-            head["objective_ms"] = round(setting.pipeline.objective_ms, 2)
-            print(json.dumps(head), file=sys.stderr)
+            setting = prepare(options, options.conversion, folder, group)
+            head = about(setting)
             for name in options.scenarios.split(","):
-                if name != "busy" and not group.usable:
-                    print(f"{name}: skipped, no CPU quota can be set here", file=sys.stderr)
+                if lacking := lacks(name, options, group, memory):
+                    print(f"{name}: skipped, {lacking}", file=sys.stderr)
                     continue
                 print(name, file=sys.stderr)
-                results[name] = scenario(name, setting, group, fixed, options.plot)
+                own, stress = setting, stress_of(name)
+                if name == "memory":
+                    large = prepare(options, options.memory_conversion, folder / name, group)
+                    about(large)
+                    own, stress = limited(large, memory)
+                results[name] = scenario(stress, own, group, options)
     finally:
         group.close()
+        memory.close()
     missed = [n for n, r in results.items() if r["missed_bar"] or r["late_recovery"]]
     report(options, {**head, "scenarios": results, "missed": missed})
     return 1 if options.check and (missed or not results) else 0
+
+
+def about(setting: Setting) -> dict[str, Any]:
+    """Ladder, rate and objective; told at once, since runs take minutes."""
+    head = {
+        "ladder": [(rung.point, rung.accuracy, round(rung.cost, 2)) for rung in setting.ladder],
+        "fps": round(setting.pipeline.source.fps, 1),
+        "objective_ms": round(setting.pipeline.objective_ms, 2),
+    }
+    print(json.dumps(head), file=sys.stderr)
+    return head
+
+
+def lacks(name: str, options: argparse.Namespace, group: CpuGroup, memory: MemoryGroup) -> str:
+    """Why a scenario cannot run here; empty where it can."""
+    if name == "memory":
+        if options.memory_conversion is None:
+            return "no --memory-conversion was given"
+        return "" if memory.usable else "no memory limit can be set here"
+    return "" if name == "busy" or group.usable else "no CPU quota can be set here"
 
 
 def report(options: argparse.Namespace, document: dict[str, Any]) -> None:
@@ -320,7 +381,8 @@ def report(options: argparse.Namespace, document: dict[str, Any]) -> None:
             f"{result['runs']['0']['missed_percent']} % without (ratio {result['miss_ratio']}, "
             f"bar {MAX_MISS_RATIO}); it cost {result['accuracy_cost_points']} points of accuracy; "
             f"back at the top after {governed['recovered_s']} s "
-            f"(allowed {result['recovery_allowed_s']})"
+            f"(allowed {result['recovery_allowed_s']}): "
+            f"{'missed' if name in document['missed'] else 'met'}"
         )
 
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,16 +127,23 @@ class Plant:
 class PressureBoard:
     """The worker's board below ``root``."""
 
-    def __init__(self, root: Path, pid: int, group: CpuGroup | None, *, queueing: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        pid: int,
+        group: CpuGroup | None,
+        *,
+        queueing: bool,
+        meminfo: Callable[[], str],
+    ) -> None:
         self.root = root
+        self._meminfo = meminfo
         self._queueing = queueing
         self._pid = pid
         self._group = group
         self._hogged_s: dict[int, float] = {}
         self._began = time.monotonic()
         self._idle = 0
-        memory = "\n".join(Path("/proc/meminfo").read_text().splitlines()[:3])
-        self._write("proc/meminfo", memory + "\n")
         self._write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
 
     def update(self, celsius: float, slowed: bool, hogs: Iterable[int]) -> None:
@@ -144,6 +151,7 @@ class PressureBoard:
         if self._queueing:
             self._hogged_s |= {pid: _cpu_s(pid) for pid in hogs}
             self._write_busy(self.cpu_s() + sum(self._hogged_s.values()))
+        self._write("proc/meminfo", self._meminfo())
         waited_us = self._waited_us() if self._queueing else 0
         waited_us += self._group.throttled_us() if self._group else 0
         zeros = "avg10=0.00 avg60=0.00 avg300=0.00 total="
@@ -152,6 +160,10 @@ class PressureBoard:
         self._write(
             "sys/devices/platform/soc/soc:firmware/get_throttled", "4\n" if slowed else "0\n"
         )
+
+    def follow(self, pid: int) -> None:
+        """Another worker has taken the place of the one before."""
+        self._pid = pid
 
     def cpu_s(self) -> float:
         """Processor time of the worker so far."""
@@ -185,6 +197,17 @@ class PressureBoard:
 
 
 def _cpu_s(pid: int) -> float:
-    """Processor time of a process so far."""
+    """Processor time of a process so far; 0 where it is gone."""
+    with contextlib.suppress(OSError):
+        return _read_cpu_s(pid)
+    return 0.0
+
+
+def _read_cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_meminfo() -> str:
+    """The machine's own."""
+    return "\n".join(Path("/proc/meminfo").read_text().splitlines()[:3]) + "\n"

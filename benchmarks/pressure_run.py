@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from agent.adapt.gate import MemoryRule
 from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
@@ -18,8 +22,18 @@ from agent.sense import Sensors
 from agent.sense.processes import Processes
 from agent.supervisor import ALARM_S, SENSE_S
 from agent.worker.handle import WorkerHandle
-from agent.worker.protocol import Failed, PointChanged, Ready, SetPoint, Stats, WorkerSpec
-from benchmarks.pressure_board import CpuGroup, Hogs, Plant, PressureBoard
+from agent.worker.ports import Patience
+from agent.worker.protocol import (
+    AllowCascade,
+    Failed,
+    PointChanged,
+    Ready,
+    SetPoint,
+    Stats,
+    WorkerSpec,
+)
+from benchmarks.pressure_board import CpuGroup, Hogs, Plant, PressureBoard, machine_meminfo
+from benchmarks.pressure_memory import MemoryGroup, Neighbour
 
 POLL_S = 0.02
 START_S = 120.0
@@ -58,6 +72,8 @@ class Stress:
     hogs: int = 0
     ambient_kelvin: float = 0.0
     """The surroundings become so much warmer."""
+    neighbour: Neighbour | None = None
+    """Grows within the run's memory limit."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,8 @@ class Setting:
     plant: Plant
     slowed_share: float
     """Share of one core that a board too hot has left."""
+    memory: MemoryGroup | None = None
+    """With its limit set; None for a run without one."""
 
 
 @dataclass
@@ -91,6 +109,8 @@ class Outcome:
     lowest: int = 0
     hottest_celsius: float = 0.0
     peak_rss_mib: float = 0.0
+    killed: int = 0
+    """Workers that the kernel ended for want of memory."""
     trace: Path | None = None
 
 
@@ -107,23 +127,57 @@ class Run:
         self._slowed = False
         self._rung = pin or 0
         self._name = name
+        self._memory = MemoryRule()
+        self._neighbour: subprocess.Popen[bytes] | None = None
+        self._restart_at = 0.0
 
     def run(self, group: CpuGroup) -> Outcome:
         """Everything; the worker has ended when this returns."""
-        setting = self._setting
         self._group = group if group.usable else None
         hogs = Hogs(self._stress.hogs, core=max(os.sched_getaffinity(0)))
-        self._worker = WorkerHandle.spawn(setting.spec)
+        self._worker = self._spawn()
         try:
             self._wait_ready()
             self._place(hogs)
             self._steer(hogs)
         finally:
             hogs.stop()
+            self._stop_neighbour()
             self._worker.close()
             if self._group:
                 self._group.limit(None)
         return self._outcome
+
+    def _spawn(self) -> WorkerHandle:
+        setting = self._setting
+        spec = msgspec.structs.replace(setting.spec, start_point=self._rung)
+        worker = WorkerHandle.spawn(spec)
+        if setting.memory is not None:
+            setting.memory.add(worker.pid)
+        return worker
+
+    def _revive(self, board: PressureBoard) -> None:
+        """Start a killed worker again, as the agent does: with a pause that doubles."""
+        if self._worker.alive:
+            return
+        if self._setting.memory is None:
+            raise RuntimeError(f"the worker ended: {self._worker.output}")
+        now, patience = time.monotonic(), Patience()
+        if not self._restart_at:
+            self._outcome.killed += 1
+            pause_s = patience.backoff_s * 2 ** (self._outcome.killed - 1)
+            self._restart_at = now + min(pause_s, patience.backoff_max_s)
+        elif now >= self._restart_at:
+            self._restart_at = 0.0
+            self._worker.close()
+            self._worker = self._spawn()
+            board.follow(self._worker.pid)
+
+    def _stop_neighbour(self) -> None:
+        if self._neighbour is not None:
+            self._neighbour.kill()
+            self._neighbour.wait()
+            self._neighbour = None
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_S
@@ -151,7 +205,9 @@ class Run:
         setting = self._setting
         queueing = self._stress.hogs > 0
         root, pid = setting.folder / self._name, self._worker.pid
-        board = PressureBoard(root, pid, self._group, queueing=queueing)
+        memory = setting.memory
+        meminfo = machine_meminfo if memory is None else memory.meminfo
+        board = PressureBoard(root, pid, self._group, queueing=queueing, meminfo=meminfo)
         board.update(self._plant.celsius, False, ())
         trace = setting.folder / f"{self._name}.jsonl"
         recorder = TraceFile(TraceConfig(path=str(trace)), self._name, "rpi4", time.time)
@@ -180,8 +236,9 @@ class Run:
             now = self._tick(phase, before)
             phase.seconds += now - before
             phase.offered += (now - before) * setting.pipeline.source.fps
+            self._revive(board)
             cpu = board.cpu_s()
-            self._warm(now - before, (cpu - cpu_before) / (now - before))
+            self._warm(now - before, max(0.0, cpu - cpu_before) / (now - before))
             cpu_before, before = cpu, now
             board.update(self._plant.celsius, self._slowed, hogs.pids)
             self._decide(steering, sensors, own, now, begun)
@@ -207,6 +264,10 @@ class Run:
                 hogs.start(os.nice(0) if nice is None else nice, self._group)
             else:
                 hogs.stop()
+        if stress.neighbour is not None and self._setting.memory is not None:
+            self._stop_neighbour()
+            if on:
+                self._neighbour = stress.neighbour.start(self._setting.memory)
         self._plant.ambient_celsius += stress.ambient_kelvin * (1 if on else -1)
         self._limit(stress.quota if on else None)
 
@@ -229,6 +290,9 @@ class Run:
         recent = self._recent.take(now)
         use = OwnUse(own.cpu_percent([self._worker.pid]))
         sample = with_workload(sensors.read(), recent, self._setting.pipeline, use)
+        before, self._memory = self._memory, self._memory.after(self._setting.policy, sample, now)
+        if self._memory.allowed != before.allowed and self._pin is None:
+            self._worker.send(AllowCascade(on=self._memory.allowed))
         index = steering.decide(sample, now)
         if index is not None and steering.decision is not None:
             self._recent.told(index)
@@ -250,5 +314,3 @@ class Run:
             phase.on_time += sum(ms <= objective_ms for ms in event.latencies_ms)
             self._outcome.peak_rss_mib = max(self._outcome.peak_rss_mib, event.rss_mib)
             self._recent.add(event)
-        if not self._worker.alive:
-            raise RuntimeError(f"the worker ended: {self._worker.output}")

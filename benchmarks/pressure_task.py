@@ -108,12 +108,12 @@ class Quick(Pressed):
 
 
 class Large(Pressed):
-    """Digits whose best point needs some fifty MiB more than the cheapest."""
+    """Digits whose best point needs some twenty MiB more than the cheapest."""
 
     name = "large"
-    resolutions = ((640, 640), (320, 320), (160, 160))
+    resolutions = ((320, 320), (160, 160), (80, 80))
     epochs = 6
-    width = 32
+    width = 48
     least_batch = 3
 
     def build(self) -> nn.Module:

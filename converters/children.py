@@ -26,6 +26,8 @@ from converters.memory import MemoryBudget
 from edge_sdk.durable import storage_error
 from edge_sdk.errors import ConversionError, EdgeError, error_from
 
+LEAVE_S = 30.0
+"""A child that has closed its pipe may take so long to end."""
 MAX_LINE_BYTES = 16 * 1024**2
 _TAIL_CHARS = 400
 _TAIL_BYTES = 64 * 1024
@@ -210,10 +212,11 @@ def _read(child: _Running, on_step: Callable[[str, str], None]) -> bool:
 
 def _finish(child: _Running) -> Any:
     try:
-        code = child.process.wait(timeout=30)
+        code = child.process.wait(timeout=LEAVE_S)
     except subprocess.TimeoutExpired:
-        _kill(child)
-        code = -signal.SIGKILL
+        # Its answer, if it gave one, is complete; only its going hangs.
+        child.process.kill()
+        code = child.process.wait(timeout=LEAVE_S)
     tail = _tail(child)
     os.close(child.pipe)
     child.log.close()
@@ -247,7 +250,7 @@ def _expire(child: _Running) -> NoReturn:
 
 def _kill(child: _Running) -> None:
     child.process.kill()
-    child.process.wait(timeout=30)
+    child.process.wait(timeout=LEAVE_S)
     if not child.log.closed:
         os.close(child.pipe)
         child.log.close()

@@ -21,9 +21,11 @@ from msgspec import UnsetType
 from agent.adapt.ladder import Rung, bottom, least_costs, rungs, worthwhile
 from agent.adapt.policy import Band, GovernorPolicy, fitted
 from agent.adapt.signals import (
+    AVAILABLE,
     BUSY,
     LATENCY,
     OWN,
+    USED,
     Filtered,
     Reason,
     Signal,
@@ -218,15 +220,20 @@ class Governor:
     def _may_rise(self, state: GovernorState, now: float) -> bool:
         """Calm for long enough, and the better rung is expected to keep the headroom.
 
-        The expectation may be wrong, so that after ``probe_s`` the rung is tried all the same.
+        The expectation may be wrong, so that after ``probe_s`` the rung is tried all the same; not
+        where it does not fit into memory, which could end the process.
         """
         calm, policy = state.calm_since, self.policy
         if not _lasted(calm, now, policy.dwell_up_s):
+            return False
+        if not self._fits(state):
             return False
         return self.affords(state) or _lasted(calm, now, policy.probe_s)
 
     def affords(self, state: GovernorState) -> bool:
         """Whether the better rung leaves the headroom free, by the share it costs more."""
+        if not self._fits(state):
+            return False
         free = 1.0 - self.policy.headroom
         ratio = self.cost_ratio(state.index, self._above(state.index))
         if not self.policy.headroom:
@@ -235,6 +242,17 @@ class Governor:
         if latency is not None and latency * ratio > free:
             return False
         return busy is None or own is None or busy + own * (ratio - 1.0) <= 100.0 * free
+
+    def _fits(self, state: GovernorState) -> bool:
+        """Whether memory stays out of its band while the better rung loads beside this one."""
+        needed_mib = self.ladder[self._above(state.index)].memory_mib
+        used, available = self._value(state, USED), self._value(state, AVAILABLE)
+        if not needed_mib or used is None or available is None:
+            return True
+        if available <= needed_mib:
+            return False
+        then = 100.0 - (100.0 - used) * (1.0 - needed_mib / available)
+        return then < self.policy.memory_used_percent.enter
 
     def cost_ratio(self, index: int, other: int) -> float:
         """What rung ``other`` costs as a multiple of rung ``index``; 1.0 where that is not known.

@@ -20,6 +20,8 @@ class Rung:
     accuracy: float
     cost: float = 0.0
     """Expected latency in any unit that all rungs share; 0.0 where it is not known."""
+    memory_mib: float = 0.0
+    """What loading it takes; 0.0 where it is not known."""
 
 
 def rungs(points: Sequence[OperatingPoint]) -> list[Rung]:
@@ -30,7 +32,10 @@ def rungs(points: Sequence[OperatingPoint]) -> list[Rung]:
     """
     predicted = [0.0 if p.predicted is None else p.predicted.mid_ms for p in points]
     costs = predicted if all(predicted) else [point.host_latency_ms for point in points]
-    return [Rung(point.id, point.accuracy, cost) for point, cost in zip(points, costs, strict=True)]
+    return [
+        Rung(point.id, point.accuracy, cost, point.memory_mib)
+        for point, cost in zip(points, costs, strict=True)
+    ]
 
 
 def worthwhile(ladder: Sequence[Rung]) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ THROTTLED_BAND = Band(enter=0.5, leave=0.25)
 BUSY, LATENCY, OWN = "busy_percent", "latency_share", "own_cpu_percent"
 """Names of the signals from which the load of a better point is foretold."""
 CPU_PRESSURE, WORKER_RSS = "cpu_pressure_percent", "worker_rss_mib"
+USED, AVAILABLE = "memory_used_percent", "memory_available_mib"
+"""From these it is told whether a better point fits into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def signals(policy: GovernorPolicy) -> tuple[Signal, ...]:
     found = [
         _plain("pressure-cpu", policy.cpu_pressure_percent, CPU_PRESSURE),
         _plain("pressure-memory", policy.memory_pressure_percent, "memory_pressure_percent"),
-        _plain("pressure-memory", policy.memory_used_percent, "memory_used_percent"),
+        _plain("pressure-memory", policy.memory_used_percent, USED),
         _plain("pressure-memory", policy.worker_rss_mib, WORKER_RSS),
         _plain("pressure-thermal", THROTTLED_BAND, "throttled"),
         _plain("pressure-thermal", None if isinstance(heat, UnsetType) else heat, _CELSIUS),
@@ -106,6 +108,7 @@ def signals(policy: GovernorPolicy) -> tuple[Signal, ...]:
         _plain("headroom", _below(1.0 - spare, 0.25) if spare else None, LATENCY, own=True),
         _plain("headroom", _below(100.0 * (1.0 - spare), 0.125) if spare else None, BUSY),
         _plain("headroom", None, OWN),
+        _plain("pressure-memory", None, AVAILABLE),
         Signal("battery_used_percent", "energy", policy.battery_used_percent, _need(policy)),
     ]
     return tuple(found)

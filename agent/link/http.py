@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import re
 import socket
 import ssl
@@ -21,7 +22,10 @@ from urllib.parse import SplitResult, urlsplit
 from agent.update.ports import RangeEnd, RangeJob, RangePiece
 from edge_sdk import __version__
 from edge_sdk.contracts.manifest import CHUNK_BYTES
+from edge_sdk.errors import EdgeError
 from edge_sdk.tls import explain
+
+log = logging.getLogger(__name__)
 
 INBOX_PIECES = 32
 """2 MiB of chunks that nobody has polled yet."""
@@ -106,9 +110,16 @@ class HttpFetcher:
         except _Refused as refusal:
             self._close()
             return RangeEnd(job.number, str(refusal), final=True)
+        except EdgeError as error:
+            self._close()
+            return RangeEnd(job.number, error.cause, final=True)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._close()
             return RangeEnd(job.number, _in_words(error))
+        except Exception as error:
+            log.exception("the mirror's thread met an unexpected error")
+            self._close()
+            return RangeEnd(job.number, f"internal error: {error}", final=True)
         return RangeEnd(job.number)
 
     def _transfer(self, job: RangeJob) -> None:

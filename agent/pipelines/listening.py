@@ -86,6 +86,8 @@ class Listening:
         if heard.resumed:
             self._front.reset()
             self._go_on(heard.start)
+            if self._gate is not None:
+                self._gate.go_on(heard.start)
         if self._gate is None:
             return self._advance(heard.samples)
         found = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_sdk.audio.samples import SoundFormat
 
-BLOCK_S = 0.02
-"""Sound per read: short enough for the latency, long enough to be cheap."""
+BLOCK_S = 0.04
+"""Sound per read. Each costs two threads a wake-up, which on a busy machine is more than what they
+then do; a decision waits half of it on average."""
 STALL_S = 2.0
 """A live device that delivers nothing for so long is lost, whatever its driver says."""
 
@@ -43,3 +44,11 @@ class SoundReader(Protocol):
     @property
     def overruns(self) -> int:
         """How often the driver has lost sound before it came here."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A source whose sound comes from somebody who wants to know what was heard in it."""
+
+    def answer(self, label: str) -> None:
+        """A word was heard. Called from another thread than the reader's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.config import SourceConfig
@@ -10,13 +11,18 @@ from agent.sound.base import SoundReader
 from agent.sound.files import CodecReader, PacedReader, PipeReader, WaveReader
 from agent.sound.microphone import Microphone
 from agent.sound.portaudio import PortAudioReader
+from agent.sound.wake_service import DEFAULT_ADDRESS, WakeService
 from edge_sdk.audio.samples import SoundFormat
 
 WAVE_SUFFIXES = {".wav", ".wave"}
 
 
-def build_sound_reader(config: SourceConfig) -> SoundReader:
+def build_sound_reader(config: SourceConfig, words: Sequence[str] = ()) -> SoundReader:
     """The reader a configuration asks for, not yet open.
+
+    Args:
+        config: the source.
+        words: what can be heard, for clients that ask.
 
     Raises:
         SourceError: ``source.extra-missing``.
@@ -27,6 +33,8 @@ def build_sound_reader(config: SourceConfig) -> SoundReader:
         return PortAudioReader(config.device or "", form)
     if config.kind == "alsa":
         return AlsaReader(str(config.device or "default"), form)
+    if config.kind == "wyoming":
+        return WakeService(str(config.device or DEFAULT_ADDRESS), form, words)
     if config.kind == "pipe":
         return PipeReader(config.path, form)
     path = Path(config.path)
@@ -34,15 +42,16 @@ def build_sound_reader(config: SourceConfig) -> SoundReader:
     return PacedReader(file) if config.realtime else file
 
 
-def build_microphone(config: SourceConfig, rate_hz: int) -> Microphone:
+def build_microphone(config: SourceConfig, rate_hz: int, words: Sequence[str] = ()) -> Microphone:
     """A microphone or what stands in for one, not yet started.
 
     Args:
         config: the source.
         rate_hz: what the network hears.
+        words: what can be heard, for clients that ask.
 
     Raises:
         SourceError: ``source.extra-missing``.
     """
     channel = config.channel if config.channel >= 0 else None
-    return Microphone(build_sound_reader(config), rate_hz, channel=channel, loop=config.loop)
+    return Microphone(build_sound_reader(config, words), rate_hz, channel=channel, loop=config.loop)

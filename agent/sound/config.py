@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from edge_sdk.contracts.base import Config
 
-SOUND_KINDS = frozenset({"microphone", "alsa", "sound", "pipe"})
-DEVICES = frozenset({"camera", "microphone", "alsa"})
+SOUND_KINDS = frozenset({"microphone", "alsa", "sound", "pipe", "wyoming"})
+DEVICES = frozenset({"camera", "microphone", "alsa", "wyoming"})
 """Sources without a path."""
 STDIN = "-"
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.sound.base import SoundReader
+from agent.sound.base import Answering, SoundReader
 from agent.sound.drift import Drift
 from agent.sound.ring import Listener, SoundRing
 from edge_sdk.audio.condition import Conditioner
@@ -98,6 +98,11 @@ class Microphone:
     def overruns(self) -> int:
         """How often the driver lost sound."""
         return self._reader.overruns
+
+    def tell(self, label: str) -> None:
+        """A word was heard: tell whoever gave the sound, if they want to know."""
+        if isinstance(self._reader, Answering):
+            self._reader.answer(label)
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Stop. A read that hangs in a driver is left behind in its daemon thread."""

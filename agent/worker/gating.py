@@ -54,11 +54,10 @@ class Gating:
     def allow(self, on: bool) -> None:
         """Whether a second point may be in memory; it is freed at once when not."""
         if on != self._allowed:
-            log.info("The cascade %s", "may run again" if on else "is off: memory is short")
+            log.info("A second point %s", "may stay" if on else "may not stay: memory is short")
         self._allowed = on
         self._asked = False
-        if not on:
-            self._swapper.free_spare()
+        self._swapper.allow_spare(on)
 
     def prepare(self) -> None:
         """Between frames: have the first point loaded in the background, once per point."""

@@ -79,7 +79,11 @@ class SoundLoop:
         self._channel, self._options = channel, options
         self._clock = clock
         self._words = words_here(sound, options.pipeline)
-        self._microphone = build_microphone(options.pipeline.source, sound.features.sample_rate_hz)
+        self._microphone = build_microphone(
+            options.pipeline.source,
+            sound.features.sample_rate_hz,
+            [word.label for word in sound.words],
+        )
         self._listener: Listener = self._microphone.listen()
         self._clips = clips_of(options.pipeline, sound, self._microphone.ring.recall)
         self._meter = Meter(options.pipeline.objective_ms)
@@ -151,6 +155,7 @@ class SoundLoop:
                 self._decisions.append(
                     Decision(frame=step.number, label=hit.label, score=hit.score)
                 )
+                self._microphone.tell(hit.label)
                 if self._clips is not None:
                     self._clips.heard(hit, step.end)
             if step.hits:

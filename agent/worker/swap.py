@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent.worker.memory import return_freed
 from agent.worker.points import Loaded
 from edge_sdk.errors import EdgeError, RuntimeUnavailableError
 
@@ -21,7 +22,7 @@ class Swapper:
     """At most one load at a time; the last index asked for wins.
 
     Two points are in memory at most: the running one, and one that is loading or has run before,
-    to which the way back is then immediate.
+    to which the way back is then immediate; where memory is short, only one that is loading.
 
     Args:
         load: loads a point; called in a thread of its own.
@@ -35,6 +36,7 @@ class Swapper:
         self._loaded: Loaded | None = None
         self._error: EdgeError | None = None
         self._spare: Loaded | None = None
+        self._may_keep = True
         self._keeping: int | None = None
         self._pausing = threading.Event()
 
@@ -58,6 +60,14 @@ class Swapper:
         before, self._spare = self._spare, replaced
         if before is not None:
             before.pipeline.close()
+        if not self._may_keep:
+            self.free_spare()
+
+    def allow_spare(self, on: bool) -> None:
+        """Whether a point may stay beside the running one; it may until told otherwise."""
+        self._may_keep = on
+        if not on:
+            self.free_spare()
 
     def prepare(self, index: int) -> None:
         """Have a point in memory beside the running one, in place of any other spare.
@@ -79,6 +89,7 @@ class Swapper:
         before, self._spare = self._spare, None
         if before is not None:
             before.pipeline.close()
+            return_freed()
 
     def pause(self, begins: bool) -> None:
         """Say that the frame loop begins or ends to wait for a frame."""
@@ -108,7 +119,7 @@ class Swapper:
         self._loaded = self._error = self._loading = None
         if index != self._wanted:
             if loaded is not None and (was_spare or index == self._keeping):
-                self._spare = loaded
+                self.keep(loaded)
             elif loaded is not None:
                 loaded.pipeline.close()
             if error is not None and index == self._keeping:

@@ -74,6 +74,12 @@ class ActivityGate:
         """The room's noise as it is believed to be; full scale is 0."""
         return self._floor_db
 
+    def go_on(self, position: int) -> None:
+        """The stream goes on somewhere else, in the same room."""
+        self._part = np.zeros(0, np.float32)
+        self._before.clear()
+        self._position, self._end = position, -1
+
     def push(self, samples: Floats) -> list[Stretch]:
         """What of the stream passes, in order; nothing while the gate is closed."""
         joined = np.concatenate((self._part, samples))

@@ -52,15 +52,21 @@ class Authority:
     Args:
         folder: as laid out by :func:`create_authority`.
         now: the present, UTC.
+        storage: through which files are written.
 
     Raises:
         TrustError: ``trust.no-authority`` or ``trust.bad-authority``.
     """
 
-    def __init__(self, folder: Path, now: Callable[[], datetime] = certs.utc_now) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], datetime] = certs.utc_now,
+        storage: DiskStorage | None = None,
+    ) -> None:
         self.folder, self._now = folder, now
+        self._storage = storage or DiskStorage()
         self._identity = _load_identity(folder)
-        self._storage = DiskStorage()
 
     @property
     def ca_pem(self) -> bytes:
@@ -81,10 +87,7 @@ class Authority:
         """
         if name != SERVER:
             check_name(name, "device")
-        made = certs.issue_client(self._identity, name, self._now(), days)
-        path = self.folder / "issued" / name / f"{made.certificate.serial_number:x}.pem"
-        self._storage.write(path, made.certificate_pem)
-        return made
+        return _issue(self.folder, self._storage, self._identity, name, self._now(), days)
 
     def issue_server(self) -> None:
         """Write a new certificate for the fleet server to sign in by; earlier ones stay in force.
@@ -92,9 +95,7 @@ class Authority:
         Raises:
             StorageError: a failed write.
         """
-        made = self.issue(SERVER)
-        self._storage.write(self.folder / "server.key", made.key_pem, 0o600)
-        self._storage.write(self.folder / "server.pem", made.certificate_pem)
+        _issue_server(self.folder, self._storage, self._identity, self._now())
 
     def issue_broker(self, hosts: Sequence[str], days: int = LIFETIME_DAYS) -> certs.Identity:
         """A certificate by which clients recognise the broker.
@@ -127,10 +128,11 @@ class Authority:
             found = self._in_force(name)
             doomed = found[:-1] if keep_newest else found
             for path in doomed:
-                target = self.folder / "revoked" / name / path.name
-                self._storage.write(target, path.read_bytes())
-                self._storage.remove(path)
+                self._storage.write(self._revoked(path), path.read_bytes())
+            # Before they are taken from the others: whoever is cut off here can do it again.
             self._write_crl()
+            for path in doomed:
+                self._storage.remove(path)
         return len(doomed)
 
     def issued(self) -> list[Issued]:
@@ -138,10 +140,15 @@ class Authority:
         found = []
         for state in ("issued", "revoked"):
             for path in (self.folder / state).glob("*/*.pem"):
+                if state == "issued" and self._revoked(path).exists():
+                    continue
                 made = _load_certificate(path)
                 at = _changed_at(path) if state == "revoked" else None
                 found.append(Issued(path.parent.name, path.stem, made.not_valid_after_utc, at))
         return sorted(found, key=lambda each: (each.name, each.expires))
+
+    def _revoked(self, issued: Path) -> Path:
+        return self.folder / "revoked" / issued.parent.name / issued.name
 
     def _in_force(self, name: str) -> list[Path]:
         folder = self.folder / "issued" / name
@@ -168,6 +175,7 @@ def create_authority(
     tenant: str,
     days: int = 2 * LIFETIME_DAYS,
     now: Callable[[], datetime] = certs.utc_now,
+    storage: DiskStorage | None = None,
 ) -> Authority:
     """Make a new authority, with the server's certificate.
 
@@ -181,13 +189,35 @@ def create_authority(
             "Use it. A new one elsewhere would mean new certificates for every device.",
         )
     identity = certs.make_authority(f"{tenant} broker authority", now(), days)
-    storage = DiskStorage()
+    storage = storage or DiskStorage()
     storage.write(folder / "ca.key", identity.key_pem, 0o600)
     storage.write(folder / "crl.pem", certs.revocation_list(identity, [], now()))
-    storage.write(folder / "ca.pem", identity.certificate_pem)
-    made = Authority(folder, now)
-    made.issue_server()
+    _issue_server(folder, storage, identity, now())
+    storage.write(folder / "ca.pem", identity.certificate_pem)  # the last: now there is one
+    return Authority(folder, now, storage)
+
+
+def _issue(
+    folder: Path,
+    storage: DiskStorage,
+    authority: certs.Identity,
+    name: str,
+    now: datetime,
+    days: int = LIFETIME_DAYS,
+) -> certs.Identity:
+    """Make a certificate; nobody has it before it is noted."""
+    made = certs.issue_client(authority, name, now, days)
+    path = folder / "issued" / name / f"{made.certificate.serial_number:x}.pem"
+    storage.write(path, made.certificate_pem)
     return made
+
+
+def _issue_server(
+    folder: Path, storage: DiskStorage, authority: certs.Identity, now: datetime
+) -> None:
+    made = _issue(folder, storage, authority, SERVER, now)
+    storage.write(folder / "server.key", made.key_pem, 0o600)
+    storage.write(folder / "server.pem", made.certificate_pem)
 
 
 def _load_identity(folder: Path) -> certs.Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -36,6 +37,8 @@ def behave(request: dict[str, Any], step: Callable[[str], None]) -> Any:
     elif behaviour == "chatter":
         print("chatter\n" * 100_000)
         raise ZeroDivisionError("the last words")
+    elif behaviour == "linger":
+        atexit.register(time.sleep, 600)
     elif behaviour == "touch":
         time.sleep(request["seconds"])
         with open(request["path"], "w") as handle:  # noqa: PTH123

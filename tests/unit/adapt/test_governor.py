@@ -240,6 +240,15 @@ def test_a_point_that_is_worse_and_dearer_is_passed_over_both_ways() -> None:
     assert [index for _, index in switches(off)] == [3, 2]
 
 
+def test_it_never_rises_to_what_would_not_fit_into_memory() -> None:
+    ladder = [Rung("large", 0.9, 2.0, memory_mib=500.0), Rung("small", 0.8, 1.0, memory_mib=50.0)]
+    governor = Governor(structs.replace(POLICY, probe_s=6.0), ladder)
+    short = structs.replace(CALM, memory_available_mib=450.0)
+    state, decisions = run(governor, [short] * 100, governor.start(0.0, index=1))
+    assert switches(decisions) == [], "not even to try"
+    assert run(governor, [CALM] * 100, state, start=50.0)[0].index == 0
+
+
 def test_a_spike_shorter_than_the_dwell_moves_nothing() -> None:
     _, decisions = run(Governor(POLICY, LADDER), [CALM] * 10 + [BUSY] * 2 + [CALM] * 10)
     assert switches(decisions) == []
@@ -448,9 +457,11 @@ policies = st.builds(
     energy_saver=st.sampled_from(["off", "low-battery", "on-battery"]),
     worker_rss_mib=st.none() | st.just(Band(enter=300.0, leave=200.0)),
 )
-ladders = st.lists(st.floats(0.0, 20.0), min_size=1, max_size=6).map(
-    lambda costs: [Rung(f"p{i}", 0.97 - 0.01 * i, cost) for i, cost in enumerate(costs)]
-)
+ladders = st.lists(
+    st.tuples(st.floats(0.0, 20.0), st.sampled_from([0.0, 0.0, 20.0, 300.0])),
+    min_size=1,
+    max_size=6,
+).map(lambda drawn: [Rung(f"p{i}", 0.97 - 0.01 * i, *one) for i, one in enumerate(drawn)])
 """Costs in no order, and some unknown: a ladder is ordered by accuracy."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from agent.adapt.trace import read_trace
 from agent.config import PipelineConfig, SourceConfig
 from agent.worker.protocol import WorkerSpec
 from benchmarks.pressure_board import CpuGroup, Plant
+from benchmarks.pressure_memory import MemoryGroup, plan
 from benchmarks.pressure_run import Phase, Run, Setting, Stress
 from tests.fakes.classifiers import PROFILE, Recipe, make_release, write_frames
+from tests.fakes.house import wait_until
 
 
 def test_missed_are_late_frames_and_those_that_never_came() -> None:
@@ -67,3 +70,32 @@ def test_a_short_run_serves_frames_heats_the_board_and_writes_a_trace(tmp_path: 
     (segment,) = read_trace(outcome.trace)
     assert {tick.index for tick in segment.ticks} == {0, 1}
     assert not Path(f"/sys/fs/cgroup/cpu/edge-pressure-{os.getpid()}").exists()
+
+
+def test_the_cheapest_point_fits_beside_the_grown_neighbour_and_the_best_does_not() -> None:
+    limit_mib, neighbour = plan(top_mib=90.0, bottom_mib=70.0)
+    assert 70.0 + neighbour.last_mib < limit_mib < 90.0 + neighbour.last_mib
+    assert 90.0 + neighbour.first_mib == pytest.approx(0.88 * limit_mib)
+
+
+def test_a_memory_group_is_a_boards_memory() -> None:
+    group = MemoryGroup()
+    try:
+        if not group.usable:
+            pytest.skip("this user may not create a memory control group here")
+        group.limit(64.0)
+        process = neighbour_of(group)
+        try:
+            wait_until(lambda: group.used_mib() > 20.0, 20.0, "the neighbour to grow")
+            lines = dict(line.split(": ") for line in group.meminfo().splitlines())
+        finally:
+            process.kill()
+            process.wait()
+        total, free = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+        assert total == 64 * 1024 and 0 < free < 44 * 1024
+    finally:
+        group.close()
+
+
+def neighbour_of(group: MemoryGroup) -> subprocess.Popen[bytes]:
+    return plan(top_mib=90.0, bottom_mib=70.0)[1].start(group)

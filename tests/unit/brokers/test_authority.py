@@ -17,6 +17,7 @@ from edge_sdk.brokers.certificates import Identity, name_of
 from edge_sdk.brokers.layout import SERVER
 from edge_sdk.durable import held_lock
 from edge_sdk.errors import ConfigError, StorageError, TrustError, UsageError
+from tests.fakes.storage import FaultyStorage, PowerCut
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -157,6 +158,41 @@ def test_two_revocations_do_not_overlap(authority: Authority) -> None:
     ):
         authority.revoke("cam-1")
     assert authority.revoke("cam-1") == 1
+
+
+def test_a_cut_while_it_is_made_leaves_none_or_all_of_it(tmp_path: Path) -> None:
+    whole = FaultyStorage()
+    create_authority(tmp_path / "whole", "edge", storage=whole)
+    for cut in range(1, whole.steps + 1):
+        folder = tmp_path / str(cut)
+        with pytest.raises(PowerCut):
+            create_authority(folder, "edge", storage=FaultyStorage(cut_at=cut))
+        if not (folder / "ca.pem").exists():
+            create_authority(folder, "edge")
+        server = x509.load_pem_x509_certificate((folder / "server.pem").read_bytes())
+        ca = x509.load_pem_x509_certificate(Authority(folder).ca_pem)
+        server.verify_directly_issued_by(ca)
+        assert (folder / "server.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_cut_revocation_can_be_done_again(made: Path, tmp_path: Path) -> None:
+    cut, done = 0, False
+    while not done:
+        cut += 1
+        folder = shutil.copytree(made, tmp_path / str(cut))
+        serials = {Authority(folder).issue("cam-1").certificate.serial_number for _ in range(2)}
+        try:
+            Authority(folder, storage=FaultyStorage(cut_at=cut)).revoke("cam-1")
+            done = True
+        except PowerCut:
+            # Either it has been told to be revoked, or the command finds it again.
+            if not serials <= revoked_serials(Authority(folder)):
+                Authority(folder).revoke("cam-1")
+        assert revoked_serials(Authority(folder)) == serials
+        listed = [each for each in Authority(folder).issued() if each.name == "cam-1"]
+        assert len(listed) == 2
+        assert all(each.revoked for each in listed)
+    assert cut > 10
 
 
 def test_dates(authority: Authority) -> None:

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_sdk.cli.broker import command
+from edge_sdk.cli.credentials import server_files
+from edge_sdk.cli.server import command as server_command
 
 
 @pytest.fixture
@@ -57,3 +59,32 @@ def test_bad_input(edge: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert edge("mosquitto", "--host", "x", "--tenant", "#", "--out", out, code=4)
     monkeypatch.delenv("EDGE_DATA")
     assert edge("authority", "list", code=2) == "usage.no-authority-folder"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--broker-key", "key.pem"), "config.tls-incomplete"),
+        (("--broker-ca", "missing.pem"), "config.bad-tls"),
+        (("--broker-ca", "nonsense.pem"), "config.bad-tls"),
+    ],
+)
+def test_a_server_with_wrong_tls_files_does_not_start(
+    options: tuple[str, ...], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nonsense.pem").write_text("nonsense")
+    run = ("run", "--data", "fleet", "--port", "0", "--broker", "mqtts://localhost")
+    done = CliRunner().invoke(server_command, [*run, *options, "--json"])
+    assert done.exit_code == 4, done.output
+    assert json.loads(done.stdout)["error"]["code"] == code
+
+
+def test_a_server_finds_its_authority_unless_told_otherwise(edge: Any, tmp_path: Path) -> None:
+    edge("authority", "init")
+    data = tmp_path / "fleet"
+    own = server_files(data, None, None, None)
+    assert [path.name for path in own.present()] == ["ca.pem", "server.pem", "server.key"]
+    other = tmp_path / "other.pem"
+    assert list(server_files(data, other, None, None).present()) == [other]
+    assert list(server_files(tmp_path / "none", None, None, None).present()) == []

@@ -70,6 +70,14 @@ def test_an_error_keeps_its_class_and_words(tmp_path: Path) -> None:
     }
 
 
+def test_a_child_that_answers_and_does_not_end_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("converters.children.LEAVE_S", 0.5)
+    assert run_jobs([job(tmp_path, "linger", value=7)], parallel=1)[0]["answer"] == 7
+    assert children_left() == []
+
+
 def test_a_hanging_child_is_ended(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(ConversionError, match=r"conversion\.child-timeout"):

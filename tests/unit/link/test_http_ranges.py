@@ -174,6 +174,19 @@ def test_https_is_verified(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_tls_files_that_cannot_be_used_end_the_job_and_not_the_thread(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    files = TlsFiles(tmp_path / "missing.pem")
+    fetcher = HttpFetcher(lambda: client_context(files, time.time()), 2.0)
+    url = f"{server.url.replace('http:', 'https:')}/{NAME}"
+    _, end = get(fetcher, url)
+    assert end.final and "missing.pem" in end.problem
+    pieces, end = get(fetcher, f"{server.url}/{NAME}", number=2)
+    assert (b"".join(pieces), end) == (DATA, RangeEnd(2))
+    fetcher.cancel()
+
+
 def test_an_answer_to_a_cancelled_job_is_dropped(server: RangeServer, fetcher: HttpFetcher) -> None:
     fetcher.fetch(RangeJob(1, f"{server.url}/{NAME}", 0, len(DATA)))
     fetcher.cancel()

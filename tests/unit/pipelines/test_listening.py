@@ -125,6 +125,15 @@ def test_the_gate_spares_the_network_and_no_word() -> None:
     assert len(found) < 0.75 * len(quiet) / RATE / 0.02
 
 
+def test_the_gate_keeps_the_streams_clock_over_a_hole() -> None:
+    sound, gated = said(), Listening(session(), LOUD, gate=ActivityGate(RATE))
+    gated.push(Heard(sound[: 2 * RATE + 77], 0, False))
+    late = gated.push(Heard(sound[3 * RATE :], 3 * RATE, True))
+    plain = Listening(session(), LOUD).push(Heard(sound[3 * RATE :], 3 * RATE, True))
+    assert hits_of(late) == pytest.approx(hits_of(plain), abs=0.03)
+    assert len(hits_of(late)) == 1
+
+
 def test_a_device_may_have_cutoffs_of_its_own() -> None:
     deaf = [WakeWord(label="loud", cutoff=1.0, window_steps=3)]
     assert hits_of(steps_of(Listening(session(), LOUD, deaf), [said()])) == []

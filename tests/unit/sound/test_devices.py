@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from agent.sound.alsa import AlsaReader
+from agent.sound.base import BLOCK_S
 from agent.sound.portaudio import PortAudioReader, import_sounddevice
 from edge_sdk.audio.samples import SoundFormat
 from edge_sdk.errors import SourceError
 from tests.source_walk import ROOT
 
 FORM = SoundFormat(16000)
+BLOCK_BYTES = round(16000 * BLOCK_S) * 2
 SYSTEM = Path("/usr/share/alsa/alsa.conf")
 DEVICE = """
 pcm.loopback {{
@@ -49,7 +51,7 @@ def test_arecord_delivers_what_the_device_plays(played: bytes) -> None:
     assert reader.open() == FORM
     blocks = [reader.read() for _ in range(20)]
     reader.close()
-    assert b"".join(block or b"" for block in blocks) == played[: 20 * 640]
+    assert b"".join(block or b"" for block in blocks) == played[: 20 * BLOCK_BYTES]
 
 
 @needs_arecord
@@ -65,13 +67,13 @@ def test_a_device_that_is_not_there_is_named_with_alsas_words(played: bytes) -> 
 
 def test_a_recorder_that_dies_is_a_lost_microphone(tmp_path: Path) -> None:
     program = tmp_path / "recorder"
-    program.write_text("#!/bin/sh\nhead -c 1000 /dev/zero\n")
+    program.write_text("#!/bin/sh\nhead -c 2000 /dev/zero\n")
     program.chmod(0o755)
     reader = AlsaReader("default", FORM, (str(program),))
     reader.open()
     blocks = [reader.read() for _ in range(3)]
     reader.close()
-    assert [len(block or b"") for block in blocks] == [640, 360, 0]
+    assert [len(block or b"") for block in blocks] == [1280, 720, 0]
 
 
 def test_without_a_recorder_the_package_is_named() -> None:
@@ -106,7 +108,7 @@ def test_portaudio_delivers_what_the_device_plays(portaudio: None, played: bytes
         [sys.executable, "-c", HEAR], capture_output=True, text=True, timeout=60, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-    assert bytes.fromhex(done.stdout.split()[-1]) == played[: 20 * 640]
+    assert bytes.fromhex(done.stdout.split()[-1]) == played[: 20 * BLOCK_BYTES]
 
 
 def test_portaudio_without_such_a_device_says_so(portaudio: None) -> None:

@@ -250,6 +250,19 @@ def test_a_prepared_point_is_there_until_its_memory_is_wanted() -> None:
     assert loads.in_memory == [2]
 
 
+def test_where_memory_is_short_the_point_that_was_left_does_not_stay() -> None:
+    loads = Immediate()
+    swapper = Swapper(loads)
+    swapper.keep(loads(0))
+    swapper.allow_spare(False)
+    assert loads.in_memory == []
+    swapper.keep(loads(1))
+    assert loads.in_memory == []
+    swapper.allow_spare(True)
+    swapper.keep(loads(2))
+    assert loads.in_memory == [2]
+
+
 def test_memory_wanted_while_a_point_is_prepared_is_given_back_when_it_comes() -> None:
     loads = Immediate()
     swapper = Swapper(loads)
