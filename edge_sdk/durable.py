@@ -34,11 +34,31 @@ class DiskStorage:
     Besides :class:`Storage` it offers :meth:`write_at` and :meth:`finish` for large files that
     arrive in pieces. Subclasses may override :meth:`step`, which is called before each durable
     step with its name (``write``, ``half``, ``piece``, ``sync``, ``rename``, ``done``,
-    ``remove``); a power-cut test raises or kills there.
+    ``remove``), and :meth:`sync`: a power-cut test raises or kills in the one, and learns from the
+    other what a cut would leave.
     """
 
     def step(self, name: str, path: Path) -> None:
         """Called before each durable step; does nothing on a real device."""
+
+    def sync(self, handle: int) -> None:
+        """Make an open file, or the names in an open folder, survive a power cut."""
+        os.fsync(handle)
+
+    def _sync_folder(self, folder: Path) -> None:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            self.sync(handle)
+        finally:
+            os.close(handle)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and those above it; a name that is not synced may take all in it along."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self._sync_folder(folder.parent)
 
     def write(self, path: Path, data: bytes, mode: int = 0o666) -> None:
         """Replace ``path`` by ``data`` atomically.
@@ -54,7 +74,7 @@ class DiskStorage:
         """
         temporary = path.with_name(path.name + ".tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             self.step("write", path)
             temporary.unlink(missing_ok=True)  # one left by a power cut may have another mode
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -64,11 +84,11 @@ class DiskStorage:
                 self.step("half", path)
                 handle.write(data[half:])
                 handle.flush()
-                os.fsync(handle.fileno())
+                self.sync(handle.fileno())
             self.step("rename", path)
             temporary.replace(path)
             self.step("done", path)
-            sync_folder(path.parent)
+            self._sync_folder(path.parent)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -84,7 +104,7 @@ class DiskStorage:
             StorageError: as :meth:`write`; what was written before stays.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             self.step("piece", path)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -104,14 +124,14 @@ class DiskStorage:
             StorageError: as :meth:`write`; ``part`` is still there.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             self.step("sync", part)
             with part.open("rb+") as handle:
-                os.fsync(handle.fileno())
+                self.sync(handle.fileno())
             self.step("rename", path)
             part.replace(path)
             self.step("done", path)
-            sync_folder(path.parent)
+            self._sync_folder(path.parent)
         except OSError as error:
             raise storage_error(error, path) from error
 
@@ -121,7 +141,7 @@ class DiskStorage:
             self.step("remove", path)
             path.unlink(missing_ok=True)
             if path.parent.is_dir():
-                sync_folder(path.parent)
+                self._sync_folder(path.parent)
         except OSError as error:
             raise storage_error(error, path) from error
 

@@ -12,8 +12,15 @@ class PowerCut(BaseException):
     """The power is gone; not an ``Exception``, so that no handler can carry on."""
 
 
-class FaultyStorage(DiskStorage):
-    """The real disk, with a fault at the n-th durable step.
+class SwiftStorage(DiskStorage):
+    """A disk that no test pulls the plug of: nothing waits for the platter."""
+
+    def sync(self, handle: int) -> None:
+        """Nothing."""
+
+
+class FaultyStorage(SwiftStorage):
+    """A disk with a fault at the n-th durable step.
 
     Args:
         cut_at: raise :class:`PowerCut` before this step (1 is the first); 0 for never.

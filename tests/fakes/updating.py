@@ -37,6 +37,7 @@ from edge_sdk.delta.find import DeltaBase
 from edge_sdk.durable import DiskStorage
 from edge_sdk.recipes.program import Block, encode_recipe
 from tests.fakes.link import FakeBroker, FakeLink
+from tests.fakes.storage import PowerCut, SwiftStorage
 
 RELEASE_KEY = generate_key()
 FLEET_KEY = generate_key()
@@ -253,6 +254,8 @@ class FakeSensors:
     free: int = 1 << 30
     battery: float | None = None
     idle: float | None = 80.0
+    memory: float | None = 60.0
+    hot: bool = False
 
     def disk_free_bytes(self) -> int:
         return self.free
@@ -262,6 +265,12 @@ class FakeSensors:
 
     def cpu_headroom_percent(self) -> float | None:
         return self.idle
+
+    def memory_headroom_percent(self) -> float | None:
+        return self.memory
+
+    def throttled(self) -> bool:
+        return self.hot
 
 
 @dataclass(frozen=True)
@@ -274,6 +283,8 @@ class Behaviour:
     crashes: int = 0
     """So many starts in service end in a crash."""
     crash_loops: bool = False
+    fells_agent: bool = False
+    """Its golden test takes the whole agent down."""
     error_share: float = 0.0
     latency_ms: float = 5.0
 
@@ -298,6 +309,8 @@ class FakeHost:
         self._check(release)
         self.starts.append(f"golden {release.version}")
         self.golden = (release, token)
+        if self.behaviours[release.version].fells_agent:
+            raise PowerCut(f"golden {release.version}")
 
     def cancel_golden(self, token: str) -> None:
         if self.golden is not None and self.golden[1] == token:
@@ -381,6 +394,8 @@ class Rig:
     )
     device: Device = DEVICE
     trust: TrustRoot = TRUST
+    frames: int = 20
+    """What serves decides so many in a turn."""
     fetcher: Fetcher | None = None
     """Does requests to the mirror that a release names."""
     mirror_limits: MirrorLimits = field(default_factory=MirrorLimits)
@@ -413,7 +428,7 @@ class Rig:
             sensors=self.sensors,
             clock=self.clock,
             report=self.reports.append,
-            storage=storage,
+            storage=storage or SwiftStorage(),
             limits=self.limits,
             mirror=Mirror(self.fetcher, self.clock, self.mirror_limits),
         )
@@ -437,7 +452,7 @@ class Rig:
         """One turn of the supervisor's loop."""
         self._listen()
         self.updater.tick()
-        self.host.run(self.updater)
+        self.host.run(self.updater, self.frames)
         self.clock.time += seconds
 
     def _listen(self) -> None:

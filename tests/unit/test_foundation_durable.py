@@ -115,6 +115,18 @@ def test_a_folder_that_is_missing_is_made_and_a_file_in_its_place_is_an_error(
     assert caught.value.code == "storage.write-failed"
 
 
+def test_names_of_new_folders_are_made_durable_too(tmp_path: Path) -> None:
+    synced: list[str] = []
+
+    class Noting(DiskStorage):
+        def sync(self, handle: int) -> None:
+            path = Path(f"/proc/self/fd/{handle}").resolve()
+            synced.append(str(path.relative_to(tmp_path.resolve())))
+
+    Noting().write(tmp_path / "a" / "b" / "c", b"x")
+    assert synced == [".", "a", "a/b/c.tmp", "a/b"]
+
+
 def test_removing_is_idempotent_and_an_error_is_a_storage_error(tmp_path: Path) -> None:
     DiskStorage().write(tmp_path / "x", b"x")
     DiskStorage().remove(tmp_path / "x")

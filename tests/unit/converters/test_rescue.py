@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -50,22 +52,39 @@ class Hard(Tiny):
 '''
 
 
-@pytest.fixture
-def hard(tiny: str, tmp_path: Path):
-    """The tiny task with channels whose ranges are decades apart."""
-
-    def write(decades: float) -> str:
-        source = Path(tiny.rpartition(":")[0]).read_text()
-        path = tmp_path / "hard_task.py"
-        path.write_text(source + TRAINED.replace("{decades}", str(decades)))
-        return f"{path}:Hard"
-
-    return write
+@pytest.fixture(scope="module")
+def hard(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny task with channels whose ranges are five decades apart."""
+    source = Path(tiny.rpartition(":")[0]).read_text()
+    path = tmp_path_factory.mktemp("hard") / "hard_task.py"
+    path.write_text(source + TRAINED.replace("{decades}", "5"))
+    return f"{path}:Hard"
 
 
-def run(ref: str, weights: Path, out: Path, **options) -> Outcome:
+def run(ref: str, weights: Path, out: Path, cache: Cache | None = None, **options) -> Outcome:
     chosen = {"weights": weights, "formats": ("onnx",), "max_drop": 0.0, **options}
-    return convert(ref, ["x86-generic"], out, options=Options(**chosen))
+    return convert(ref, ["x86-generic"], out, options=Options(**chosen), cache=cache)
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A first conversion, and the cache that it filled."""
+
+    outcome: Outcome
+    cache: Cache
+
+
+@pytest.fixture(scope="module")
+def rescued(hard: str, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The hard task converted, once for each value of ``repair``."""
+
+    @functools.cache
+    def make(repair: str) -> Rescued:
+        folder = tmp_path_factory.mktemp("rescued")
+        cache = Cache(folder / "cache")
+        return Rescued(run(hard, tiny_weights, folder / "out", cache, repair=repair), cache)
+
+    return make
 
 
 def check_folder(outcome: Outcome) -> None:
@@ -77,8 +96,8 @@ def check_folder(outcome: Outcome) -> None:
         assert hashlib.sha256((outcome.out / name).read_bytes()).hexdigest() == digest
 
 
-def test_equalization_brings_an_artifact_through_the_gate(hard, tiny_weights, tmp_path) -> None:
-    outcome = run(hard(5), tiny_weights, tmp_path / "out")
+def test_equalization_brings_an_artifact_through_the_gate(rescued) -> None:
+    outcome = rescued("auto").outcome
     (repair,) = [item for item in outcome.repairs if item.kind == "equalization"]
     assert repair.applied and repair.after_db > repair.before_db + 6
     assert repair.after_accuracy > repair.before_accuracy
@@ -89,27 +108,23 @@ def test_equalization_brings_an_artifact_through_the_gate(hard, tiny_weights, tm
 
 
 @pytest.mark.parametrize("repair", ["auto", "off"])
-def test_a_rescue_is_not_repeated(hard, tiny_weights, tmp_path, repair) -> None:
+def test_a_rescue_is_not_repeated(rescued, hard, tiny_weights, tmp_path, repair) -> None:
     """Equalized or mixed: the second conversion takes file and findings from the cache."""
-    cache, ref = Cache(tmp_path / "cache"), hard(5)
-
-    def again(name: str, max_drop: float = 0.0) -> Outcome:
-        options = Options(weights=tiny_weights, formats=("onnx",), max_drop=max_drop, repair=repair)
-        return convert(ref, ["x86-generic"], tmp_path / name, options=options, cache=cache)
-
-    first, second = again("first"), again("second")
+    first, cache = rescued(repair).outcome, rescued(repair).cache
+    second = run(hard, tiny_weights, tmp_path / "second", cache, repair=repair)
     assert first.passes[0] == 0 and second.passes == (first.passes[1], 0)
     assert first.repairs or first.sensitivities
     assert (second.repairs, second.sensitivities) == (first.repairs, first.sensitivities)
     assert [item.digest for item in second.measured] == [item.digest for item in first.measured]
     check_folder(second)
-    other = again("other", max_drop=0.001)  # what counts as rescued has changed
+    # What counts as rescued has changed.
+    other = run(hard, tiny_weights, tmp_path / "other", cache, repair=repair, max_drop=0.001)
     assert other.passes[1] > 0
     check_folder(other)
 
 
-def test_mixed_precision_keeps_the_worst_layers(hard, tiny_weights, tmp_path) -> None:
-    outcome = run(hard(5), tiny_weights, tmp_path / "out", repair="off")
+def test_mixed_precision_keeps_the_worst_layers(rescued) -> None:
+    outcome = rescued("off").outcome
     assert outcome.repairs == ()
     assert {item.scheme for item in outcome.measured} == {"fp32", "mixed_static_wi8_ai8_fp32"}
     (found,) = outcome.sensitivities
@@ -128,7 +143,7 @@ def test_mixed_precision_keeps_the_worst_layers(hard, tiny_weights, tmp_path) ->
 
 def test_a_refused_artifact_names_its_step_and_layers(hard, tiny_weights, tmp_path) -> None:
     with pytest.raises(GateError) as caught:
-        run(hard(5), tiny_weights, tmp_path / "out", repair="off", mixed=False)
+        run(hard, tiny_weights, tmp_path / "out", repair="off", mixed=False)
     assert (caught.value.code, caught.value.exit_code) == ("gate.accuracy-drop", 3)
     assert "step to int8" in caught.value.cause
     assert "body." in caught.value.cause and " dB)" in caught.value.cause
@@ -137,12 +152,13 @@ def test_a_refused_artifact_names_its_step_and_layers(hard, tiny_weights, tmp_pa
 
 def test_options_reach_the_quantizer(tiny, tiny_weights, tmp_path) -> None:
     """Another calibration and granularity give another file; ai16 comes with a warning."""
-    digests = set()
+    digests, cache = set(), Cache(tmp_path / "cache")
     for settings in (Settings(), Settings(calibration="mse"), Settings(granularity="tensor")):
         outcome = run(
             tiny,
             tiny_weights,
             tmp_path / "out",
+            cache,
             settings=settings,
             resolutions=((12, 12),),
             schemes=("static_wi8_ai16",),

@@ -12,8 +12,7 @@ from agent.update.state import UpdateState
 from agent.update.store import MAX_DAMAGED
 from agent.update.trust import Device
 from edge_sdk.contracts.base import decode, encode
-from edge_sdk.contracts.update import FINAL_PHASES, Phase
-from tests.fakes.storage import FaultyStorage, PowerCut
+from edge_sdk.contracts.update import Phase
 from tests.fakes.updating import Rig, desired_bytes, tiny_release
 
 V1, V2, V3 = (tiny_release(version, size=70_000) for version in "123")
@@ -131,40 +130,6 @@ def test_damaged_states_are_kept_apart_and_bounded(rig: Rig) -> None:
         rig.boot()
     kept = [path.read_bytes() for path in damaged_files(rig)]
     assert kept == [b"%d" % number for number in range(2, MAX_DAMAGED + 2)]
-
-
-def test_a_cut_and_a_torn_state_together(
-    rig: Rig, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """At every durable step of an update the power fails and the newest state is torn."""
-    import shutil
-
-    saved = tmp_path_factory.mktemp("saved") / "device"
-    shutil.copytree(rig.folder, saved)
-    rig.wish = desired_bytes(V3, 3)
-    cut = 0
-    while True:
-        cut += 1
-        shutil.rmtree(rig.folder)
-        shutil.copytree(saved, rig.folder)
-        try:
-            rig.boot(FaultyStorage(cut))
-            rig.settle()
-            while rig.updater.state.counter != 3:
-                rig.turn()
-            if cut > 10:
-                break
-        except PowerCut:
-            damage(rig, "state.json")
-        rig.boot()
-        assert rig.host.serving is not None
-        for _ in range(600):
-            rig.turn()
-            if rig.version == "3" and rig.updater.state.phase in FINAL_PHASES:
-                break
-        assert rig.version == "3", f"cut at {cut}"
-        assert blobs(rig) == rig.updater.state.referenced()
-    assert cut > 40
 
 
 def test_a_folder_under_another_name_keeps_its_releases_only(rig: Rig) -> None:
