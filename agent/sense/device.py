@@ -43,6 +43,10 @@ class DeviceSensors:
         busy = self._sensors.latest.cpu_percent
         return None if busy is None else 100.0 - busy
 
+    def throttled(self) -> bool:
+        """Whether kernel or firmware slow the processor down because of heat."""
+        return self._sensors.latest.throttled
+
     def memory_headroom_percent(self) -> float | None:
         """Share of memory that is available without swapping."""
         used = self._sensors.latest.memory_used_percent

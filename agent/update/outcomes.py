@@ -96,6 +96,16 @@ def battery_low(detail: str) -> StorageError:
     return StorageError("battery-low", detail, "Charge the device and create the rollout again.")
 
 
+def memory_short(detail: str) -> StorageError:
+    """Memory stayed short."""
+    return StorageError(
+        "memory-short",
+        detail,
+        "Free memory on the device, or lower min_headroom_percent in [update], and create the"
+        " rollout again.",
+    )
+
+
 def withdrawn() -> LinkError:
     """The desired state disappeared while its update was under way."""
     return LinkError(

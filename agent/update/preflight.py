@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from agent.update.events import PreflightPassed, Refused, SpaceShort
 from agent.update.limits import UpdateLimits
-from agent.update.outcomes import battery_low
+from agent.update.outcomes import battery_low, memory_short
 from agent.update.ports import Clock, UpdateSensors
 
 Look: TypeAlias = PreflightPassed | SpaceShort | Refused | str
@@ -14,10 +14,12 @@ Look: TypeAlias = PreflightPassed | SpaceShort | Refused | str
 
 
 class Preflight:
-    """Disk, battery and CPU headroom.
+    """Disk, battery, memory, CPU headroom and heat.
 
-    A full disk needs a person, so it ends the update at once; a low battery is waited for, a long
-    time. Headroom is waited for briefly only: a device that is always busy must be updatable too.
+    A full disk needs a person, so it ends the update at once. A low battery is waited for a long
+    time, and memory for a while: the golden test runs beside the service, and must not drive it
+    out. Idle CPU and a cool processor are waited for briefly only: a device that is always busy or
+    warm must be updatable too.
     """
 
     def __init__(self, sensors: UpdateSensors, clock: Clock, limits: UpdateLimits) -> None:
@@ -39,7 +41,13 @@ class Preflight:
             missing_bytes: what is to be downloaded.
         """
         self._next = self._clock.monotonic() + self._limits.preflight_retry_s
-        return self._disk(missing_bytes) or self._battery() or self._headroom() or PreflightPassed()
+        return (
+            self._disk(missing_bytes)
+            or self._battery()
+            or self._memory()
+            or self._headroom()
+            or PreflightPassed()
+        )
 
     def _waited(self) -> float:
         return self._clock.monotonic() - self._began
@@ -60,10 +68,21 @@ class Preflight:
             return Refused(battery_low(detail))
         return f"Waiting: {detail}"
 
+    def _memory(self) -> Refused | str | None:
+        available = self._sensors.memory_headroom_percent()
+        if available is None or available >= self._limits.min_headroom_percent:
+            return None
+        detail = f"Only {available:.0f} % of the memory is available."
+        if self._waited() > self._limits.memory_patience_s:
+            return Refused(memory_short(detail))
+        return f"Waiting: {detail}"
+
     def _headroom(self) -> str | None:
+        if self._waited() > self._limits.headroom_patience_s:
+            return None
+        if self._sensors.throttled():
+            return "Waiting: The processor is slowed down because of heat."
         idle = self._sensors.cpu_headroom_percent()
         if idle is None or idle >= self._limits.min_headroom_percent:
             return None
-        if self._waited() > self._limits.headroom_patience_s:
-            return None
-        return f"Waiting: only {idle:.0f} % of the CPU is idle."
+        return f"Waiting: Only {idle:.0f} % of the CPU is idle."

@@ -254,6 +254,8 @@ class FakeSensors:
     free: int = 1 << 30
     battery: float | None = None
     idle: float | None = 80.0
+    memory: float | None = 60.0
+    hot: bool = False
 
     def disk_free_bytes(self) -> int:
         return self.free
@@ -263,6 +265,12 @@ class FakeSensors:
 
     def cpu_headroom_percent(self) -> float | None:
         return self.idle
+
+    def memory_headroom_percent(self) -> float | None:
+        return self.memory
+
+    def throttled(self) -> bool:
+        return self.hot
 
 
 @dataclass(frozen=True)

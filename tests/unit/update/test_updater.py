@@ -227,7 +227,8 @@ def test_a_restart_mid_transfer_receives_every_byte_once(rig: Rig) -> None:
     rig.want(desired_bytes(large, 1))
     restarts = 0
     while rig.updater.state.phase in {Phase.OFFERED, Phase.PREFLIGHT, Phase.DOWNLOADING}:
-        rig.turn()
+        rig.turn()  # asks
+        rig.turn()  # receives
         rig.boot()  # what was on its way to the old process is lost with its connection
         restarts += 1
         assert restarts < 100
@@ -331,6 +332,12 @@ def test_the_fallback_makes_room_for_an_update(rig: Rig) -> None:
         def cpu_headroom_percent(self) -> None:
             return None
 
+        def memory_headroom_percent(self) -> None:
+            return None
+
+        def throttled(self) -> bool:
+            return False
+
     rig.sensors = Tight()  # type: ignore[assignment]
     rig.boot()
     install(rig, desired_bytes(V3, 3))
@@ -354,6 +361,37 @@ def test_a_busy_device_is_updated_in_the_end(rig: Rig) -> None:
     began = rig.clock.time
     assert rig.settle(1000).phase is Phase.COMMITTED
     assert rig.clock.time - began > rig.limits.headroom_patience_s
+
+
+def test_a_hot_device_is_updated_in_the_end(rig: Rig) -> None:
+    rig.sensors.hot = True
+    rig.want(desired_bytes(V1, 1))
+    rig.turn()
+    assert "heat" in rig.reports[-1].detail
+    began = rig.clock.time
+    assert rig.settle(1000).phase is Phase.COMMITTED
+    assert rig.clock.time - began > rig.limits.headroom_patience_s - 1
+
+
+def test_memory_is_waited_for(rig: Rig) -> None:
+    rig.sensors.memory = 19.0
+    rig.want(desired_bytes(V1, 1))
+    for _ in range(600):
+        rig.turn()
+    assert rig.updater.state.phase is Phase.PREFLIGHT
+    assert rig.reports[-1].detail == "Waiting: Only 19 % of the memory is available."
+    rig.sensors.memory = 20.0
+    assert rig.settle().phase is Phase.COMMITTED
+
+
+def test_memory_that_stays_short_ends_the_update(rig: Rig) -> None:
+    rig.limits = UpdateLimits(memory_patience_s=30.0, disk_margin_bytes=0)
+    rig.boot()
+    rig.sensors.memory = 5.0
+    rig.want(desired_bytes(V1, 1))
+    status = rig.settle()
+    assert (status.phase, status.code) == (Phase.REJECTED, "storage.memory-short")
+    assert rig.updater.state.bad == ()
 
 
 def test_one_crash_during_a_trial_is_forgiven(rig: Rig) -> None:
