@@ -22,6 +22,7 @@ from agent.sound.config import DEVICES, STDIN, SoundConfig
 from agent.update.limits import MirrorLimits, UpdateLimits
 from edge_sdk.contracts.base import Config, convert_config
 from edge_sdk.contracts.topics import check_name
+from edge_sdk.delivery.windows import parse_window
 from edge_sdk.errors import ConfigError
 from edge_sdk.tls import TlsFiles
 
@@ -319,6 +320,8 @@ def _check(config: AgentConfig, path: Path) -> None:
             f"{path}: more than one pipeline is named {same[0]!r}.",
             "Give each [[pipeline]] a name of its own; results are published under it.",
         )
+    for window in config.update.windows:
+        parse_window(window)
     broker = config.broker
     if bool(broker.tls_cert) != bool(broker.tls_key) or (broker.tls_cert and not broker.tls_ca):
         raise ConfigError(

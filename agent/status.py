@@ -37,6 +37,8 @@ class Request(Wire, kw_only=True):
     """Id or number of the operating point to hold; None ends that."""
     pipeline: str = ""
     """Name of the pipeline that is meant; empty for all."""
+    paused: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether downloads of updates are to wait."""
 
 
 class StatusSocket:

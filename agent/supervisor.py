@@ -186,6 +186,9 @@ class Supervisor:
 
     def _obey(self, request: Request) -> None:
         """Do what a person asks over the status socket."""
+        if not isinstance(request.paused, msgspec.UnsetType):
+            LOG.info("downloads %s", "wait" if request.paused else "may run")
+            self._updater.holding.paused = request.paused
         if isinstance(request.pin, msgspec.UnsetType):
             return
         streams = self._named(request.pipeline)
@@ -294,6 +297,7 @@ class Supervisor:
             **state,
             "broker": "connected" if self._link.connected else "not connected",
             "worker_pids": pids,
+            "paused": self._updater.holding.paused,
             "update": None if self._ota is None else msgspec.to_builtins(self._ota),
             "trust": dict(self._updater.trusted_versions),
             "telemetry": msgspec.to_builtins(sample),

@@ -1,4 +1,4 @@
-"""Entry point of ``edge-agent``: run, doctor, status, pin."""
+"""Entry point of ``edge-agent``: run, doctor, status, pin, pause, resume."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "Run the agent in the foreground until it is told to stop."),
         ("doctor", "Check configuration, runtimes, broker, disk and trust, one line each."),
         ("status", "Ask the running agent what it is doing."),
+        ("pause", "Hold downloads of updates back until `resume`, or the agent starts anew."),
+        ("resume", "Let downloads of updates go on with what is missing."),
         ("pin", "Hold one operating point until told otherwise or the agent starts anew."),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -140,11 +142,26 @@ def _pin(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def _pause(options: argparse.Namespace, output: Output) -> int:
+    from agent.config import load_config
+    from agent.run import process_environment
+    from agent.status import Request, ask
+
+    config = load_config(options.config, process_environment())
+    status = ask(Path(config.runtime_dir), Request(paused=options.command == "pause"))
+    paused = bool(status.get("paused"))
+    output.line("Downloads wait until `resume`." if paused else "Downloads may run.")
+    output.finish({"paused": paused}, [f"edge-agent status --config {options.config}"])
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "run": _run,
     "doctor": _doctor,
     "status": _status,
     "pin": _pin,
+    "pause": _pause,
+    "resume": _pause,
 }
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,13 +132,14 @@ class MqttLink:
         self._may_flush = self._may_flush or any(isinstance(item, Connected) for item in items)
         return items
 
-    def subscribe(self, topic: str, qos: int = 0) -> None:
-        """Ask for a topic; silently void while offline, so repeat on :class:`Connected`."""
-        self._client.subscribe(topic, qos)
+    def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
+        """Ask for topics; silently void while offline, so repeat on :class:`Connected`."""
+        topics = [topic] if isinstance(topic, str) else topic
+        self._client.subscribe([(each, qos) for each in topics])
 
-    def unsubscribe(self, topic: str) -> None:
-        """Stop asking for a topic."""
-        self._client.unsubscribe(topic)
+    def unsubscribe(self, topic: str | Sequence[str]) -> None:
+        """Stop asking for topics."""
+        self._client.unsubscribe([topic] if isinstance(topic, str) else list(topic))
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> bool:
         """Send; while offline QoS 0 is dropped, and of QoS 1 the newest per topic waits.

@@ -21,6 +21,7 @@ from agent.update.events import (
     Verified,
     VerifyFailed,
 )
+from agent.update.holding import Holding
 from agent.update.intake import Intake
 from agent.update.limits import UpdateLimits
 from agent.update.outcomes import stalled
@@ -51,6 +52,7 @@ class Acquisition:
         device: what fits.
         clock: time.
         limits: waits and thresholds.
+        holding: when downloads must wait.
         emit: receives the events.
         progress: told, in words, what is being waited for, and every second while downloading.
     """
@@ -65,12 +67,13 @@ class Acquisition:
         device: Device,
         clock: Clock,
         limits: UpdateLimits,
+        holding: Holding,
         emit: Emit,
         progress: Callable[[str], None],
     ) -> None:
         self._store, self._download, self._preflight = store, download, preflight
         self._authority, self._device = authority, device
-        self._clock, self._limits = clock, limits
+        self._clock, self._limits, self._holding = clock, limits, holding
         self._emit, self._progress = emit, progress
         self._fetched: Callable[[], None] | None = None
         self._fitting: Fitting | None = None
@@ -141,11 +144,17 @@ class Acquisition:
     def tick(self) -> None:
         """Timers."""
         self._tick_judge()
+        self._download.hold(bool(self._held))
         self._tick_intake()
         self._tick_download()
         self._tick_preflight()
         self._tick_rebuild()
         self._tick_verify()
+
+    @property
+    def _held(self) -> str:
+        """Why the release's files wait; its manifest is read at any time."""
+        return self._holding.reason() if self._fitting is not None else ""
 
     def _tick_judge(self) -> None:
         """Begin the fetching once the wish is admitted; nothing is asked for before."""
@@ -214,6 +223,10 @@ class Acquisition:
 
     def _tick_preflight(self) -> None:
         if not self._waiting or self._fitting is None or not self._preflight.due():
+            return
+        if self._held:
+            self._progress(self._held)
+            self._preflight.begin()
             return
         try:
             found, way, plan = self._look(self._fitting)
@@ -284,7 +297,7 @@ class Acquisition:
         now = self._clock.monotonic()
         if now - self._told >= self._limits.progress_interval_s:
             self._told = now
-            self._progress(self._download.note)
+            self._progress(self._held or self._download.note)
 
     def _tick_verify(self) -> None:
         """One blob per tick, so that a large release does not hold up the owner."""

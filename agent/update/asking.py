@@ -13,7 +13,8 @@ for it, they do not. Until either is known they are taken to work.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -28,6 +29,7 @@ from edge_sdk.contracts.delivery import (
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.delivery.choice import choose
+from edge_sdk.delivery.pace import backoff_s
 from edge_sdk.delivery.parts import Assembly
 from edge_sdk.errors import ContractError
 
@@ -38,6 +40,10 @@ GRACE_S = 3.0
 ANSWER_S = 4.0
 """An answer that has not come by then is asked for again; doubles with each attempt."""
 ANSWER_MAX_S = 120.0
+GOING_S = 1.0
+"""Topics that have served are left this late, when no others are asked for with them."""
+TOPICS_PER_PACKET = 8
+"""Some brokers take no more subscriptions at a time."""
 MAX_REPORT_BYTES = 4096
 MAX_REQUEST_CHUNKS = 64
 
@@ -78,6 +84,12 @@ class Asking:
         self._look_at = inf
         self._held: dict[str, None] = {}
         self._subscribed: set[str] = set()
+        """Chunk topics."""
+        self._coming: dict[str, None] = {}
+        """Chunk topics to subscribe to..."""
+        self._going: dict[str, None] = {}
+        """...and to unsubscribe from, a few in one packet; each packet costs the broker."""
+        self._going_at = 0.0
         self._open: dict[str, _Open] = {}
         self._queue: dict[str, None] = {}
         self._assembly = Assembly()
@@ -86,16 +98,29 @@ class Asking:
     def _asks_server(self) -> bool:
         return self.choice.mode is DeliveryMode.RESPONSE
 
+    @property
+    def gather_s(self) -> float:
+        """How long to wait for a wave before fetching chunk by chunk; 0 for not at all."""
+        return self._report.gather_s if self._report and not self._asks_server else 0.0
+
     # --- Link ---
 
-    def subscribe(self, topic: str, qos: int = 0) -> None:
-        """Ask for what is kept for a topic, and for what is published on it; chunks only once."""
+    def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
+        """Ask for what is kept for topics, and for what is published on them."""
+        for each in [topic] if isinstance(topic, str) else topic:
+            self._subscribe(each, qos)
+
+    def unsubscribe(self, topic: str | Sequence[str]) -> None:
+        """Want topics no more."""
+        for each in [topic] if isinstance(topic, str) else topic:
+            self._unsubscribe(each)
+
+    def _subscribe(self, topic: str, qos: int) -> None:
         if self._topics.parse_chunk(topic) is not None:
             if self._asks_server:
                 self._ask(topic, deadline=inf)
-                return
-            self._subscribed.add(topic)
-            self._link.subscribe(topic, qos)
+            else:
+                self._coming[topic] = None
             return
         self._link.subscribe(topic, qos)
         if self._is_kept(topic):
@@ -103,13 +128,15 @@ class Asking:
             if self._asks_server:
                 self._ask(topic, deadline=0.0)
 
-    def unsubscribe(self, topic: str) -> None:
-        """Want a topic no more."""
+    def _unsubscribe(self, topic: str) -> None:
         for known in (self._held, self._queue, self._open):
             known.pop(topic, None)
         self._assembly.drop(topic)
-        if topic in self._subscribed or self._topics.parse_chunk(topic) is None:
+        self._coming.pop(topic, None)
+        if topic in self._subscribed:
             self._subscribed.discard(topic)
+            self._going[topic] = None
+        elif self._topics.parse_chunk(topic) is None:
             self._link.unsubscribe(topic)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> object:
@@ -136,7 +163,8 @@ class Asking:
 
     def on_connected(self) -> None:
         """Find out anew what this connection can do; until then things are as they were."""
-        self._subscribed.clear()
+        for known in (self._subscribed, self._coming, self._going):
+            known.clear()
         self._open.clear()
         self._queue.clear()
         self._assembly.clear()
@@ -179,8 +207,24 @@ class Asking:
         for topic, question in self._open.items():
             if question.deadline <= now:
                 self._queue[topic] = None
+        if self._coming or now >= self._going_at + GOING_S:
+            self._move(now)
         while self._queue:
             self._send(list(self._queue)[:MAX_TOPICS_PER_REQUEST], now)
+
+    def _move(self, now: float) -> None:
+        """Leave topics that have served, then ask for the next: one may be among both."""
+        self._going_at = now
+        for topics, act in (
+            (self._going, self._link.unsubscribe),
+            (self._coming, self._link.subscribe),
+        ):
+            listed = list(topics)
+            for start in range(0, len(listed), TOPICS_PER_PACKET):
+                act(listed[start : start + TOPICS_PER_PACKET])
+        self._subscribed.update(self._coming)
+        self._going.clear()
+        self._coming.clear()
 
     # --- finding out ---
 
@@ -227,6 +271,9 @@ class Asking:
             self._link.subscribe(self._topics.responses(self._device_id), qos=0)
             for topic in self._held:
                 self._ask(topic, deadline=0.0)
+            for topic in [*self._subscribed, *self._coming]:
+                self._unsubscribe(topic)
+                self._ask(topic, deadline=inf)
 
     # --- the server ---
 
@@ -246,7 +293,7 @@ class Asking:
             del self._queue[topic]
             question = self._open[topic]
             if question.deadline < inf:
-                wait = min(ANSWER_S * 2.0 ** min(question.attempts, 10), ANSWER_MAX_S)
+                wait = backoff_s(question.attempts, ANSWER_S, ANSWER_MAX_S, random.random())
                 question.deadline, question.attempts = now + wait, question.attempts + 1
         below = tuple(self._topics.below(topic) for topic in topics)
         request = TopicRequest(device_id=self._device_id, topics=below)

@@ -15,6 +15,7 @@ Where it keeps none, :mod:`agent.update.asking` turns every subscription into a 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +23,18 @@ from dataclasses import dataclass
 from agent.update.asking import Asking
 from agent.update.limits import UpdateLimits
 from agent.update.ports import Clock
+from agent.update.riding import MIN_CHUNKS, Riding
 from edge_sdk.bundle.blobs import chunk_size
 from edge_sdk.contracts.manifest import BlobRef
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.delivery.pace import Pace, backoff_s
 from edge_sdk.errors import TrustError
+
+SLOW_ANSWERS = 2.0
+"""A chunk is overdue after this many times what answers take."""
+UNKNOWN_ANSWERS = 5.0
+"""Before any answer, after this many times the configured wait."""
+SMOOTHING = 8
 
 ChunkId = tuple[str, int]
 """Blob digest and chunk index."""
@@ -42,7 +51,8 @@ class Piece:
 
 @dataclass(slots=True)
 class _Awaited:
-    deadline: float
+    asked_at: float
+    deadline: float = 0.0
     attempts: int = 0
     bad: int = 0
     subscribed: bool = True
@@ -51,13 +61,19 @@ class _Awaited:
 class Downloader:
     """Fetches a set of chunks; the caller stores what :meth:`on_chunk` returns."""
 
-    def __init__(self, link: Asking, topics: Topics, clock: Clock, limits: UpdateLimits) -> None:
-        self._link, self._topics = link, topics
+    def __init__(
+        self, link: Asking, riding: Riding, topics: Topics, clock: Clock, limits: UpdateLimits
+    ) -> None:
+        self._link, self._riding, self._topics = link, riding, topics
         self._clock, self._limits = clock, limits
         self._refs: dict[str, BlobRef] = {}
         self._queue: deque[ChunkId] = deque()
         self._awaited: dict[ChunkId, _Awaited] = {}
-        self._connected = False
+        self._connected = self._held = False
+        self._pace = Pace(limits.max_bytes_per_s)
+        self._answer_s = UNKNOWN_ANSWERS * limits.chunk_timeout_s / SLOW_ANSWERS
+        """How long an answer takes, smoothed; at first a guess, since a fleet may have just begun
+        together, and asking twice would make a busy broker busier."""
         self._last_good = clock.monotonic()
         self.bytes_received = 0
         """Everything that arrived since the agent started, wanted or not."""
@@ -66,17 +82,18 @@ class Downloader:
     @property
     def done(self) -> bool:
         """Whether nothing is left to fetch."""
-        return not self._queue and not self._awaited
+        return not (self._queue or self._awaited or self._riding.under_way)
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the last good chunk, or since :meth:`start`."""
-        return self._clock.monotonic() - self._last_good
+        """Seconds since the last good chunk, or since :meth:`start`; none while held."""
+        return 0.0 if self._held else self._clock.monotonic() - self._last_good
 
     def remaining(self, digest: str) -> int:
         """Chunks of one blob that have not arrived."""
         waiting = sum(1 for known, _ in self._awaited if known == digest)
-        return waiting + sum(1 for known, _ in self._queue if known == digest)
+        queued = sum(1 for known, _ in self._queue if known == digest)
+        return waiting + queued + self._riding.remaining(digest)
 
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""
@@ -85,9 +102,13 @@ class Downloader:
 
     def add(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks as well; none of them may be on its way already."""
-        for ref, indexes in wanted:
+        for ref, missing in wanted:
             self._refs[ref.digest] = ref
-            self._queue.extend((ref.digest, index) for index in indexes)
+            indexes = list(missing)
+            if self._rides(ref, len(indexes)):
+                self._riding.board(ref.digest, indexes, self._link.gather_s)
+            else:
+                self._queue.extend((ref.digest, index) for index in indexes)
         self._last_good = self._clock.monotonic()
         self._fill()
 
@@ -96,6 +117,8 @@ class Downloader:
         for chunk, awaited in self._awaited.items():
             if awaited.subscribed:
                 self._link.unsubscribe(self._topics.chunk(*chunk))
+        self._riding.leave_all()
+        self._riding.take_back()
         self._refs.clear()
         self._queue.clear()
         self._awaited.clear()
@@ -111,6 +134,23 @@ class Downloader:
     def on_disconnected(self) -> None:
         """Stop the clocks of the window until the broker is back."""
         self._connected = False
+        self._riding.leave_all()
+        self._queue.extend(self._riding.take_back())
+
+    def hold(self, held: bool) -> None:
+        """Ask for nothing for now, or go on with what is missing."""
+        if held == self._held:
+            return
+        self._held = held
+        self._last_good = self._clock.monotonic()
+        if held:
+            self._riding.leave_all()
+            for chunk, awaited in self._awaited.items():
+                if awaited.subscribed:
+                    self._link.unsubscribe(self._topics.chunk(*chunk))
+            self._queue.extendleft(reversed(self._awaited))
+            self._awaited.clear()
+        self._fill()
 
     def on_chunk(self, topic: str, payload: bytes) -> Piece | None:
         """Take in a message; None when it is not a chunk that is wanted now.
@@ -120,7 +160,7 @@ class Downloader:
         """
         chunk = self._topics.parse_chunk(topic)
         if chunk is None:
-            return None
+            return self._on_wave(topic, payload)
         self.bytes_received += len(payload)
         awaited = self._awaited.get(chunk)
         if awaited is None or not payload:  # an empty payload clears a retained message
@@ -131,14 +171,17 @@ class Downloader:
             return None
         del self._awaited[chunk]
         self._link.unsubscribe(topic)
-        self._last_good = self._clock.monotonic()
+        self._last_good = now = self._clock.monotonic()
+        self._answer_s += (now - awaited.asked_at - self._answer_s) / SMOOTHING
         self._fill()
         return Piece(ref, chunk[1], payload)
 
     def tick(self) -> None:
-        """Ask again for what is overdue."""
+        """Ask again for what is overdue, and for more where the pace allows it."""
         if not self._connected:
             return
+        self._riding.tick()
+        self._fill()
         now = self._clock.monotonic()
         overdue = [chunk for chunk, awaited in self._awaited.items() if awaited.deadline <= now]
         requests: dict[str, list[int]] = defaultdict(list)
@@ -152,11 +195,46 @@ class Downloader:
         for digest, indexes in requests.items():
             self._link.request(digest, indexes)
 
+    def _rides(self, ref: BlobRef, missing: int) -> bool:
+        """Whether to wait for a wave: not for little, and not where the pace is bounded."""
+        free = self._connected and not self._held and not self._limits.max_bytes_per_s
+        most = missing >= MIN_CHUNKS and 2 * missing > len(ref.chunks)
+        return free and most and self._link.gather_s > 0
+
+    def _on_wave(self, topic: str, payload: bytes) -> Piece | None:
+        """A message of a wave; a chunk with wrong bytes is fetched later, the usual way."""
+        parsed = self._topics.parse_wave(topic)
+        if parsed is None:
+            return None
+        digest, index = parsed
+        if index is None:
+            self._riding.on_notice(digest, payload)
+            self._fill()
+            return None
+        self.bytes_received += len(payload)
+        wanted = self._riding.wants(digest, index)
+        taken = wanted and holds(self._refs[digest], index, payload)
+        self._riding.passed(digest, index, taken=taken)
+        if not taken:
+            return None
+        self._last_good = self._clock.monotonic()
+        return Piece(self._refs[digest], index, payload)
+
     def _fill(self) -> None:
-        while self._connected and self._queue and len(self._awaited) < self._limits.window:
+        """Ask for the next chunks, half a window at a time: each packet costs the broker."""
+        self._queue.extend(self._riding.take_back())
+        if len(self._awaited) > self._limits.window // 2:
+            return
+        now = self._clock.monotonic()
+        while self._may_ask(now):
             chunk = self._queue.popleft()
-            awaited = self._awaited[chunk] = _Awaited(deadline=0.0, subscribed=False)
+            self._pace.spend(chunk_size(self._refs[chunk[0]], chunk[1]), now)
+            awaited = self._awaited[chunk] = _Awaited(now, subscribed=False)
             self._subscribe(chunk, awaited)
+
+    def _may_ask(self, now: float) -> bool:
+        free = self._connected and not self._held and len(self._awaited) < self._limits.window
+        return free and bool(self._queue) and self._pace.allows(now)
 
     def _subscribe(self, chunk: ChunkId, awaited: _Awaited) -> None:
         """Subscribe anew, since not every broker repeats a retained message to an old one."""
@@ -168,8 +246,9 @@ class Downloader:
         awaited.deadline = self._clock.monotonic() + self._patience(awaited)
 
     def _patience(self, awaited: _Awaited) -> float:
-        wait = self._limits.chunk_timeout_s * 2.0 ** min(awaited.attempts, 16)
-        return min(wait, self._limits.chunk_backoff_max_s)
+        most = self._limits.chunk_backoff_max_s
+        first = min(max(self._limits.chunk_timeout_s, SLOW_ANSWERS * self._answer_s), most)
+        return backoff_s(awaited.attempts, first, most, random.random())
 
     def _bad(self, chunk: ChunkId, awaited: _Awaited) -> None:
         awaited.bad += 1

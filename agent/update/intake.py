@@ -62,6 +62,11 @@ class Intake:
         self._mirror.stop()
         self._download.stop()
 
+    def hold(self, held: bool) -> None:
+        """Ask for nothing for now, or go on with what is missing."""
+        self._mirror.hold(held)
+        self._download.hold(held)
+
     def on_connected(self) -> None:
         """The broker is there."""
         self._download.on_connected()

@@ -18,8 +18,14 @@ class UpdateLimits(Config, kw_only=True):
     window: Annotated[int, Meta(ge=1, le=64)] = 8
     """Chunks asked for at a time; more than the broker queues for a slow device loses some."""
     chunk_timeout_s: Seconds = 2.0
-    """A chunk that has not come by then is asked for again; doubles with each attempt."""
+    """A chunk that has not come by then is asked for again, later where answers take longer;
+    doubles with each attempt, less up to half by chance."""
     chunk_backoff_max_s: Seconds = 30.0
+    max_bytes_per_s: Annotated[int, Meta(ge=0)] = 0
+    """Bound on downloads; 0 for none."""
+    windows: tuple[str, ...] = ()
+    """When downloads may begin and run, in local time: ``["22:00-05:00", "Sat,Sun 00:00-24:00"]``;
+    empty for always."""
     max_bad_chunks: Annotated[int, Meta(ge=1)] = 8
     """One chunk with wrong bytes this many times ends the update."""
     download_patience_s: Seconds = 86_400.0

@@ -57,7 +57,7 @@ class Mirror:
         self._base = ""
         self._runs: deque[_Run] = deque()
         self._job = 0
-        self._running = False
+        self._running = self._held = False
         self._failures = 0
         self._heard = self._not_before = 0.0
         self._returned: list[Wanted] = []
@@ -105,6 +105,13 @@ class Mirror:
         self._runs.clear()
         self._returned.clear()
         self._failures, self._not_before, self.note = 0, 0.0, ""
+
+    def hold(self, held: bool) -> None:
+        """Request nothing for now, or go on with what is missing."""
+        if held and self._running and self._fetcher is not None:
+            self._fetcher.cancel()
+            self._running = False
+        self._held = held
 
     def pieces(self) -> Iterator[Piece]:
         """What has come, each chunk verified; also keeps the requests going."""
@@ -154,7 +161,8 @@ class Mirror:
         if self._running and now - self._heard > self._limits.timeout_s:
             self._cancel()
             self._failed(f"nothing came for {self._limits.timeout_s:.0f} s")
-        if self._running or not self._runs or now < self._not_before or self._fetcher is None:
+        waits = self._running or self._held or now < self._not_before
+        if waits or not self._runs or self._fetcher is None:
             return
         run = self._runs[0]
         self._job += 1

@@ -64,11 +64,11 @@ class ServiceStats:
 class Link(Protocol):
     """The broker. All calls are non-blocking; subscriptions are silently void while offline."""
 
-    def subscribe(self, topic: str, qos: int = 0) -> None:
-        """Ask for a topic, and for its retained message once more if already subscribed."""
+    def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
+        """Ask for topics, and for their retained messages once more if already subscribed."""
 
-    def unsubscribe(self, topic: str) -> None:
-        """Stop asking for a topic."""
+    def unsubscribe(self, topic: str | Sequence[str]) -> None:
+        """Stop asking for topics."""
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> object:
         """Send one message; the updater does not rely on it, so what it returns is ignored."""

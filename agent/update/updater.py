@@ -19,6 +19,7 @@ from agent.update.acquire import Acquisition
 from agent.update.asking import Asking
 from agent.update.authority import Authority
 from agent.update.download import Downloader
+from agent.update.holding import Holding
 from agent.update.intake import Intake
 from agent.update.limits import MirrorLimits, UpdateLimits
 from agent.update.machine import step
@@ -35,6 +36,7 @@ from agent.update.ports import (
 )
 from agent.update.preflight import Preflight
 from agent.update.proving import Proving
+from agent.update.riding import Riding
 from agent.update.salvage import salvage
 from agent.update.state import ReleaseRecord, UpdateState
 from agent.update.store import DeviceStore, PieceStorage
@@ -117,10 +119,13 @@ class Updater:
             notice=lambda code, detail: self._teller.notice(code, detail),
             rekeyed=lambda: self._asking.subscribe(self._desired_topic, qos=1),
         )
+        riding = Riding(link, topics, device.device_id, clock)
+        unbound = None if limits.max_bytes_per_s else mirror  # it knows no pace
         self._download = Intake(
-            Downloader(self._asking, topics, clock, limits),
-            mirror or Mirror(None, clock, MirrorLimits()),
+            Downloader(self._asking, riding, topics, clock, limits),
+            unbound or Mirror(None, clock, MirrorLimits()),
         )
+        self.holding = Holding(limits.windows, lambda: self._authority.time.now())
         self._acquisition = Acquisition(
             store=self._store,
             download=self._download,
@@ -129,6 +134,7 @@ class Updater:
             device=device,
             clock=clock,
             limits=limits,
+            holding=self.holding,
             emit=self._dispatch,
             progress=self._report_progress,
         )

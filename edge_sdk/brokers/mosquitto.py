@@ -91,6 +91,7 @@ def acl_text(topics: Topics) -> str:
         topics.time(device),
         f"{topics.tenant}/tuf/#",
         f"{topics.tenant}/b/#",
+        f"{topics.tenant}/m/#",
         topics.broker(),
         topics.responses(device),
     )
@@ -100,6 +101,7 @@ def acl_text(topics: Topics) -> str:
         topics.telemetry(device),
         topics.request(device),
         topics.want(device),
+        topics.credit(device),
         topics.ask_time(device),
         topics.results(device, "#"),
     )

@@ -72,6 +72,15 @@ def command() -> None:
     help="Seconds of silence after which a device does not count as online; choose three times "
     "the agents' telemetry_interval_s, or more.",
 )
+@click.option(
+    "--gather",
+    "gather_s",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 3600.0),
+    help="Seconds that devices wait for each other before a larger transfer, so that the server "
+    "publishes it once for all of them; 0 for no waves.",
+)
 @with_output
 def run(
     out: Output,
@@ -86,6 +95,7 @@ def run(
     tenant: str,
     release_keys: tuple[Path, ...],
     offline_after_s: float,
+    gather_s: float,
 ) -> None:
     """Run the server until Ctrl-C or SIGTERM. It may be killed at any time and resumes."""
     import logging
@@ -107,6 +117,7 @@ def run(
         tenant=tenant,
         release_keys=release_keys,
         offline_after_s=offline_after_s,
+        gather_s=gather_s,
     )
 
     def ready(server: Ready) -> None:

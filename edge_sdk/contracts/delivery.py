@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
+from edge_sdk.contracts.telemetry import Count
 
 MAX_TOPICS_PER_REQUEST = 64
 MAX_TOPIC_CHARACTERS = 200
@@ -35,8 +36,30 @@ class BrokerReport(Wire, kw_only=True):
     """So is one who subscribes with a wildcard."""
     max_payload_bytes: Annotated[int, Meta(ge=0)] = 0
     """The largest payload that was tried and came back; 0 when that is not known."""
+    gather_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    """A device that begins a larger transfer waits this long for a wave; 0 for no waves."""
     problem: str = ""
     """Why the broker could not be probed; what is said above is then an assumption."""
+
+
+class WaveCredit(Wire, kw_only=True):
+    """A device wants to ride the wave of a blob, or says how far it has come."""
+
+    schema: int = SCHEMA
+    device_id: str
+    digest: str
+    seen: Count = 0
+    """Chunks of the wave that have gone by, arrived or not: the last index and one; 0 to join."""
+
+
+class WaveNotice(Wire, kw_only=True):
+    """What a wave's riders are told."""
+
+    schema: int = SCHEMA
+    over: bool = False
+    """Nothing more will come; what is missing is to be had the usual way."""
+    leave: tuple[str, ...] = ()
+    """Devices that are too slow for this wave."""
 
 
 class TopicRequest(Wire, kw_only=True):

@@ -70,6 +70,22 @@ class Topics:
         """Retained bytes of one chunk."""
         return f"{self.tenant}/b/{digest}/{index // SEGMENT_CHUNKS}/{index}"
 
+    def wave(self, digest: str, index: int) -> str:
+        """One chunk for every device that rides a wave; not retained."""
+        return f"{self.tenant}/m/{digest}/{index}"
+
+    def wave_notice(self, digest: str) -> str:
+        """:class:`~edge_sdk.contracts.delivery.WaveNotice` to the riders."""
+        return f"{self.tenant}/m/{digest}/notice"
+
+    def wave_riders(self, digest: str) -> str:
+        """Subscription to everything about one wave."""
+        return f"{self.tenant}/m/{digest}/+"
+
+    def credit(self, device_id: str) -> str:
+        """:class:`~edge_sdk.contracts.delivery.WaveCredit`."""
+        return f"{self.tenant}/dev/{device_id}/credit"
+
     def ask_time(self, device_id: str) -> str:
         """:class:`~edge_sdk.contracts.trust.TimeRequest`."""
         return f"{self.tenant}/dev/{device_id}/ask"
@@ -125,6 +141,15 @@ class Topics:
             return None
         index = int(parts[4])
         return (parts[2], index) if topic == self.chunk(parts[2], index) else None
+
+    def parse_wave(self, topic: str) -> tuple[str, int | None] | None:
+        """``(digest, index)`` of a wave's topic, None as index of a notice; None for others."""
+        parts = topic.split("/")
+        if len(parts) != 4 or parts[:2] != [self.tenant, "m"]:
+            return None
+        if parts[3] == "notice":
+            return parts[2], None
+        return (parts[2], int(parts[3])) if _INDEX.fullmatch(parts[3]) else None
 
     def parse_response(self, device_id: str, topic: str) -> tuple[int, int, str] | None:
         """``(part, parts, topic)`` of an answer to this device, or None for any other topic."""

@@ -266,15 +266,23 @@ class Outbox:
         topics, shop = self._fleet.topics, self._fleet.desk.shop
         chunk = topics.parse_chunk(topic)
         if chunk is not None:
-            with self._changed:
-                served = chunk[0] in self._servable
-            return self._fleet.depot.chunk(*chunk) if served else None
+            return self.served(*chunk)
         if topic == topics.desired(device):
             message = self._fleet.desired_message(device)
             return message[1] if message is not None else None
         if topic == topics.broker():
             return encode(self._report) if self._report is not None else None
         return dict(shop.messages(topics)).get(topic) if shop is not None else None
+
+    def served(self, digest: str, index: int) -> bytes | None:
+        """A chunk of a release that is on the broker, None of any other."""
+        return self._fleet.depot.chunk(digest, index) if self.chunks_of(digest) else None
+
+    def chunks_of(self, digest: str) -> int:
+        """How many chunks of a blob are served; 0 where it is not."""
+        with self._changed:
+            size = self._servable.get(digest)
+        return 0 if size is None else chunk_count(size)
 
     def _everything(self) -> Iterator[Step]:
         if self._report is not None:

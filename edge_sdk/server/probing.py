@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import paho.mqtt.client as paho
+from msgspec.structs import replace
 
 from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES
@@ -47,15 +48,20 @@ class Prober:
         client_id: nobody else may use it during a probe; a broker's access rules may leave no
             choice of it, so it is the server's own.
         topics: the tenant's topics.
+        gather_s: how long devices are to wait for a wave; 0 for no waves.
     """
 
-    def __init__(self, address: BrokerAddress, client_id: str, topics: Topics) -> None:
+    def __init__(
+        self, address: BrokerAddress, client_id: str, topics: Topics, gather_s: float = 0.0
+    ) -> None:
         self._address, self._client_id, self._topics = address, client_id, topics
+        self._gather_s = gather_s
         self.report = BrokerReport(problem="it has not been reached yet")
 
     def look(self) -> None:
         """Probe; takes milliseconds on a good broker, some seconds on a poor one."""
-        self.report = probe(self._address, self._client_id, self._topics)
+        found = probe(self._address, self._client_id, self._topics)
+        self.report = replace(found, gather_s=self._gather_s)
 
     @property
     def words(self) -> str:

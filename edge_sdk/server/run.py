@@ -36,12 +36,15 @@ from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
 from edge_sdk.server.probing import Prober
 from edge_sdk.server.renewal import Renewal
+from edge_sdk.server.waves import Waves
 from edge_sdk.tls import client_context
 
 log = logging.getLogger(__name__)
 
 ADDRESS_NAME = "server.json"
 """Where a running server says its address, for ``--data`` of the other commands."""
+CREDIT = "/credit"
+"""The end of topics that are read for waves, past the database."""
 SHUTDOWN_SECONDS = 3
 BACKLOG = 128
 
@@ -57,6 +60,8 @@ class ServerSettings:
     tenant: str
     release_keys: tuple[Path, ...] = ()
     offline_after_s: float = OFFLINE_AFTER_SECONDS
+    gather_s: float = 0.0
+    """Devices that begin a transfer wait this long for others, to ride one wave; 0 for no waves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,21 @@ class _Parts:
     outbox: Outbox
     renewal: Renewal
     prober: Prober
+    waves: Waves
     counters: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def start(self) -> None:
         self.renewal.start()
         self.inbox.start()
         self.outbox.start()
+        self.waves.start()
         self.link.start()
 
     def stop(self) -> None:
         """The link first: it wakes the outbox when that waits for an acknowledgement."""
         self.renewal.stop()
         self.link.stop()
+        self.waves.stop()
         self.outbox.stop()
         self.inbox.stop()
 
@@ -165,26 +173,32 @@ def _open_fleet(
 def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     inbox = Inbox(fleet.ingest)
     name = f"edge-server-{settings.tenant}-{key_id[:8]}"
-    announce: list[Callable[[], None]] = []
-    prober = Prober(settings.broker, name, fleet.topics)
-    link = Link(
-        settings.broker,
-        name,
-        [fleet.topics.every_device(leaf) for leaf in LEAVES],
-        inbox.put,
-        lambda: announce[0](),
-        before=prober.look,
-    )
+    gather_s = settings.gather_s
+    prober = Prober(settings.broker, name, fleet.topics, gather_s)
+
+    def on_message(topic: str, payload: bytes, retained: bool) -> None:
+        if topic.endswith(CREDIT):
+            waves.on_credit(topic, payload)
+        else:
+            inbox.put(topic, payload, retained)
+
+    def on_connected() -> None:
+        waves.reset()
+        outbox.connected(prober.report)
+
+    leaves = [fleet.topics.every_device(leaf) for leaf in (*LEAVES, CREDIT.strip("/"))]
+    link = Link(settings.broker, name, leaves, on_message, on_connected, before=prober.look)
     outbox = Outbox(fleet, link)
-    announce.append(lambda: outbox.connected(prober.report))
+    waves = Waves(fleet.topics, link, outbox.chunks_of, outbox.served, gather_s)
     fleet.attach(outbox)
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,
+        "wave_chunks_sent": lambda: waves.chunks_sent,
         "messages_dropped": lambda: inbox.dropped,
         "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
-    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), prober, counters)
+    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), prober, waves, counters)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -39,6 +39,7 @@ class FakeBroker:
         self.keeps = True
         """Whether the broker retains what a server publishes again."""
         self.wishes: list[TopicRequest] = []
+        self.credits: list[bytes] = []
         self.retained[topics.broker()] = encode(BrokerReport(max_payload_bytes=CHUNK_BYTES))
         self.answer_time: Callable[[bytes], list[tuple[str, bytes]]] = lambda _: []
         """What comes back when a device asks for the time."""
@@ -81,8 +82,12 @@ class FakeLink:
         """Chunk topics that are subscribed to."""
         return {topic for topic in self.subscribed if self.broker.topics.parse_chunk(topic)}
 
-    def subscribe(self, topic: str, qos: int = 0) -> None:
-        """Deliver the retained message, weather permitting."""
+    def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
+        """Deliver the retained messages, weather permitting."""
+        for each in [topic] if isinstance(topic, str) else topic:
+            self._subscribe(each)
+
+    def _subscribe(self, topic: str) -> None:
         if not self.connected:
             return
         self.subscribed.add(topic)
@@ -91,9 +96,9 @@ class FakeLink:
         if topic in self.broker.retained and self.reach:
             self._deliver(topic, self.broker.retained[topic], retained=True)
 
-    def unsubscribe(self, topic: str) -> None:
+    def unsubscribe(self, topic: str | Sequence[str]) -> None:
         """Stop asking."""
-        self.subscribed.discard(topic)
+        self.subscribed.difference_update([topic] if isinstance(topic, str) else topic)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> None:
         """Play the server: answer chunk requests, and questions for the time."""
@@ -102,6 +107,9 @@ class FakeLink:
         if topic.endswith("/ask"):
             for answer in self.broker.answer_time(payload):
                 self._deliver(*answer)
+            return
+        if topic.endswith("/credit"):
+            self.broker.credits.append(payload)
             return
         if topic.endswith("/want"):
             self._answer(msgspec.json.decode(payload, type=TopicRequest))
@@ -138,7 +146,8 @@ class FakeLink:
 
     def receive(self, topic: str, payload: bytes) -> None:
         """Somebody publishes on a topic; it comes if it is subscribed to."""
-        if self.connected and topic in self.subscribed:
+        wildcard = topic.rpartition("/")[0] + "/+"
+        if self.connected and self.subscribed & {topic, wildcard}:
             self._deliver(topic, payload)
 
     def poll(self) -> list[tuple[str, bytes, bool]]:

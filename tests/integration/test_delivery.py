@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from edge_sdk.contracts.delivery import BrokerReport, DeliveryMode
@@ -115,3 +117,33 @@ def test_a_device_on_a_node_without_the_servers_retained_messages(
     assert "does not reach this device" in device.updater.delivery.reason
     assert status.bytes_received == status.bytes_total
     assert any("cam-1 gets its chunks by response" in text for text in events)
+
+
+def test_a_wave_brings_a_release_to_a_fleet(
+    broker: RunningBroker, stack: ExitStack, tmp_path: Path
+) -> None:
+    server = RunningServer(tmp_path / "data", broker.url, "--gather", "2")
+    stack.callback(server.stop)
+    client = server.client()
+    stack.callback(client.close)
+    trust = device_trust(client)
+    devices = [
+        ThinDevice(broker.port, f"cam-{number}", trust, tmp_path / f"cam-{number}")
+        for number in range(5)
+    ]
+    for device in devices:
+        stack.callback(device.stop)
+    eventually(lambda: sum(d.online for d in client.devices()) == 5, "the devices are online")
+    release = tiny_release("1", size=20 * CHUNK_BYTES)
+    client.publish_release(write_release(release, tmp_path / "v1"))
+    client.create_rollout("digits", "1")
+    eventually(lambda: client.rollout().state is RolloutState.DONE, "the rollout is done")
+    assert [device.version for device in devices] == ["1"] * 5
+    for device in devices:
+        assert device.reports[-1].bytes_received == device.reports[-1].bytes_total
+    token = (tmp_path / "data" / "token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    metrics = httpx.get(f"{server.url}/metrics", headers=headers, trust_env=False)
+    sent = re.search(r"^edge_wave_chunks_sent_total (\S+)", metrics.text, re.MULTILINE)
+    assert sent is not None
+    assert float(sent[1]) == 20

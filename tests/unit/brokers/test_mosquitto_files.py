@@ -16,7 +16,15 @@ TOPICS = Topics("edge")
 
 EXAMPLES = {"device_id": "%u", "pipeline": "camera", "digest": "ab" * 32, "index": 3}
 EXAMPLES |= {"role": "root", "version": 1, "part": 0, "parts": 1, "topic": "edge/tuf/head"}
-SERVERS_OWN = {"every_device", "probe", "below", "parse_chunk", "parse_device", "parse_response"}
+SERVERS_OWN = {
+    "every_device",
+    "probe",
+    "below",
+    "parse_chunk",
+    "parse_wave",
+    "parse_device",
+    "parse_response",
+}
 """Not topics that a device reads or writes."""
 
 

@@ -227,7 +227,8 @@ def test_a_restart_mid_transfer_receives_every_byte_once(rig: Rig) -> None:
     rig.want(desired_bytes(large, 1))
     restarts = 0
     while rig.updater.state.phase in {Phase.OFFERED, Phase.PREFLIGHT, Phase.DOWNLOADING}:
-        rig.turn()
+        rig.turn()  # asks
+        rig.turn()  # receives
         rig.boot()  # what was on its way to the old process is lost with its connection
         restarts += 1
         assert restarts < 100

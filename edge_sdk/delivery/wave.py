@@ -1,0 +1,108 @@
+"""A wave: one publication of a blob's chunks for many devices, paced by what they have seen.
+
+A broker drops what it cannot queue for a slow subscriber, so the sender never gets more than a
+window ahead of the slowest rider. A few laggards do not hold up the others: they are told to leave,
+and fetch the rest chunk by chunk at their own pace. Nothing relies on a wave; whatever a rider has
+missed when it is over, it fetches in the usual way.
+
+Pure: time and credit come in, what is to be published goes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+WINDOW = 32
+"""Chunks that may be on their way to a rider; 2 MiB in the broker's queue for each."""
+CREDIT_EVERY = WINDOW // 2
+"""A rider says how far it is after so many chunks."""
+MIN_RIDERS = 3
+"""Fewer are served by the usual way as well."""
+MAX_RIDERS = 100_000
+LAG_S = 2.0
+"""A minority that has held up the others for this long is told to leave."""
+STALL_S = 10.0
+"""So is anybody who has held up the wave for this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish this chunk."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Tell these riders to leave."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Tell everybody that the wave is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before this moment, unless credit comes."""
+
+    until_s: float
+
+
+Action: TypeAlias = Send | Leave | Over | Wait
+
+
+@dataclass
+class Wave:
+    """The wave of one blob.
+
+    Args:
+        chunks: of the blob.
+        leaves_at: until then riders gather, seconds on the caller's clock.
+    """
+
+    chunks: int
+    leaves_at: float
+    seen: dict[str, int] = field(default_factory=dict)
+    """What each rider has seen go by."""
+    sent: int = 0
+    over: bool = False
+    _blocked_since: float | None = None
+
+    def credit(self, device_id: str, seen: int) -> None:
+        """A device joins, or has come further; once the wave has left nobody gets on."""
+        known = self.seen.get(device_id)
+        if known is not None:
+            self.seen[device_id] = max(known, min(seen, self.sent))
+        elif not self.sent and len(self.seen) < MAX_RIDERS:
+            self.seen[device_id] = 0
+
+    def step(self, now_s: float) -> Action:
+        """What to do next; the caller does it and asks again."""
+        if now_s < self.leaves_at and not self.sent:
+            return Wait(self.leaves_at)
+        too_few = not self.sent and len(self.seen) < MIN_RIDERS
+        if self.over or too_few or not self.seen or self.sent == self.chunks:
+            self.over = True
+            return Over()
+        slow = [name for name, seen in self.seen.items() if self.sent - seen >= WINDOW]
+        if slow:
+            return self._blocked(slow, now_s)
+        self._blocked_since = None
+        self.sent += 1
+        return Send(self.sent - 1)
+
+    def _blocked(self, slow: list[str], now_s: float) -> Action:
+        if self._blocked_since is None:
+            self._blocked_since = now_s
+        minority = 2 * len(slow) < len(self.seen)
+        until = self._blocked_since + (LAG_S if minority else STALL_S)
+        if now_s < until:
+            return Wait(until)
+        for name in slow:
+            del self.seen[name]
+        self._blocked_since = None
+        return Leave(tuple(slow))

@@ -1,0 +1,182 @@
+"""Waves as the device sees them; downloads that wait, are bounded, and go on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.update.holding import Holding
+from agent.update.limits import UpdateLimits
+from agent.update.riding import SILENCE_S
+from edge_sdk.contracts.base import decode, encode
+from edge_sdk.contracts.delivery import BrokerReport, WaveCredit, WaveNotice
+from edge_sdk.contracts.manifest import CHUNK_BYTES
+from edge_sdk.contracts.update import Phase
+from tests.fakes.updating import DEVICE, TOPICS, Rig, desired_bytes, tiny_release
+
+V1 = tiny_release("1", size=20 * CHUNK_BYTES)
+LARGE = max(V1.blobs, key=lambda digest: len(V1.blobs[digest]))
+GATHER_S = 3.0
+
+
+def rig_with(folder: Path, **limits: object) -> Rig:
+    rig = Rig(folder)
+    rig.limits = UpdateLimits(disk_margin_bytes=0, **limits)  # type: ignore[arg-type]
+    rig.publish(V1)
+    return rig
+
+
+def riding(folder: Path, **limits: object) -> Rig:
+    """A device that has just announced itself for the wave of the large blob."""
+    rig = rig_with(folder, **limits)
+    report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=GATHER_S)
+    rig.broker.retained[TOPICS.broker()] = encode(report)
+    rig.boot()
+    rig.want(desired_bytes(V1, 1))
+    rig.reach(Phase.DOWNLOADING)
+    rig.turn()
+    return rig
+
+
+def send(rig: Rig, index: int, data: bytes | None = None) -> None:
+    chunk = V1.blobs[LARGE][index * CHUNK_BYTES :][:CHUNK_BYTES]
+    rig.link.receive(TOPICS.wave(LARGE, index), chunk if data is None else data)
+
+
+def asked(rig: Rig) -> set[int]:
+    """Chunks of the large blob that were asked for one by one."""
+    return {i for i in range(20) if rig.link.asked[TOPICS.chunk(LARGE, i)]}
+
+
+def credits_of(rig: Rig) -> list[int]:
+    return [decode(data, WaveCredit, "credit").seen for data in rig.broker.credits]
+
+
+@given(
+    arriving=st.sets(st.integers(0, 19)), spoiled=st.sets(st.integers(0, 19)), over=st.booleans()
+)
+@settings(max_examples=8, deadline=None)
+def test_what_a_wave_did_not_bring_is_fetched_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, arriving: set[int], spoiled: set[int], over: bool
+) -> None:
+    rig = riding(tmp_path_factory.mktemp("device"))
+    for index in sorted(arriving):
+        send(rig, index, b"spoiled" if index in spoiled else None)
+    rig.turn()
+    if over:
+        rig.link.receive(TOPICS.wave_notice(LARGE), encode(WaveNotice(over=True)))
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set(range(20)) - (arriving - spoiled)
+    assert not [topic for topic in rig.link.subscribed if "/m/" in topic]
+
+
+def test_a_rider_says_how_far_it_is(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    assert credits_of(rig) == [0]
+    for index in range(20):
+        send(rig, index)
+    rig.turn()
+    assert credits_of(rig) == [0, 16]
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set()
+
+
+def test_without_a_wave_the_wait_is_short(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    began = rig.clock.time
+    while not asked(rig):
+        rig.turn()
+    assert rig.clock.time - began <= GATHER_S + SILENCE_S + 1
+    assert rig.settle().phase is Phase.COMMITTED
+
+
+def test_who_is_told_to_leave_fetches_the_rest(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    send(rig, 0)
+    rig.link.receive(TOPICS.wave_notice(LARGE), encode(WaveNotice(leave=("cam-2",))))
+    rig.turn()
+    assert asked(rig) == set()
+    rig.link.receive(TOPICS.wave_notice(LARGE), b"{")
+    rig.link.receive(TOPICS.wave_notice(LARGE), encode(WaveNotice(leave=(DEVICE.device_id,))))
+    rig.turn()
+    rig.turn()
+    assert asked(rig)
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set(range(1, 20))
+
+
+def test_a_ride_ends_with_the_connection(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    for index in range(5):
+        send(rig, index)
+    rig.turn()
+    rig.link.drop()
+    rig.updater.on_disconnected()
+    rig.turn()
+    rig.connect()
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set(range(5, 20))
+
+
+def test_a_device_with_a_bound_does_not_ride_and_keeps_to_it(tmp_path: Path) -> None:
+    rig = riding(tmp_path, max_bytes_per_s=CHUNK_BYTES)
+    assert rig.broker.credits == []
+    began = rig.clock.time
+    assert rig.settle(2000).phase is Phase.COMMITTED
+    assert 24 <= rig.clock.time - began <= 40  # 27 chunks
+
+
+def test_a_pause_between_chunks(tmp_path: Path) -> None:
+    rig = rig_with(tmp_path, window=4, max_bytes_per_s=4 * CHUNK_BYTES)
+    rig.boot()
+    rig.want(desired_bytes(V1, 1))
+    rig.reach(Phase.DOWNLOADING)
+    for _ in range(10):
+        rig.turn()
+    rig.updater.holding.paused = True
+    rig.turn()
+    held = rig.received
+    for _ in range(100):
+        rig.turn(60.0)
+    assert rig.received == held
+    assert rig.link.chunks == set()
+    assert rig.reports[-1].detail == "Paused until `edge-agent resume`."
+    rig.updater.holding.paused = False
+    assert rig.settle().phase is Phase.COMMITTED
+    assert rig.received == sum(len(data) for _, data in V1.everything)
+
+
+def at(weekday: int, hour: int, minute: int = 0) -> time.struct_time:
+    return time.struct_time((2026, 1, 5 + weekday, hour, minute, 0, weekday, 5 + weekday, 0))
+
+
+def test_windows_say_when_they_open() -> None:
+    now = [at(0, 12)]
+    holding = Holding(["Mon-Fri 22:00-05:00"], lambda: 0.0, lambda _: now[0])
+    assert holding.reason().endswith("the next opens on Mon at 22:00.")
+    now[0] = at(5, 4, 59)
+    assert holding.reason() == ""
+    now[0] = at(5, 5)
+    assert holding.reason().endswith("the next opens on Mon at 22:00.")
+    holding.paused = True
+    assert "resume" in holding.reason()
+
+
+def test_an_update_waits_for_its_window(tmp_path: Path) -> None:
+    moment = time.localtime(0)
+    rig = rig_with(tmp_path, windows=("22:00-05:00",))
+    rig.boot()
+    rig.updater.holding._local = lambda _: moment
+    moment = at(0, 12)
+    rig.want(desired_bytes(V1, 1))
+    for _ in range(50):
+        rig.turn(600.0)
+    assert rig.updater.state.phase is Phase.PREFLIGHT
+    assert "next opens on Mon at 22:00" in rig.reports[-1].detail
+    assert rig.received == len(V1.envelope)
+    moment = at(0, 23)
+    assert rig.settle().phase is Phase.COMMITTED
