@@ -31,8 +31,11 @@ from converters.tflite_export import export_tflite
 from converters.tflite_quantize import quantize_tflite
 
 INT8 = "static_wi8_ai8"
-RATES = (1e-4, 1e-3, 1e-2)
+RATES = (4, 3, 2)
+"""Learning rates of the fine-tunings, as negative powers of ten."""
 BATCH = 32
+FIRST_SHARE = 0.7
+"""Of the images, known when the first release was trained."""
 FORMATS = ("onnx", "tflite")
 
 
@@ -72,8 +75,8 @@ def write_pairs(folder: Path, size: Size) -> list[Pair]:
     torch.set_num_threads(1)
     base = _kept(folder / "base.pt", lambda: _trained(size))
     changes: dict[str, Callable[[], nn.Module]] = {
-        "last-layer": lambda: _tuned(base, size, 1e-2, list(base.head.parameters())),
-        **{f"fine-{rate:.0e}".replace("e-0", "e-"): _tuning(base, size, rate) for rate in RATES},
+        "last-layer": lambda: _head_tuned(base, size, 1e-2),
+        **{f"fine-1e-{digits}": _tuning(base, size, 10.0**-digits) for digits in RATES},
         "recalibrated": lambda: _recalibrated(copy.deepcopy(base), size),
         "pruned": lambda: _recalibrated(_pruned(base), size),
     }
@@ -102,8 +105,7 @@ def _kept(path: Path, make: Callable[[], nn.Module]) -> ResNet18:
 def _trained(size: Size) -> nn.Module:
     torch.manual_seed(1)
     module = ResNet18(10, size.width)
-    share = 0.7
-    return _train(module, size, 5e-2, list(module.parameters()), size.epochs, share)
+    return _train(module, size, 5e-2, list(module.parameters()), size.epochs, FIRST_SHARE)
 
 
 def _tuning(base: nn.Module, size: Size, rate: float) -> Callable[[], nn.Module]:
@@ -114,7 +116,7 @@ def _tuning(base: nn.Module, size: Size, rate: float) -> Callable[[], nn.Module]
     return make
 
 
-def _tuned(base: ResNet18, size: Size, rate: float, _: list[nn.Parameter]) -> nn.Module:
+def _head_tuned(base: ResNet18, size: Size, rate: float) -> nn.Module:
     """The head alone; everything before it stays in evaluation mode."""
     module = copy.deepcopy(base)
     return _train(module, size, rate, list(module.head.parameters()), 1, 1.0, frozen=True)

@@ -14,6 +14,7 @@ from converters.cache import Cache
 from converters.costs import total_macs
 from converters.fold import with_folding
 from converters.folder import conversion_of, tool_versions, write_folder
+from converters.friendly import Friendly, make_friendly
 from converters.fusion import Fusion, steps_in
 from converters.gate import DEFAULT_MAX_DROP
 from converters.ladder import Ladder, build_ladder, choose_runtime, host_threads
@@ -26,8 +27,10 @@ from converters.results import FORMAT_OF, RUNTIME_OF, Measured, Repair, Sensitiv
 from converters.schemes import DEFAULT, builds, canonical, in_order, supported_scheme
 from converters.settings import DEFAULTS, Settings
 from converters.stream import check_task_streams
+from converters.verify import Reference
 from converters.workbench import Format, Sources, Wanted, Workbench, size_name
 from device_profiles.loader import load_profile
+from edge_sdk.bundle.release import read_conversion
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.profile import DeviceProfile
 from edge_sdk.errors import UsageError
@@ -57,6 +60,10 @@ class Options:
     """Keep layers in float32 where an integer artifact would miss the gate."""
     max_drop: float = DEFAULT_MAX_DROP
     min_accuracy: float = 0.0
+    delta_friendly: Path | None = None
+    """Earlier conversion whose int8 weights' grid is kept where accuracy allows it."""
+    friendly_drop: float = 0.002
+    """Accuracy that this may cost against the usual quantization."""
     force: bool = False
     fold_preprocess: bool = False
     """Let the file take pixels: normalisation becomes part of the graph."""
@@ -79,6 +86,7 @@ class Outcome:
     """How many passes came from the cache, and how many ran."""
     repairs: tuple[Repair, ...] = ()
     sensitivities: tuple[Sensitivity, ...] = ()
+    friendly: tuple[Friendly, ...] = ()
     warnings: tuple[str, ...] = ()
     fusion: Fusion | None = None
     """What exporting folded and fused, at the full resolution."""
@@ -169,7 +177,7 @@ class _Run:
         rescued = self._bench.rescue(
             measured, reference, self._plan.threads, self._policy(), self._annotate
         )
-        measured = rescued.measured
+        measured, friendly = self._friendly(rescued.measured, reference, progress)
         check_gate_and_blame(
             measured,
             {size: samples.inputs for size, samples in reference.samples.items()},
@@ -203,6 +211,7 @@ class _Run:
             passes=self._bench.passes,
             repairs=rescued.repairs,
             sensitivities=rescued.sensitivities,
+            friendly=friendly,
             warnings=warnings_about(measured),
             fusion=Fusion(
                 self._bench.steps,
@@ -210,6 +219,23 @@ class _Run:
                 rewrites_in(i.path for i in measured if i.format == "onnx"),
             ),
         )
+
+    def _friendly(
+        self, measured: list[Measured], reference: Reference, progress: Step
+    ) -> tuple[list[Measured], tuple[Friendly, ...]]:
+        folder = self._options.delta_friendly
+        if folder is None:
+            return measured, ()
+        progress("keep the earlier int8 grid")
+        with tempfile.TemporaryDirectory() as scratch:
+            return make_friendly(
+                measured,
+                read_conversion(folder),
+                folder,
+                most_drop=self._options.friendly_drop,
+                verify=lambda built: self._bench.verify(built, reference, self._plan.threads),
+                scratch=Path(scratch),
+            )
 
     def _annotate(self, built: list[dict[str, Any]]) -> None:
         annotate(self._task, built, provenance(self._task, self._options.weights))

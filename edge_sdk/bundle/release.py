@@ -118,7 +118,7 @@ def create_release(
     check_name(name, "release name")
     check_name(version, "version")
     mirror = check_mirror(mirror) if mirror else ""
-    conversion = _read_conversion(conversion_folder)
+    conversion = read_conversion(conversion_folder)
     storage = storage or DiskStorage()
     files = dict(_find_files(conversion, conversion_folder))
     with _new_folder(out_folder) as building:
@@ -225,7 +225,12 @@ def _check_recipes(manifest: Manifest, blobs: BlobStore, notify: Notify) -> None
         notify(digest)
 
 
-def _read_conversion(folder: Path) -> Conversion:
+def read_conversion(folder: Path) -> Conversion:
+    """What `edge model convert` wrote about its folder.
+
+    Raises:
+        ContractError: ``contract.no-conversion``, or it is malformed.
+    """
     path = folder / CONVERSION_NAME
     try:
         data = path.read_bytes()

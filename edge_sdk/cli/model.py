@@ -120,6 +120,17 @@ def train(out: Output, /, task: str, epochs: int | None, seed: int, **options: A
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
 @click.option("--fold-preprocess", is_flag=True, help="Normalise in the graph; it takes pixels.")
 @click.option(
+    "--delta-friendly",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Earlier conversion whose int8 grid to keep, for smaller deltas from it.",
+)
+@click.option(
+    "--friendly-drop",
+    default=0.002,
+    show_default=True,
+    help="Accuracy that --delta-friendly may cost, 0..1.",
+)
+@click.option(
     "--slim", type=click.Path(path_type=Path), help="Every width of this slim.json (see slim)."
 )
 @quantize_options
@@ -143,6 +154,8 @@ def convert(out: Output, /, task: str, profiles: tuple[str, ...], **options: Any
         weights=options["weights"],
         max_drop=gate_share(options, "max_drop"),
         min_accuracy=gate_share(options, "min_accuracy"),
+        delta_friendly=options["delta_friendly"],
+        friendly_drop=gate_share(options, "friendly_drop"),
         force=options["force"],
         fold_preprocess=options["fold_preprocess"],
         **quantize_choices(options),

@@ -88,6 +88,17 @@ def show_rescue(out: Output, outcome: Outcome) -> None:
                 f"{', '.join(found.kept)}",
                 "yellow",
             )
+    if outcome.friendly:
+        grids = [
+            (
+                f"{item.size} {item.scheme} {item.format}",
+                f"{item.before_bytes / 1024:.1f} -> {item.after_bytes / 1024:.1f}",
+                f"{item.before_accuracy * 100:.2f} -> {item.after_accuracy * 100:.2f}",
+                "kept" if item.applied else "refused",
+            )
+            for item in outcome.friendly
+        ]
+        out.table("The earlier int8 grid", ("artifact", "delta KiB", "accuracy %", ""), grids)
     for text in outcome.warnings:
         out.line(text, "yellow")
 
@@ -99,5 +110,6 @@ def rescue_data(outcome: Outcome) -> dict[str, Any]:
     return {
         "repairs": [asdict(item) for item in outcome.repairs],
         "sensitivities": [asdict(item) for item in outcome.sensitivities],
+        "friendly": [asdict(item) for item in outcome.friendly],
         "warnings": list(outcome.warnings),
     }

@@ -108,25 +108,41 @@ def speak(text: str, voice: str, words_per_minute: int, pitch: int) -> Floats:
 def placed(clip: Floats, chance: np.random.Generator) -> Floats:
     """The word somewhere in a second of faint noise, louder or quieter, (16000,)."""
     size = round(CLIP_S * RATE_HZ)
-    noise_level = 10 ** chance.uniform(-4.5, -2)
-    sound = (noise_level * chance.standard_normal(size)).astype(np.float32)
-    word = clip[:size]
-    # Its end lies in the last fifth, where the network has heard all of it.
-    end = size - int(chance.integers(0, size // 5))
-    start = max(0, end - len(word))
-    peak = float(np.abs(word).max(initial=1e-6))
-    level = 10 ** chance.uniform(-1.3, -0.1) / peak
-    sound[start : start + len(word)] += np.float32(level) * word
+    sound = _noise(size, -2, chance)
+    # It ends in the last quarter, where the network has heard all of it.
+    _lay(sound, _said_anew(clip, chance), size - int(chance.integers(0, size // 4)), chance)
     return sound
 
 
 def nothing(chance: np.random.Generator, words: tuple[Clip, ...]) -> Floats:
-    """A second without a word: noise, or no more than the beginning of one."""
+    """A second without a word: noise, the beginning of one, or one that ended a while ago."""
     size = round(CLIP_S * RATE_HZ)
-    sound = (10 ** chance.uniform(-4.5, -1) * chance.standard_normal(size)).astype(np.float32)
-    if chance.random() < 0.5:
-        word = words[int(chance.integers(len(words)))].samples
-        part = word[: len(word) // 4]
-        peak = float(np.abs(word).max(initial=1e-6))
-        sound[size - len(part) :] += part * np.float32(10 ** chance.uniform(-1.3, -0.1) / peak)
+    kind = chance.random()
+    if kind < 0.3:
+        return _noise(size, -1, chance)
+    word = _said_anew(words[int(chance.integers(len(words)))].samples, chance)
+    sound = _noise(size, -2, chance)
+    if kind < 0.8:
+        _lay(sound, word[: int(len(word) * chance.uniform(0.1, 0.55))], size, chance)
+    else:
+        _lay(sound, word, int(size * chance.uniform(0.2, 0.6)), chance)
     return sound
+
+
+def _noise(size: int, loudest: float, chance: np.random.Generator) -> Floats:
+    level = 10 ** chance.uniform(-4.5, loudest)
+    return (level * chance.standard_normal(size)).astype(np.float32)
+
+
+def _said_anew(clip: Floats, chance: np.random.Generator) -> Floats:
+    """The word a little faster and higher, or slower and lower: another speaker, nearly."""
+    length = max(2, round(len(clip) * chance.uniform(0.85, 1.18)))
+    places = np.linspace(0, len(clip) - 1, length)
+    return np.interp(places, np.arange(len(clip)), clip).astype(np.float32)
+
+
+def _lay(sound: Floats, word: Floats, end: int, chance: np.random.Generator) -> None:
+    """Add a word that ends there."""
+    word = word[-end:]
+    level = 10 ** chance.uniform(-1.3, -0.1) / float(np.abs(word).max(initial=1e-6))
+    sound[end - len(word) : end] += np.float32(level) * word

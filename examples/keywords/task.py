@@ -32,7 +32,7 @@ BLOCKS = ((7, 1), (9, 1), (9, 2), (9, 2))
 STEM = 4
 HEARD_STEPS = 5
 """Steps whose logits are averaged: the last tenth of a second."""
-NONE_SHARE = 0.2
+NONE_SHARE = 0.35
 BATCH = 64
 
 
@@ -176,7 +176,7 @@ class KeywordsStream:
         labels=LABELS,
         activation="softmax",
         words=tuple(
-            WakeWord(label=word, output=i, cutoff=0.6, window_steps=HEARD_STEPS, refractory_s=0.6)
+            WakeWord(label=word, output=i, cutoff=0.5, window_steps=10, refractory_s=0.6)
             for i, word in enumerate(LABELS[:-1])
         ),
     )
