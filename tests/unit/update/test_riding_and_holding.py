@@ -80,7 +80,7 @@ def test_a_rider_says_how_far_it_is(tmp_path: Path) -> None:
     for index in range(20):
         send(rig, index)
     rig.turn()
-    assert credits_of(rig) == [0, 16]
+    assert credits_of(rig) == [0, 4, 8, 12, 16]
     assert rig.settle().phase is Phase.COMMITTED
     assert asked(rig) == set()
 
