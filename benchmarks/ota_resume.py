@@ -58,6 +58,7 @@ class SlowLink:
 
     def _pass(self, device: socket.socket) -> None:
         with device, suppress(OSError), socket.create_connection(("127.0.0.1", self._to)) as broker:
+            device.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
             broker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
             with selectors.DefaultSelector() as ready:
                 ready.register(broker, selectors.EVENT_READ, device)

@@ -68,6 +68,9 @@ class Outbox:
         self._questions: OrderedDict[str, TimeRequest] = OrderedDict()
         self._bulk: deque[Iterator[Step]] = deque()
         self._servable: dict[str, int] = {}
+        self._fresh: set[tuple[str, int]] = set()
+        """Chunks that devices have had published since the connection began: not to be seeded in
+        their turn as well, which would send them to those devices twice."""
         self._busy = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -94,6 +97,7 @@ class Outbox:
             self._report = report
             self._urgent.clear()
             self._requested.clear()
+            self._fresh.clear()
             self._wanted.clear()
             self._bulk.clear()
             self._bulk.append(self._everything())
@@ -210,6 +214,7 @@ class Outbox:
             self._answer(*wanted)
         elif requested is not None:
             self._send_chunk(*requested)
+            self._fresh.add(requested)
         elif steps is not None:
             self._bulk_step(steps)
 
@@ -314,7 +319,7 @@ class Outbox:
                 continue  # devices ask for each chunk; to have the broker keep it is no use
             for digest, size in sizes.items():
                 for index in range(chunk_count(size)):
-                    yield lambda digest=digest, index=index: self._send_chunk(digest, index)  # type: ignore[misc]
+                    yield lambda chunk=(digest, index): self._seed_chunk(*chunk)  # type: ignore[misc]
 
     def _clearing(self, releases: Sequence[str]) -> Iterator[Step]:
         wanted, _ = self._fleet.chunk_plan()
@@ -346,12 +351,19 @@ class Outbox:
         if message is not None:
             self._send_kept(*message)
 
+    def _seed_chunk(self, digest: str, index: int) -> None:
+        if (digest, index) in self._fresh:
+            self._fresh.discard((digest, index))
+        else:
+            self._send_chunk(digest, index)
+
     def _send_chunk(self, digest: str, index: int) -> None:
         data = self._fleet.depot.chunk(digest, index)
         if data is not None and self._send_kept(self._fleet.topics.chunk(digest, index), data):
             self.chunks_sent += 1
 
     def _send_clear(self, digest: str, index: int) -> None:
+        self._fresh.discard((digest, index))
         self._send_kept(self._fleet.topics.chunk(digest, index), b"")
 
     def _note_cleared(self, releases: Sequence[str]) -> None:
