@@ -210,9 +210,7 @@ class FleetHouse:
 
         def ended() -> bool:
             nonlocal phase
-            with self.client() as client:
-                members = client.rollout(rollout).members
-            phase = next(m.phase for m in members if m.device_id == device_id)
+            phase = self.phase(rollout, device_id)
             return phase in FINAL_PHASES
 
         try:
@@ -221,6 +219,12 @@ class FleetHouse:
             log = self.agents[device_id].output()[-4000:]
             raise TimeoutError(f"{error}; last phase {phase!r}; {log}") from None
         return phase
+
+    def phase(self, rollout: str, device_id: str) -> str:
+        """How far a device is with a rollout, as the server has heard."""
+        with self.client() as client:
+            members = client.rollout(rollout).members
+        return str(next(member.phase for member in members if member.device_id == device_id))
 
     def stop(self) -> None:
         """End everything this house started."""

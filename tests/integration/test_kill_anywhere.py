@@ -18,10 +18,11 @@ import pytest
 
 from agent.update.state import UpdateState
 from edge_sdk.contracts.base import decode, encode
-from edge_sdk.contracts.update import Phase
+from edge_sdk.contracts.update import FINAL_PHASES, Phase
 from tests.fakes.brokers import RunningBroker, broker, running_broker  # noqa: F401 - a fixture
 from tests.fakes.classifiers import Recipe
 from tests.fakes.house import FleetHouse, wait_until
+from tests.fakes.processes import Process
 
 GOOD = (Recipe("onnx", padding_bytes=200_000),)
 WORSE = (Recipe("onnx-upside-down"),)
@@ -97,6 +98,7 @@ def test_the_power_may_go_at_durable_steps(
     steps = durable_steps(house, "d0", "2")
     assert steps > 10
     cuts = list(range(1, steps + 1, stride))
+    killed = 0
     for first in range(0, len(cuts), AT_ONCE):
         batch = [f"cut{cut}" for cut in cuts[first : first + AT_ONCE]]
         for name in batch:
@@ -104,15 +106,28 @@ def test_the_power_may_go_at_durable_steps(
         rollout = house.roll_out("2", *batch)
         victims = {name: house.start_agent(name, kill_at=int(name[3:])) for name in batch}
         for name, victim in victims.items():
-            wait_until(lambda v=victim: v.child.poll() is not None, 60.0, f"{name} to be killed")
-            assert victim.stop() == -signal.SIGKILL
+            killed += is_killed(house, rollout, name, victim)
             house.start_agent(name)
         for name in batch:
             assert house.wait_for_end(rollout, name) == phase, name
             house.wait_for_version(name, serving)
             house.agents.pop(name).stop()
+    assert killed >= 0.9 * len(cuts)
     with capsys.disabled():
-        print(f"\n{len(cuts)} of {steps} durable steps cut by SIGKILL: all {phase}")
+        print(f"\n{killed} of {steps} durable steps cut by SIGKILL: all {phase}")
+
+
+def is_killed(house: FleetHouse, rollout: str, name: str, victim: Process) -> bool:
+    """Wait for a victim's end by SIGKILL, or by the update's: runs differ by a few steps."""
+
+    def ended() -> bool:
+        return victim.child.poll() is not None or house.phase(rollout, name) in FINAL_PHASES
+
+    wait_until(ended, 60.0, f"{name} to be killed")
+    is_dead = victim.child.poll() is not None
+    code = victim.stop()
+    assert not is_dead or code == -signal.SIGKILL
+    return is_dead
 
 
 @pytest.mark.slow

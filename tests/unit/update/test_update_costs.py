@@ -83,7 +83,8 @@ def test_the_time_of_every_phase_is_told(rig: Rig) -> None:
 def test_waiting_without_news_is_told_once(rig: Rig) -> None:
     rig.sensors.battery = 1.0
     rig.want(desired_bytes(V1, 1))
-    rig.turn()
+    for _ in range(3):
+        rig.turn()
     rig.reports.clear()
     for _ in range(500):
         rig.turn()
@@ -94,10 +95,12 @@ def test_restarts_do_not_turn_what_came_into_what_was_there(rig: Rig) -> None:
     rig.want(desired_bytes(LARGE, 1))
     restarts = 0
     while rig.updater.state.phase in {Phase.OFFERED, Phase.PREFLIGHT, Phase.DOWNLOADING}:
-        rig.turn()
+        for _ in range(3):
+            rig.turn()
         rig.boot()
         restarts += 1
-    assert restarts > 5
+        assert restarts < 100
+    assert restarts > 3
     costs = rig.settle()
     assert costs.bytes_reused == 0
     assert costs.bytes_received == carried(LARGE)
