@@ -16,21 +16,10 @@ from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
 from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Loaded, Points
-from agent.worker.protocol import (
-    AllowCascade,
-    Finished,
-    PointChanged,
-    PointRefused,
-    Ready,
-    Results,
-    SetPoint,
-    Start,
-    Stats,
-    Stop,
-)
+from agent.worker.protocol import AllowCascade, Finished, SetPoint, Start, Stats, Stop
+from agent.worker.reports import Batch, changed, no_such_point, ready, refused
 from agent.worker.swap import Swapper
-from edge_sdk.contracts.telemetry import Decision
-from edge_sdk.errors import ContractError, EdgeError
+from edge_sdk.errors import EdgeError
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +51,7 @@ class FrameLoop:
         self._swapper = Swapper(self._load)
         self._gating = Gating(points.ladder, self._swapper)
         self._meter = Meter(options.pipeline.objective_ms)
-        self._decisions: list[Decision] = []
+        self._batch = Batch(channel, options, self._meter, clock)
         self._started = not options.hold
         self._stopping = False
         self._feed: Feed | None = None
@@ -70,7 +59,6 @@ class FrameLoop:
         self._errors_logged = 0
         self._stats_due = 0.0
         self._alarm_due = 0.0
-        self._batch_due = 0.0
 
     def run(self) -> Finished:
         """Load, report :class:`Ready`, and serve.
@@ -84,7 +72,7 @@ class FrameLoop:
         self._current = self._points.load(start, self._pixels)
         self._gating.stand(start)
         self._gating.allow(self._options.cascade)
-        self._report_ready(self._current)
+        self._channel.send(ready(start, self._current.load_ms, self._current.pipeline.engine))
         self._stats_due = self._clock() + self._options.stats_interval_s
         try:
             self._hold()
@@ -94,7 +82,7 @@ class FrameLoop:
                 self._serve(feed)
         finally:
             feed.close()
-        self._flush()
+        self._batch.flush(self._current.index)
         self._send_stats()
         return Finished(reason="stopped" if self._stopping else "end-of-stream")
 
@@ -123,11 +111,7 @@ class FrameLoop:
             self._frame_failed(frame, error)
             return
         self._meter.decided(decision, (time.perf_counter() - start) * 1e3)
-        if not self._decisions:
-            self._batch_due = self._clock() + self._options.pipeline.publish.max_interval_s
-        self._decisions.append(decision)
-        if len(self._decisions) >= self._options.pipeline.publish.batch:
-            self._flush()
+        self._batch.add(decision, self._current.index)
 
     def _frame_failed(self, frame: Frame, error: Exception) -> None:
         self._meter.failed()
@@ -140,8 +124,7 @@ class FrameLoop:
         if self._swapper.busy:
             self._swap()
         now = self._clock()
-        if self._decisions and now >= self._batch_due:
-            self._flush()
+        self._batch.flush_due(now, self._current.index)
         due = now >= (self._alarm_due if self._meter.late else self._stats_due)
         if due and not self._channel.congested:
             self._stats_due = now + self._options.stats_interval_s
@@ -163,12 +146,7 @@ class FrameLoop:
 
     def _request(self, index: int) -> None:
         if not 0 <= index < len(self._points.ladder):
-            size = len(self._points.ladder)
-            error = ContractError(
-                "no-such-point",
-                f"Operating point {index} was asked for; the ladder has {size}, from 0.",
-                "Restart the agent, so that governor and worker know the same release.",
-            )
+            error = no_such_point(index, len(self._points.ladder))
             self._refuse(index, error)
         elif index == self._current.index:
             self._swapper.cancel()
@@ -184,7 +162,7 @@ class FrameLoop:
         outcome = self._swapper.poll()
         if isinstance(outcome, Loaded):
             # Results and statistics never mix two points.
-            self._flush()
+            self._batch.flush(self._current.index)
             self._send_stats()
             self._swapper.keep(self._current)
             self._current = outcome
@@ -195,36 +173,10 @@ class FrameLoop:
             self._gating.stand(self._current.index)
 
     def _refuse(self, index: int, error: EdgeError) -> None:
-        self._channel.send(
-            PointRefused(index=index, code=error.code, cause=error.cause, hint=error.hint)
-        )
+        self._channel.send(refused(index, error))
 
     def _announce(self, loaded: Loaded, load_ms: float) -> None:
-        engine = loaded.pipeline.engine
-        self._channel.send(
-            PointChanged(
-                index=loaded.index, load_ms=load_ms, runtime=engine.runtime, unit=engine.unit
-            )
-        )
-
-    def _report_ready(self, loaded: Loaded) -> None:
-        engine = loaded.pipeline.engine
-        self._channel.send(
-            Ready(
-                point=loaded.index,
-                load_ms=loaded.load_ms,
-                runtime=engine.runtime,
-                unit=engine.unit,
-                rss_mib=rss_mib(),
-            )
-        )
-
-    def _flush(self) -> None:
-        if self._decisions:
-            batch = Results(point=self._current.index, decisions=tuple(self._decisions))
-            if not self._channel.send(batch):
-                self._meter.lost_results(len(self._decisions))
-            self._decisions.clear()
+        self._channel.send(changed(loaded.index, load_ms, loaded.pipeline.engine))
 
     def _send_stats(self) -> None:
         self._channel.send(self._stats())

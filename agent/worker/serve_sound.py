@@ -20,22 +20,14 @@ from agent.worker.memory import rss_mib
 from agent.worker.meter import Meter
 from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Points
-from agent.worker.protocol import (
-    Finished,
-    PointChanged,
-    PointRefused,
-    Ready,
-    Results,
-    SetPoint,
-    Start,
-    Stats,
-    Stop,
-)
+from agent.worker.protocol import Finished, SetPoint, Start, Stats, Stop
+from agent.worker.reports import Batch, changed, no_such_point, ready, refused
 from agent.worker.sound_setup import clips_of, words_here
 from edge_sdk.audio.activity import ActivityGate
+from edge_sdk.audio.detect import Hit
 from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.telemetry import Decision
-from edge_sdk.errors import ContractError, EdgeError
+from edge_sdk.errors import EdgeError
 from edge_sdk.runtime.stream import StreamSession
 
 TAKE_S = 0.5
@@ -87,13 +79,13 @@ class SoundLoop:
         self._listener: Listener = self._microphone.listen()
         self._clips = clips_of(options.pipeline, sound, self._microphone.ring.recall)
         self._meter = Meter(options.pipeline.objective_ms)
-        self._decisions: list[Decision] = []
+        self._batch = Batch(channel, options, self._meter, clock)
         self._started, self._stopping = not options.hold, False
         self._fresh = False
         """The network has just been loaded and has heard nothing yet."""
         self._lost_before = 0
         self._errors_logged = 0
-        self._stats_due = self._alarm_due = self._batch_due = 0.0
+        self._stats_due = self._alarm_due = 0.0
 
     def run(self) -> Finished:
         """Load, report :class:`Ready`, and listen.
@@ -103,7 +95,8 @@ class SoundLoop:
         """
         start = min(max(self._options.start_point, 0), len(self._points.ladder) - 1)
         self._current = self._load(start)
-        self._report_ready()
+        engine = self._current.listening.session.engine
+        self._channel.send(ready(start, self._current.load_ms, engine))
         self._stats_due = self._clock() + self._options.stats_interval_s
         try:
             while not (self._started or self._stopping):
@@ -116,7 +109,7 @@ class SoundLoop:
             self._microphone.close()
         if self._clips is not None:
             self._clips.flush()
-        self._flush()
+        self._batch.flush(self._current.index)
         self._send_stats()
         return Finished(reason="stopped" if self._stopping else "end-of-stream")
 
@@ -152,25 +145,18 @@ class SoundLoop:
             self._meter.stepped(took_ms)
             for hit in step.hits:
                 log.info("heard %r (%.2f)", hit.label, hit.score)
-                self._decisions.append(
-                    Decision(frame=step.number, label=hit.label, score=hit.score)
-                )
                 self._microphone.tell(hit.label)
                 if self._clips is not None:
                     self._clips.heard(hit, step.end)
-            if step.hits:
-                self._flush()  # somebody waits for it
+            if step.hits:  # somebody waits for it
+                self._batch.send([_heard(step, hit) for hit in step.hits], self._current.index)
             return
         best = int(step.scores.argmax())
         decision = Decision(
             frame=step.number, label=self._sound.labels[best], score=float(step.scores[best])
         )
         self._meter.decided(decision, took_ms)
-        if not self._decisions:
-            self._batch_due = self._clock() + self._options.pipeline.publish.max_interval_s
-        self._decisions.append(decision)
-        if len(self._decisions) >= self._options.pipeline.publish.batch:
-            self._flush()
+        self._batch.add(decision, self._current.index)
 
     def _failed(self, error: Exception) -> None:
         self._meter.failed()
@@ -182,8 +168,7 @@ class SoundLoop:
 
     def _between(self) -> None:
         now = self._clock()
-        if self._decisions and now >= self._batch_due:
-            self._flush()
+        self._batch.flush_due(now, self._current.index)
         due = now >= (self._alarm_due if self._meter.late else self._stats_due)
         if due and not self._channel.congested:
             self._stats_due = now + self._options.stats_interval_s
@@ -207,27 +192,18 @@ class SoundLoop:
             try:
                 self._current = self._load(index)
             except EdgeError as error:
-                self._channel.send(
-                    PointRefused(index=index, code=error.code, cause=error.cause, hint=error.hint)
-                )
+                self._channel.send(refused(index, error))
                 return
-            self._flush()
+            self._batch.flush(self._current.index)
             self._send_stats()
             _close(before)
         engine = self._current.listening.session.engine
         load_ms = self._current.load_ms if index != before.index else 0.0
-        self._channel.send(
-            PointChanged(index=index, load_ms=load_ms, runtime=engine.runtime, unit=engine.unit)
-        )
+        self._channel.send(changed(index, load_ms, engine))
 
     def _load(self, index: int) -> _Current:
         if not 0 <= index < len(self._points.ladder):
-            raise ContractError(
-                "no-such-point",
-                f"Operating point {index} was asked for; the ladder has "
-                f"{len(self._points.ladder)}, from 0.",
-                "Restart the agent, so that governor and worker know the same release.",
-            )
+            raise no_such_point(index, len(self._points.ladder))
         start = time.perf_counter()
         settings = self._options.pipeline.sound
         second = None
@@ -249,26 +225,6 @@ class SoundLoop:
             engine.close()
             raise
 
-    def _report_ready(self) -> None:
-        current = self._current
-        engine = current.listening.session.engine
-        self._channel.send(
-            Ready(
-                point=current.index,
-                load_ms=current.load_ms,
-                runtime=engine.runtime,
-                unit=engine.unit,
-                rss_mib=rss_mib(),
-            )
-        )
-
-    def _flush(self) -> None:
-        if self._decisions:
-            batch = Results(point=self._current.index, decisions=tuple(self._decisions))
-            if not self._channel.send(batch):
-                self._meter.lost_results(len(self._decisions))
-            self._decisions.clear()
-
     def _send_stats(self) -> None:
         self._channel.send(self._stats())
 
@@ -283,6 +239,10 @@ class SoundLoop:
             rss_mib=rss_mib(),
             source=self._microphone.trouble,
         )
+
+
+def _heard(step: Step, hit: Hit) -> Decision:
+    return Decision(frame=step.number, label=hit.label, score=hit.score)
 
 
 def _close(current: _Current) -> None:
