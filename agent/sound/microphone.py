@@ -14,14 +14,13 @@ from collections.abc import Callable
 from agent.sound.base import Answering, SoundReader
 from agent.sound.drift import Drift
 from agent.sound.ring import Listener, SoundRing
+from agent.sources.reading import FIRST_PAUSE_S, LONGEST_PAUSE_S, read_out
 from edge_sdk.audio.condition import Conditioner
 from edge_sdk.audio.levels import FAULTS
 from edge_sdk.audio.samples import SoundFormat, decode_samples
-from edge_sdk.errors import EdgeError, SourceError
+from edge_sdk.errors import SourceError
 
 RING_S = 8.0
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 30.0
 WRONG_CLOCK_PPM = 2000.0
 """No crystal is off by so much: the device runs at another rate than it says."""
 
@@ -112,21 +111,9 @@ class Microphone:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        error: EdgeError | None = None
         try:
-            if self._reader.live:
-                self._read_live()
-            else:
-                self._read_file()
-        except EdgeError as caught:
-            error = caught
-        except Exception as caught:  # the thread's boundary; listeners raise it
-            log.exception("Reading %s failed", self._reader.where)
-            error = SourceError(
-                "failed",
-                f"Reading {self._reader.where} failed: {caught}.",
-                "See the worker's output in the agent's log.",
-            )
+            read = self._read_live if self._reader.live else self._read_file
+            error = read_out(read, self._reader.where)
         finally:
             self._reader.close()
         self.ring.end(error)

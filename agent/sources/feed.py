@@ -12,11 +12,10 @@ import time
 from collections import deque
 
 from agent.sources.base import Frame, Image, Reader
+from agent.sources.reading import FIRST_PAUSE_S, LONGEST_PAUSE_S, read_out
 from edge_sdk.errors import EdgeError, SourceError
 
 CAPACITY = 4
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 30.0
 LAG_S = 1.0
 """A paced file that is later than this gives up catching up."""
 
@@ -110,21 +109,9 @@ class Feed:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        error: EdgeError | None = None
         try:
-            if self._reader.live:
-                self._read_live()
-            else:
-                self._read_file()
-        except EdgeError as caught:
-            error = caught
-        except Exception as caught:  # the thread's boundary; the frame loop reports it
-            log.exception("Reading %s failed", self._reader.where)
-            error = SourceError(
-                "failed",
-                f"Reading {self._reader.where} failed: {caught}.",
-                "See the worker's output in the agent's log.",
-            )
+            read = self._read_live if self._reader.live else self._read_file
+            error = read_out(read, self._reader.where)
         finally:
             self._reader.close()
         with self._changed:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from agent.sound.files import PacedReader, PipeReader, WaveReader
-from agent.sound.microphone import LONGEST_PAUSE_S, Microphone
+from agent.sound.microphone import Microphone
 from agent.sound.ring import Listener
+from agent.sources.reading import LONGEST_PAUSE_S
 from edge_sdk.audio.condition import conditioned
 from edge_sdk.audio.samples import Floats, SoundFormat, decode_samples
 from edge_sdk.audio.wavefile import read_wave, wave_bytes
