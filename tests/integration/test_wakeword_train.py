@@ -86,7 +86,7 @@ def test_it_becomes_files_for_devices(made: tuple[Path, Made, list[str]], tmp_pa
             weights=folder / "weights.pt",
             formats=("tflite",),
             schemes=("static_wi8_ai8",),
-            repair="never",
+            repair="off",
             mixed=False,
             max_drop=1.0,
         ),
