@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from converters.wakeword.learn import Halves
 from converters.wakeword.network import STEP_S
 from converters.wakeword.scoring import (
     WINDOWS,
@@ -47,6 +48,13 @@ class Recall(msgspec.Struct, frozen=True):
     """Median and 95th percentile from the end of the phrase to the report; negative is before."""
 
 
+class NearMisses(msgspec.Struct, frozen=True):
+    """Synthesised utterances that differ by a sound or two."""
+
+    taken: int
+    utterances: int
+
+
 class Accepted(msgspec.Struct, frozen=True):
     """In sound of one kind."""
 
@@ -84,6 +92,8 @@ class Trial:
     """By condition."""
     silent: Mapping[str, tuple[float, Sequence[Floats]]]
     """Hours and scores by kind."""
+    near: Sequence[Floats] = ()
+    """Scores of near misses, each by itself: far denser than in any home, so they are no hours."""
 
     @property
     def hours(self) -> float:
@@ -96,12 +106,16 @@ class Trial:
 
 
 def run_trial(
-    scorer: Scorer, spoken: Mapping[str, Sequence[Spoken]], silent: Sequence[Hours]
+    scorer: Scorer,
+    spoken: Mapping[str, Sequence[Spoken]],
+    silent: Sequence[Hours],
+    near: Sequence[Halves] = (),
 ) -> Trial:
     """Let a network hear everything once."""
     return Trial(
         {name: [(one, scorer(one.features)) for one in many] for name, many in spoken.items()},
         {kind.kind: (kind.hours, [scorer(stream) for stream in kind.streams]) for kind in silent},
+        [scorer(features) for features in near],
     )
 
 
@@ -170,6 +184,12 @@ def false_accepts(trial: Trial, rule: Rule) -> FalseAccepts:
         at_most_per_hour=at_most(count) / hours,
         kinds=kinds,
     )
+
+
+def near_misses_taken(trial: Trial, rule: Rule) -> NearMisses:
+    """How many were taken for the phrase."""
+    taken = sum(_count(scores, rule) > 0 for scores in trial.near)
+    return NearMisses(taken, len(trial.near))
 
 
 def _count(scores: Floats, rule: Rule) -> int:

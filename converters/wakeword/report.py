@@ -12,11 +12,13 @@ import msgspec
 from converters.wakeword.evaluate import (
     DetPoint,
     FalseAccepts,
+    NearMisses,
     Recall,
     Rule,
     Trial,
     det_curve,
     false_accepts,
+    near_misses_taken,
     recalls,
 )
 from edge_sdk.durable import DiskStorage
@@ -39,6 +41,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     """Sound that chose the cutoff; it is not what the claim rests on."""
     false_accepts: FalseAccepts
     """Sound that neither taught nor chose."""
+    near_misses: NearMisses
     recall: tuple[Recall, ...]
     positives: str
     """Where the tested phrases come from."""
@@ -70,6 +73,7 @@ def make_evaluation(
         budget_per_hour=budget_per_hour,
         chosen_on=false_accepts(chosen_on, rule),
         false_accepts=false_accepts(tested_on, rule),
+        near_misses=near_misses_taken(tested_on, rule),
         recall=recalls(tested_on, rule),
         positives=positives,
         det=det_curve(tested_on, rule),
@@ -106,6 +110,12 @@ def page(found: Evaluation) -> str:
         f"{found.budget_per_hour:g} per hour. By chance an hour of talk holds these sounds, or "
         f"those with one taken for another, {found.expected_by_chance_per_hour:.2g} times."
     )
+    near = found.near_misses
+    if near.utterances:
+        chosen += (
+            f" Of {near.utterances} synthesised near misses, a sound or two away, {near.taken} "
+            "were taken for the phrase."
+        )
     lines = [
         *(f"# Wake word: {found.phrase}", "", how, ""),
         *("## False accepts", "", claim(taken, found.budget_per_hour), ""),

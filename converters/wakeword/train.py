@@ -191,60 +191,55 @@ class Training:
 
         learn(network, lessons, replace(self._settings.plan, seed=self._settings.seed), told)
         self._stage("choose the cutoff")
-        chosen_on = self._choose(network)
+        chosen_on, _ = self._trial(network, "choose")
         rule = choose_rule(chosen_on, self._settings.budget_per_hour)
         self._stage("test")
-        spoken, silent = self.test_material()
-        tested_on = run_trial(lambda stream: score_stream(network, stream), spoken, silent)
-        samples["evaluation"] = self._samples(
-            [one for many in spoken.values() for one in many], silent
-        )
+        tested_on, samples["evaluation"] = self._trial(network, "test")
         skipped = [why for parts in self._heard.values() for part in parts for why in part.skipped]
         return Trained(network, rule, chosen_on, tested_on, samples, tuple(skipped))
 
-    def test_material(self) -> tuple[dict[str, list[Spoken]], list[Hours]]:
-        """Recordings of the phrase by condition, and hours without it."""
-        noises = [noise for part in self._heard["test"] for noise in part.noises]
-        recordings = self._recorded(self._sounds.positives)
+    def _trial(self, network: WakeNetwork, use: str) -> tuple[Trial, list[Halves]]:
+        """What it answers to sound of one use, and some of that sound."""
+        testing = use == "test"
+        noises = [noise for part in self._heard[use] for noise in part.noises]
+        recordings = self._recorded(self._sounds.positives) if testing else []
         if not recordings:
             recordings = list(self._judged().sounds())
-        spoken = {c: spoken_under(c, recordings, noises, seed=7) for c in CONDITIONS}
-        silent = [part.as_hours for part in self._heard["test"]]
-        return spoken, [*silent, *self._synthetic(second=True)]
-
-    def _choose(self, network: WakeNetwork) -> Trial:
-        noises = [noise for part in self._heard["choose"] for noise in part.noises]
-        recordings = list(self._judged().sounds())
-        spoken = {c: spoken_under(c, recordings, noises, seed=3) for c in CONDITIONS}
-        silent = [part.as_hours for part in self._heard["choose"]]
-        return run_trial(
-            lambda stream: score_stream(network, stream),
-            spoken,
-            [*silent, *self._synthetic(second=False)],
+        spoken = {c: spoken_under(c, recordings, noises, seed=3 + testing) for c in CONDITIONS}
+        silent = [*(part.as_hours for part in self._heard[use]), self._talk(testing)]
+        trial = run_trial(
+            lambda stream: score_stream(network, stream), spoken, silent, self._near(testing)
         )
+        everyone = [one for many in spoken.values() for one in many]
+        return trial, self._samples(everyone, silent)
 
     def _judged(self) -> Corpus:
         return self._workshop.phrases(
             self.phrase, self.phones, self._settings.judged, self._count("speak"), held_out=True
         )
 
-    def _synthetic(self, *, second: bool) -> list[Hours]:
+    def _talk(self, second: bool) -> Hours:
         """One half of what voices say that were kept from training."""
         talk = self._workshop.talk(
             self.phrase, self.phones, 2 * self._settings.talk, self._count("talk")
         )
+        chance = np.random.default_rng(11 + second)
+        sounds = [
+            self._around.heard(between_silence(talk.sound(i), 0.3, 0.4), chance)
+            for i in range(int(second), len(talk), 2)
+        ]
+        return Hours("synthesised speech", (stream_features(sounds),))
+
+    def _near(self, second: bool) -> list[Halves]:
+        """One half of the near misses by those voices."""
         near = self._workshop.near_misses(
             self.phrase, self.phones, self._settings.judged, self._count("near"), held_out=True
         )
-        found = []
-        for kind, corpus in (("synthesised speech", talk), ("synthesised near misses", near)):
-            chance = np.random.default_rng(11 + second)
-            sounds = [
-                self._around.heard(between_silence(corpus.sound(i), 0.3, 0.4), chance)
-                for i in range(int(second), len(corpus), 2)
-            ]
-            found.append(Hours(kind, (stream_features(sounds),)))
-        return found
+        chance = np.random.default_rng(13 + second)
+        return [
+            stream_features([self._around.heard(between_silence(near.sound(i), 0.6, 0.4), chance)])
+            for i in range(int(second), len(near), 2)
+        ]
 
     def _lessons(self) -> tuple[Lessons, dict[str, list[Halves]]]:
         settings, workshop = self._settings, self._workshop

@@ -36,7 +36,8 @@ def trial(mistakes: int = 3, hours: float = 2.0) -> Trial:
     stream = np.zeros(round(hours * 3600 / 0.02), np.float32)
     for number in range(mistakes):
         stream[10000 * (number + 1) : 10000 * (number + 1) + 12] = 0.7
-    return Trial(spoken, {"noise": (hours, [stream])})
+    near = [np.zeros(100, np.float32), np.full(100, 0.85, np.float32)]
+    return Trial(spoken, {"noise": (hours, [stream])}, near)
 
 
 def evaluation(tested_on: Trial, remarks: tuple[str, ...] = ()) -> Evaluation:
@@ -90,8 +91,15 @@ def test_a_report_says_everything_and_reads_back(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "evaluation.json").read_text())["phrase"] == "hey robin"
     text = (tmp_path / "evaluation.md").read_text()
     assert text == page(found)
-    for part in ("| clean | 9 of 10 | 90.0 |", "| noise | 2.00 |", "Mind the gap", "at most 0.1"):
+    for part in (
+        "| clean | 9 of 10 | 90.0 |",
+        "| noise | 2.00 |",
+        "Mind the gap",
+        "at most 0.1",
+        "2 synthesised near misses, a sound or two away, 1",
+    ):
         assert part in text
+    assert "Of 2 synthesised near misses, a sound or two away, 1 were taken" in text
     assert (tmp_path / "det.png").read_bytes().startswith(b"\x89PNG")
 
 
