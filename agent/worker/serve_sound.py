@@ -190,12 +190,14 @@ class SoundLoop:
         before = self._current
         if index != before.index:
             try:
-                self._current = self._load(index)
+                after = self._load(index)
             except EdgeError as error:
                 self._channel.send(refused(index, error))
                 return
-            self._batch.flush(self._current.index)
+            # What waits was decided by the point that leaves.
+            self._batch.flush(before.index)
             self._send_stats()
+            self._current = after
             _close(before)
         engine = self._current.listening.session.engine
         load_ms = self._current.load_ms if index != before.index else 0.0
