@@ -129,6 +129,16 @@ def test_the_device_has_its_own_cutoff_and_keeps_clips(
     assert np.abs(samples).max() > 0.3, "the word is in it"
 
 
+def test_a_word_that_is_heard_too_often_needs_a_higher_score(
+    workers: Workers, listens: DeviceRelease, said: Path
+) -> None:
+    events = collect(
+        workers.spawn(spec(workers, listens, said, SoundConfig(most_per_hour=1))), has(Finished)
+    )
+    first, second, third = (decision.score for decision in decisions(events))
+    assert max(first, second) < 0.75 <= third, "half of what is left above 0.5"
+
+
 def test_the_accurate_point_confirms_what_the_cheap_one_hears(
     workers: Workers, said: Path, tmp_path: Path
 ) -> None:
