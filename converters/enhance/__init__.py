@@ -1,1 +1,1 @@
-"""Speech enhancement: a causal network over time and frequency, what it learns from, and its loss."""
+"""Speech enhancement: a causal network, what it learns from, and how it learns."""

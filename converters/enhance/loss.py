@@ -53,7 +53,8 @@ def overlap_add(spectra: Tensor, window: Tensor) -> Tensor:
     frames = torch.fft.irfft(spectra, dim=-1) * window
     count, _, length = frames.shape
     first, second = frames[..., : length // 2], frames[..., length // 2 :]
-    return (first[:, 1:] + second[:, :-1]).reshape(count, -1)
+    found: Tensor = (first[:, 1:] + second[:, :-1]).reshape(count, -1)
+    return found
 
 
 def _size(spectra: Tensor) -> Tensor:

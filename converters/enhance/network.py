@@ -32,8 +32,9 @@ class Recurrent(nn.Module):
             found, after = self.gru(x, before[None].contiguous())
             return found, after[0]
         gru = self.gru
-        new = nn.functional.linear(x[:, 0], gru.weight_ih_l0, gru.bias_ih_l0)
-        old = nn.functional.linear(before, gru.weight_hh_l0, gru.bias_hh_l0)
+        taken, kept, taken_bias, kept_bias = gru.all_weights[0]
+        new = nn.functional.linear(x[:, 0], taken, taken_bias)
+        old = nn.functional.linear(before, kept, kept_bias)
         reset, keep, fresh = new.chunk(3, 1)
         reset_old, keep_old, fresh_old = old.chunk(3, 1)
         keep = torch.sigmoid(keep + keep_old)
@@ -110,7 +111,6 @@ class EnhanceNetwork(nn.Module):
         self.up = nn.ConvTranspose2d(channels, _FIRST, (1, 4), (1, 2), (0, 1), bias=False)
         self.up_norm = nn.BatchNorm2d(_FIRST)
         self.leave = nn.ConvTranspose2d(2 * _FIRST, 2, (1, 4), (1, 2), (0, 1))
-        nn.init.constant_(self.leave.bias, 0.0)
 
     def memories(self, count: int) -> list[Tensor]:
         """Empty memories for so many streams."""

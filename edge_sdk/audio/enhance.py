@@ -42,7 +42,7 @@ class Enhancer:
 
     @property
     def delay_s(self) -> float:
-        """From a sample to the same sample cleaned, at most, but for the time that computing takes."""
+        """From a sample to the same sample cleaned, at most; computing adds its own time."""
         return self.spec.window_samples / self.spec.sample_rate_hz
 
     def reset(self) -> None:

@@ -1,8 +1,8 @@
 """Sound to overlapping spectra and back, and the bands in which an enhancer sees them.
 
-A frame is one window of sound. Windows are the square root of Hann's, halfway over each other, going
-in and coming out, so that an unchanged spectrum gives the same sound back (Princen and Bradley 1986
-call this condition perfect reconstruction).
+A frame is one window of sound. Windows are the square root of Hann's, halfway over each other,
+going in and coming out, so that an unchanged spectrum gives the same sound back (Princen and
+Bradley 1986 call this condition perfect reconstruction).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_sdk.errors import ContractError
 Complexes = npt.NDArray[np.complex128]
 
 GRID = 2.0**-10
-"""Features are rounded to this, as those of ``edge_sdk/audio/features.py``: the same on every machine."""
+"""Features are rounded to this, as others are (ADR 0017): the same on every machine."""
 _FLOOR = 1e-10
 """Power below which nothing is told apart: -100 dB of full scale."""
 _NEPERS = 2.5
@@ -79,8 +79,8 @@ def band_map(spec: EnhanceSpec) -> BandMap:
     bins = np.arange(last + 1)
     piece = np.searchsorted(centres, bins + 1e-9, side="right") - 1
     above = np.append(centres[1:], np.inf)
-    share = (bins - centres[piece]) / (above[piece] - centres[piece])
-    size = np.bincount(piece, 1.0 - share, spec.bands)
+    share: Doubles = (bins - centres[piece]) / (above[piece] - centres[piece])
+    size = np.asarray(np.bincount(piece, 1.0 - share, spec.bands), np.float64)
     size[1:] += np.bincount(piece, share, spec.bands)[:-1]
     return BandMap(piece, share, np.searchsorted(piece, np.arange(spec.bands)), size)
 

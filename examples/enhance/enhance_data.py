@@ -1,75 +1,67 @@
-"""What the network learns from: speech that synthesisers say, mixed with noise.
+"""What the network learns from: sentences that synthesisers say, and noise.
 
-Noise is made up, and read from a folder of recordings where ENHANCE_NOISE names one.
+Sentences are words in any order, which serves for sound; espeak-ng also reads numbers in dozens of
+languages: other sounds, other rhythms. Noise is made up, and read from folders and files that
+ENHANCE_NOISE names, separated by colons.
 """
 
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from enhance_mix import Pool, mixed
-from enhance_speech import RATE_HZ, speech
 
-from edge_sdk.audio.condition import conditioned
+from converters.sound.folders import read_sounds, sound_files
+from converters.wakeword.voices import Voice, find_voices, say, some_manner, some_voice
 from edge_sdk.audio.samples import Floats
-from edge_sdk.audio.spectrum import Analysis, Complexes, cut
 from edge_sdk.contracts.audio import EnhanceSpec
+from edge_sdk.errors import SourceError
 
 SPEC = EnhanceSpec()
+WORDS = Path(__file__).with_name("words.txt")
+LANGUAGES = Path(__file__).with_name("languages.txt")
+ABROAD = 0.35
+"""Share of espeak-ng's utterances that are numbers in other languages."""
+_PIECE = 320
+_SILENCE = 1e-4
 
 
-class Batch(NamedTuple):
-    """Noisy speech and what is wanted of it."""
+def speech(count: int, seed: int) -> Iterator[Floats]:
+    """So many utterances of a few seconds, (N,) each at 16 kHz.
 
-    features: Floats
-    """(N, 3, T, bands)."""
-    noisy: Complexes
-    """(N, T, bins)."""
-    clean: Complexes
+    Raises:
+        SourceError: ``source.no-voices``.
+    """
+    chance = random.Random(seed)
+    voices, words = find_voices(), WORDS.read_text().split()
+    languages = LANGUAGES.read_text().split()
+    while count > 0:
+        voice = some_voice(voices, chance)
+        text = " ".join(chance.choices(words, k=chance.randrange(5, 16)))
+        if voice.engine == "espeak-ng" and chance.random() < ABROAD:
+            _, _, variant = voice.name.partition("+")
+            voice = Voice("espeak-ng", f"{chance.choice(languages)}+{variant or 'm1'}")
+            text = " ".join(str(chance.randrange(10 ** chance.randrange(1, 4))) for _ in range(7))
+        try:
+            yield say(text, voice, some_manner(chance))
+        except SourceError:  # some voices cannot say some texts
+            continue
+        count -= 1
 
 
-def pools(utterances: int, seed: int) -> tuple[Pool, Pool | None]:
-    """Speech, and the recordings of noise if there are any."""
-    return Pool(list(speech(utterances, seed))), recorded_noise(os.environ.get("ENHANCE_NOISE", ""))
-
-
-def recorded_noise(pattern: str) -> Pool | None:
-    """Recordings that match a glob pattern such as ``noise/[12]-*.ogg``, without their silence."""
-    found = []
-    for path in sorted(Path().glob(pattern)) if pattern else ():
-        found.append(without_silence(read_sound(path)))
-    return Pool(found) if found else None
-
-
-def read_sound(path: Path) -> Floats:
-    """(N,) at 16 kHz; needs the audio extra."""
-    import soundfile
-
-    frames, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    return conditioned(frames, rate_hz, RATE_HZ)
+def recorded_noise(places: str = os.environ.get("ENHANCE_NOISE", "")) -> list[Floats]:
+    """The recordings in folders and files, (N,) each at 16 kHz, without their digital silence."""
+    if not places:
+        return []
+    files = sound_files([Path(place) for place in places.split(":")])
+    return [without_silence(sound) for sound in read_sounds(files, SPEC.sample_rate_hz)]
 
 
 def without_silence(sound: Floats) -> Floats:
-    """The pieces of 20 ms that are no digital silence."""
-    pieces = sound[: len(sound) // 320 * 320].reshape(-1, 320)
-    return pieces[np.abs(pieces).max(axis=1) > 1e-4].reshape(-1)
-
-
-def features_of(noisy: Floats) -> Floats:
-    """(3, T, bands) of a recording (N,)."""
-    analysis = Analysis(SPEC)
-    return analysis.features(analysis.spectra(cut(noisy, SPEC)))
-
-
-def batch(
-    speech: Pool, noise: Pool | None, chance: np.random.Generator, count: int, size: int
-) -> Batch:
-    """So many pieces of (size,)."""
-    pairs = [mixed(speech, noise, chance, size) for _ in range(count)]
-    analysis = Analysis(SPEC)
-    noisy = analysis.spectra(cut(np.stack([pair[0] for pair in pairs]), SPEC))
-    clean = analysis.spectra(cut(np.stack([pair[1] for pair in pairs]), SPEC))
-    return Batch(analysis.features(noisy), noisy, clean)
+    """The pieces of 20 ms in which something can be heard."""
+    pieces = sound[: len(sound) // _PIECE * _PIECE].reshape(-1, _PIECE)
+    kept: Floats = pieces[np.abs(pieces).max(axis=1) > _SILENCE].reshape(-1)
+    return kept

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from enhance_data import SPEC, features_of, pools
-from enhance_mix import mixed
+from enhance_data import SPEC, recorded_noise, speech
 from torch import Tensor, nn
 
 from converters.enhance.network import EnhanceNetwork
+from converters.enhance.noisy import noisy_speech
+from edge_sdk.audio.spectrum import Analysis, cut
 
 STEPS = 125
 """Two seconds."""
@@ -45,9 +46,13 @@ class Enhance:
 
 def _streams(seed: int, count: int) -> Iterator[tuple[Tensor, ...]]:
     """Noisy speech, step by step; the converter fills the memories in."""
-    speech, noise = pools(utterances=40, seed=seed)
+    said, noise = list(speech(40, seed)), recorded_noise()
     chance = np.random.default_rng(seed)
     for _ in range(count):
-        noisy, _ = mixed(speech, noise, chance, STEPS * SPEC.window_samples // 2)
-        found = torch.from_numpy(features_of(noisy)).permute(1, 0, 2)[:, :, None]
-        yield (found.contiguous(), *EnhanceNetwork().memories(len(found)))
+        noisy, _ = noisy_speech(said, noise, chance, STEPS * SPEC.window_samples // 2)
+        analysis = Analysis(SPEC)
+        found = torch.from_numpy(analysis.features(analysis.spectra(cut(noisy, SPEC))))
+        yield (
+            found.permute(1, 0, 2)[:, :, None].contiguous(),
+            *EnhanceNetwork().memories(len(found[0])),
+        )
