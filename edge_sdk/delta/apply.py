@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from edge_sdk.delta.predict import (
     factors,
     gathered,
 )
-from edge_sdk.delta.program import Copy, Fresh, Kind, Program, Tensor, Text
+from edge_sdk.delta.program import Copy, Fresh, Instruction, Kind, Program, Tensor, Text
 from edge_sdk.delta.values import TEXT, Alphabet, Modeller
 from edge_sdk.delta.wire import read_delta
 
@@ -57,26 +57,29 @@ class _Machine:
         self._borrowed = 0
 
     def run(self) -> Iterator[Piece | None]:
-        for place, tensor in self._program.early:
-            kept = bytearray()
-            for data in self._tensor(tensor):
-                if data is not None:
-                    yield place + len(kept), data
-                    kept += data
-            self._early.append(np.frombuffer(bytes(kept), "<f4"))
-        holes = [(place, place + tensor.length) for place, tensor in self._program.early]
-        at = 0
-        for each in self._program.instructions:
-            for data in self._follow(each):
-                if data is None:
-                    yield None
-                    continue
-                for start, piece in around(at, data, holes):
-                    yield start, piece
-                    at = start + len(piece)
+        for now in (True, False):
+            at = 0
+            for each in self._program.instructions:
+                early = isinstance(each, Tensor) and each.early
+                if early == now:
+                    yield from self._made(each, at, early)
+                at += each.length
         self._reader.finish()
 
-    def _follow(self, each: Copy | Fresh | Text | Tensor) -> Iterator[bytes | None]:
+    def _made(self, each: Instruction, at: int, keep: bool) -> Iterator[Piece | None]:
+        kept = bytearray()
+        for data in self._follow(each):
+            if data is None:
+                yield None
+                continue
+            yield at, data
+            at += len(data)
+            if keep:
+                kept += data
+        if keep:
+            self._early.append(np.frombuffer(bytes(kept), "<f4"))
+
+    def _follow(self, each: Instruction) -> Iterator[bytes | None]:
         match each:
             case Copy():
                 end = each.place + each.length
@@ -118,19 +121,3 @@ class _Machine:
 
     def _modeller(self, alphabet: Alphabet) -> Modeller:
         return self._modellers.setdefault(alphabet, Modeller(alphabet))
-
-
-def around(at: int, data: bytes, holes: Sequence[tuple[int, int]]) -> Iterator[Piece]:
-    """Lay data from ``at`` on into the target, leaving out what is there already."""
-    for start, end in holes:
-        if end <= at:
-            continue
-        size = min(start - at, len(data))
-        if size > 0:
-            yield at, data[:size]
-            data, at = data[size:], at + size
-        if not data:
-            return
-        at = end
-    if data:
-        yield at, data

@@ -8,6 +8,7 @@ tried before it is returned.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 from edge_sdk.delta.apply import apply_delta
@@ -73,14 +74,16 @@ class _Finder:
         scales = list(self._scales())
         chosen = {part: self._choose(part, scales) for part in self._parts}
         needed = _needed(chosen)
-        early = [self._early(part, chosen[part]) for part in self._parts if part in needed]
-        items = [self._item(part, choice) for part, choice in chosen.items() if part not in needed]
+        items = [
+            self._early(part, choice) if part in needed else self._item(part, choice)
+            for part, choice in chosen.items()
+        ]
         text = TextFinder(self._base.data, self._base.gaps, self._target)
         for span in _gaps(self._parts, len(self._target)):
             found = text.find(span, *self._neighbours(span))
             items += [Item(at, instruction) for at, instruction in found]
         items.sort(key=lambda item: item.at)
-        return encode_delta(self._base.data, self._target, early, items, self._maps)
+        return encode_delta(self._base.data, self._target, items, self._maps)
 
     def _item(self, part: Part, choice: Choice | None) -> Item:
         if choice is None:
@@ -90,9 +93,9 @@ class _Finder:
     def _early(self, part: Part, choice: Choice | None) -> Item:
         """Scales that others are divided by: floats, which need at most scales before them."""
         if choice is not None and choice.tensor.kind is Kind.FLOAT32:
-            return self._item(part, choice)
+            return Item(part.offset, replace(choice.tensor, early=True), part, choice.needs)
         old, axes = self._found[part]
-        plain = Tensor(Kind.FLOAT32, prod(part.shape), 0, old.offset, axes=axes)
+        plain = Tensor(Kind.FLOAT32, prod(part.shape), 0, old.offset, axes=axes, early=True)
         return Item(part.offset, plain, part)
 
     def _match(self, part: Part, index: int) -> None:

@@ -6,7 +6,7 @@ must cost neither memory nor time beyond the sizes that its signed manifest stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
@@ -15,7 +15,7 @@ from typing import TypeAlias
 from edge_sdk.delta.coder import bad_delta
 
 MAX_COUNT = 65_536
-"""Instructions, early tensors, maps, factors of a tensor, indexes of all maps together."""
+"""Instructions, maps, factors of a tensor, indexes of all maps together."""
 MAX_DIMENSIONS = 8
 MAX_EARLY_VALUES = 1 << 20
 """Of all early tensors: they stay in memory."""
@@ -66,7 +66,7 @@ class Text:
     place: int
     length: int
     first: int
-    """Expected size of the first difference, see :mod:`edge_sdk.delta.values`."""
+    """Expected size of differences, see :func:`edge_sdk.delta.values.expectation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class Tensor:
     axes: tuple[Axis, ...] = ()
     """Of the base where not all of it is taken, outermost first."""
     scaling: Scaling | None = None
+    early: bool = False
+    """Made before all that is not, and kept: others need it."""
 
     @property
     def length(self) -> int:
@@ -131,11 +133,15 @@ class Program:
     lanes: int
     maps: Sequence[Map] = ()
     """Map 1 is the first: 0 stands for all indexes."""
-    early: Sequence[tuple[int, Tensor]] = ()
-    """With their places in the target, ascending."""
     instructions: Sequence[Instruction] = ()
+    """What they make lies behind each other, whatever is made first."""
     literals: bytes = b""
     coded: bytes | memoryview = field(default=b"", repr=False)
+
+    @property
+    def early(self) -> list[Tensor]:
+        """In the order in which they are made, and numbered."""
+        return [each for each in self.instructions if isinstance(each, Tensor) and each.early]
 
 
 def check_program(program: Program) -> None:
@@ -144,39 +150,32 @@ def check_program(program: Program) -> None:
     Raises:
         ContractError: ``contract.bad-delta``.
     """
-    if sum(tensor.count for _, tensor in program.early) > MAX_EARLY_VALUES:
+    early = program.early
+    if sum(tensor.count for tensor in early) > MAX_EARLY_VALUES:
         raise bad_delta("it keeps too much in memory")
-    end = 0
-    for place, tensor in program.early:
-        if place < end:
-            raise bad_delta("its early tensors lie in each other")
-        end = place + tensor.length
-    made = sum(tensor.length for _, tensor in program.early)
-    borrowed = 0
-    for number, each in enumerate(_all(program)):
-        made += each.length if number >= len(program.early) else 0
+    made = borrowed = ready = 0
+    for each in program.instructions:
+        made += each.length
         borrowed += each.length if isinstance(each, Fresh) else 0
-        if each.length < 1 or made > program.target_size or end > program.target_size:
+        if each.length < 1 or made > program.target_size:
             raise bad_delta("it writes more than it says")
         if isinstance(each, Copy | Text) and each.place + each.length > program.base_size:
             raise bad_delta("it reads beyond the end of its base")
         if isinstance(each, Tensor):
-            _check_tensor(program, each, min(number, len(program.early)))
+            _check_tensor(program, each, early[:ready] if each.early else early)
+            ready += each.early
     if made != program.target_size or borrowed != len(program.literals):
         raise bad_delta("it writes less than it says")
 
 
-def _all(program: Program) -> Iterator[Instruction]:
-    yield from (tensor for _, tensor in program.early)
-    yield from program.instructions
-
-
-def _check_tensor(program: Program, tensor: Tensor, known: int) -> None:
-    """``known`` early tensors come before it."""
+def _check_tensor(program: Program, tensor: Tensor, known: Sequence[Tensor]) -> None:
+    """``known`` are made before it."""
+    if tensor.early and tensor.kind is not Kind.FLOAT32:
+        raise bad_delta("an early tensor is none")
     if tensor.like >= 0:
-        if tensor.like >= known or tensor.place >= 0 or tensor.axes:
+        if tensor.like >= len(known) or tensor.place >= 0 or tensor.axes:
             raise bad_delta("a tensor has a base that is none")
-        other = program.early[tensor.like][1]
+        other = known[tensor.like]
         if (other.kind, other.count) != (tensor.kind, tensor.count):
             raise bad_delta("a tensor does not fit its base")
     if tensor.place >= 0:
@@ -203,9 +202,9 @@ def _check_tensor(program: Program, tensor: Tensor, known: int) -> None:
         if _taken(program, axis) != scaling.channels:
             raise bad_delta("the factors of a tensor do not fit it")
     if scaling.new >= 0:
-        if scaling.new >= known:
+        if scaling.new >= len(known):
             raise bad_delta("factors are used before they are known")
-        other = program.early[scaling.new][1]
+        other = known[scaling.new]
         if (other.kind, other.count) != (Kind.FLOAT32, scaling.channels):
             raise bad_delta("the factors of a tensor do not fit it")
 

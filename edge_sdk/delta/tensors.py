@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -28,9 +29,15 @@ SAMPLE = 1 << 15
 """Numbers that a choice is made on."""
 FACTOR_BITS = {Kind.INT8: 9, Kind.FLOAT16: 20, Kind.FLOAT32: 28, Kind.INT32: 28}
 """About what one factor costs."""
+_FACTOR_BITS = 12
+"""Of the mantissa of a factor of whole numbers."""
+_MAX_FACTOR = 2.0**100
+_NEAREST = 16
+"""Neighbours of a factor of floats that are tried on either side."""
 KINDS = {1: (Kind.INT8,), 2: (Kind.FLOAT16,), 4: (Kind.FLOAT32, Kind.INT32)}
 
 Floats = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +93,17 @@ class Chooser:
 
     def like(self, part: Part, others: Sequence[Part]) -> Choice | None:
         """From other float32 of the target itself: scales of biases are a multiple of weights'."""
-        new = self._floats(self._target, part).astype(np.float64)
+        new = self._floats(self._target, part)
         best: tuple[float, float, Part | None] = (1e-6, 0.0, None)
         for other in others:
             if prod(other.shape) == len(new) and other.offset != part.offset:
-                factor, error = _compare(new, self._floats(self._target, other).astype(np.float64))
+                factor, error = _compare(new, self._floats(self._target, other))
                 if error < best[0]:
                     best = error, factor, other
         if best[2] is None:
             return None
-        scaling = Scaling(float(np.float32(best[1])), len(new), 1)
+        factor = _exact_factor(new, self._floats(self._target, best[2]), best[1])
+        scaling = Scaling(factor, len(new), 1)
         tensor = Tensor(Kind.FLOAT32, len(new), 0, like=0, scaling=scaling)
         return self._priced(part, tensor, best[2])
 
@@ -110,7 +118,7 @@ class Chooser:
         bits += 60 if tensor.place >= 0 else 20
         if tensor.scaling is not None:
             scaling = tensor.scaling
-            bits += len(scaling.own) * FACTOR_BITS[tensor.kind] + 64 * (scaling.factor != 1.0) + 30
+            bits += len(scaling.own) * FACTOR_BITS[tensor.kind] + 24 * (scaling.factor != 1.0) + 30
         first = expectation(ALPHABETS[tensor.kind], values, sides)
         return Choice(replace(tensor, first=first), bits, needs)
 
@@ -141,7 +149,7 @@ class Chooser:
         new = _numbers(kind, np.frombuffer(self._target, STORED[kind], plain.count, part.offset))
         if not (np.isfinite(old).all() and np.isfinite(new).all()):
             return
-        whole = float(_fit(old, new, 1, 1)[0])
+        whole = _told(float(_fit(old, new, 1, 1)[0]), kind)
         if whole not in (0.0, 1.0):
             yield Scaling(whole, plain.count, 1), None
         for inner, channels in _turns(part.shape):
@@ -149,12 +157,18 @@ class Chooser:
             if inner > 1 or plain.count > channels:
                 yield Scaling(1.0, inner, channels, own=_steps(fitted, kind)), None
             if kind is not Kind.FLOAT32:
-                yield from self._by_scales(part, fitted, inner, channels, scales)
+                yield from self._by_scales(part, kind, fitted, (inner, channels), scales)
 
     def _by_scales(
-        self, part: Part, fitted: Floats, inner: int, channels: int, scales: Sequence[Scales]
+        self,
+        part: Part,
+        kind: Kind,
+        fitted: Floats,
+        turn: tuple[int, int],
+        scales: Sequence[Scales],
     ) -> Iterator[tuple[Scaling, Part | None]]:
         """Ratios of scales, the one that agrees best and the one whose name does."""
+        inner, channels = turn
         found: list[tuple[float, int, Scaling, Part | None]] = []
         for each in scales:
             if prod(each.new.shape) != channels:
@@ -171,8 +185,7 @@ class Chooser:
                 )
                 vector = self._vector(scaling, each.new if new else None)
                 factor, error = _compare(fitted, vector)
-                if abs(factor - 1) < 1e-3 and old and new:
-                    factor = 1.0
+                factor = 1.0 if abs(factor - 1) < 1e-3 and old and new else _told(factor, kind)
                 if factor:
                     tried = replace(scaling, factor=factor)
                     found.append((error, alike, tried, each.new if new else None))
@@ -234,10 +247,29 @@ def _steps(fitted: Floats, kind: Kind) -> tuple[int, ...]:
     return tuple(int(step) for step in np.rint((np.clip(fitted, -64, 64) - 1) / OWN_STEP[kind]))
 
 
-def _compare(fitted: Floats, vector: Floats) -> tuple[float, float]:
+def _told(factor: float, kind: Kind) -> float:
+    """A factor of whole numbers as finely as they need it; of floats, as a float32."""
+    if kind in (Kind.INT8, Kind.INT32):
+        last = math.frexp(factor)[1] - _FACTOR_BITS
+        factor = math.ldexp(round(math.ldexp(factor, -last)), last)
+    return float(np.float32(factor)) if abs(factor) < _MAX_FACTOR else 1.0
+
+
+def _exact_factor(new: npt.NDArray[np.float32], old: npt.NDArray[np.float32], near: float) -> float:
+    """The float32 near a factor whose products are most often right to the last bit."""
+    around = np.float32(near).view(np.int32) + np.arange(-_NEAREST, _NEAREST + 1, dtype=np.int32)
+    factors = around.view(np.float32)
+    with np.errstate(all="ignore"):
+        right = (factors[:, None] * old == new).sum(1)
+    return float(factors[right.argmax()] if right.max() > right[_NEAREST] else factors[_NEAREST])
+
+
+def _compare(
+    fitted: npt.NDArray[np.floating], vector: npt.NDArray[np.floating]
+) -> tuple[float, float]:
     """The factor that brings a vector next to the fitted one, and how far off it then is."""
     with np.errstate(all="ignore"):
-        ratios = fitted / vector
+        ratios = fitted.astype(np.float64) / vector
         ratios = ratios[np.isfinite(ratios)]
         if not ratios.size:
             return 0.0, np.inf
