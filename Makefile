@@ -1,7 +1,7 @@
 # Everything a contributor or a newcomer runs. Bare `make` lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs clean
+.PHONY: help install demo test coverage lint docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,13 +40,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## The main job end to end: convert, roll out, run, roll back, adapt.
 	@$(BIN)/edge demo $(DEMO_ARGS)
 
-test: install ## Run all tests with coverage; what this machine lacks is skipped with a reason.
+test: install ## Run all tests; what this machine lacks is skipped with a reason.
 ifdef TESTS
 	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
 else
+	$(BIN)/python -m pytest $(COMPUTING) -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WAITING) -n 3 --dist worksteal $(PYTEST_ARGS)
+endif
+
+# Apart from `test`: tracing every line doubles the time of tests that compute in Python.
+coverage: install ## Run all tests and list the lines that none of them reaches.
 	$(BIN)/python -m pytest $(COMPUTING) -n auto --dist worksteal --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/python -m pytest $(WAITING) -n 3 --dist worksteal --cov --cov-append --cov-report=term:skip-covered $(PYTEST_ARGS)
-endif
 
 lint: install ## Style, types and the direction of imports.
 	$(BIN)/ruff check .

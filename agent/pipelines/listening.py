@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.sound.ring import Heard
 from edge_sdk.audio.activity import ActivityGate, Stretch
+from edge_sdk.audio.caution import Cautions
 from edge_sdk.audio.detect import Detector, Hit
 from edge_sdk.audio.features import FrontEnd
 from edge_sdk.audio.samples import Floats
@@ -42,6 +43,7 @@ class Listening:
         words: what to report and from which cutoff; the release's own when None.
         gate: passes only what is worth a look; None for everything.
         verifier: has the last word on a hit; None where there is no second stage.
+        cautions: raises cutoffs of words that are reported too often; outlives a change of points.
 
     Raises:
         ContractError: ``contract.bad-features``, ``contract.model-input`` or
@@ -56,13 +58,15 @@ class Listening:
         *,
         gate: ActivityGate | None = None,
         verifier: Verifier | None = None,
+        cautions: Cautions | None = None,
     ) -> None:
         self.sound = sound
         self.session = session
         self._front = FrontEnd(sound.features)
         self._shape = _input_shape(session, sound)
         self._scores = _scorer(session, sound)
-        self._detector = Detector(sound.words if words is None else words)
+        self._cautions = cautions or Cautions()
+        self._detector = Detector(sound.words if words is None else words, self._cautions)
         self._gate = gate
         self._verifier = verifier
         self._waiting: list[Floats] = []
@@ -136,6 +140,8 @@ class Listening:
         hits = self._detector.step(scores.tolist(), end / self.sound.features.sample_rate_hz)
         if self._verifier is not None:
             hits = [hit for hit in hits if self._verifier(hit, end)]
+        for hit in hits:
+            self._cautions.heard(hit.label, hit.at_s)
         self._steps += 1
         return Step(self._steps - 1, scores, end, tuple(hits))
 

@@ -22,6 +22,15 @@ class SoundConfig(Config, kw_only=True):
         dict[str, Annotated[float, Meta(gt=0, le=1)]],
         Meta(description="By word, in place of the release's own."),
     ] = msgspec.field(default_factory=dict)
+    most_per_hour: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="A word that is heard more often is taken for a mistake: its cutoff rises "
+            "until an hour is quiet. 0 leaves it alone.",
+        ),
+    ] = 0
     gate: Annotated[
         bool, Meta(description="Only sound that is louder than the room reaches the network.")
     ] = False

@@ -71,8 +71,8 @@ from agent.update.events import (
     WorkerCrashed,
 )
 from agent.update.memory import condemn, contract_change, drop_damaged, is_bad, remember
-from agent.update.state import RUNNING, ReleaseRecord, ServiceRecord, UpdateState
-from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
+from agent.update.state import ReleaseRecord, ServiceRecord, UpdateState
+from edge_sdk.contracts.update import RUNNING_PHASES, Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
@@ -231,7 +231,7 @@ def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
     match state.phase:
         case Phase.GOLDEN | Phase.TRIAL if _candidate_in(state, intact):
             state, again = _start_again(state)
-        case phase if phase in RUNNING:
+        case phase if phase in RUNNING_PHASES:
             # Whatever was fetched is found again and reused; what was verified is verified anew.
             state = replace(state, phase=Phase.OFFERED, candidate=None, tries=0, crashes=0)
             again = (Serve(), *_tell(state), FetchManifest())
@@ -262,6 +262,7 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
     known = state.desired is not None and state.desired.deployment == desired.deployment
     resumes = known and state.code == outcomes.withdrawn().code
     if known and not resumes:
+        state = _reissued(state, desired)
         return state, _tell(state)
     stale = desired.counter < state.counter
     if stale or (desired.counter == state.counter and state.desired is not None and not resumes):
@@ -286,6 +287,14 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
     return state, (*abandoned, *effects)
 
 
+def _reissued(state: UpdateState, desired: Desired) -> UpdateState:
+    """The same wish under a newer counter, which the device's answers then name."""
+    before = state.desired
+    if before is None or desired.counter <= state.counter or desired.manifest != before.manifest:
+        return state
+    return replace(state, desired=desired, counter=desired.counter)
+
+
 def _offered(state: UpdateState, desired: Desired) -> Step:
     if state.serving is not None and state.serving.digest == desired.manifest.digest:
         return _end(state, Phase.COMMITTED, "It was active already.")
@@ -296,7 +305,7 @@ def _offered(state: UpdateState, desired: Desired) -> Step:
 
 def _supersede(state: UpdateState, by: Desired) -> Step:
     """Leave a running update cleanly."""
-    if state.phase not in RUNNING or state.desired is None:
+    if state.phase not in RUNNING_PHASES or state.desired is None:
         return state, ()
     in_trial = state.phase is Phase.TRIAL
     phase = Phase.ROLLED_BACK if in_trial else Phase.REJECTED
@@ -331,7 +340,7 @@ def _unhealthy(state: UpdateState, detail: str) -> Step:
 
 
 def _refused(state: UpdateState, why: EdgeError) -> Step:
-    if state.phase not in RUNNING:
+    if state.phase not in RUNNING_PHASES:
         return state, ()
     phase = Phase.ROLLED_BACK if state.phase is Phase.TRIAL else Phase.REJECTED
     return _end(state, phase, why)

@@ -16,19 +16,6 @@ SlotName = Literal["a", "b"]
 MAX_BAD = 64
 """Digests remembered as bad; the oldest are forgotten."""
 
-RUNNING = frozenset(
-    {
-        Phase.OFFERED,
-        Phase.PREFLIGHT,
-        Phase.DOWNLOADING,
-        Phase.RECONSTRUCTING,
-        Phase.VERIFYING,
-        Phase.GOLDEN,
-        Phase.TRIAL,
-    }
-)
-"""Phases in which an update is under way."""
-
 
 class ServiceRecord(Wire, kw_only=True):
     """How a release did on this device's own stream."""

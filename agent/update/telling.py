@@ -88,6 +88,7 @@ class Teller:
             deployment=wish.deployment if wish is not None else "",
             release=wish.release if wish is not None else "",
             version=wish.version if wish is not None else "",
+            counter=wish.counter if wish is not None else 0,
             phase=phase,
             at=self._clock.now(),
             code=code,

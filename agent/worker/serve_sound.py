@@ -24,6 +24,7 @@ from agent.worker.protocol import Finished, SetPoint, Start, Stats, Stop
 from agent.worker.reports import Batch, changed, no_such_point, ready, refused
 from agent.worker.sound_setup import clips_of, words_here
 from edge_sdk.audio.activity import ActivityGate
+from edge_sdk.audio.caution import Cautions
 from edge_sdk.audio.detect import Hit
 from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.telemetry import Decision
@@ -71,6 +72,7 @@ class SoundLoop:
         self._channel, self._options = channel, options
         self._clock = clock
         self._words = words_here(sound, options.pipeline)
+        self._cautions = Cautions(options.pipeline.sound.most_per_hour)
         self._microphone = build_microphone(
             options.pipeline.source,
             sound.features.sample_rate_hz,
@@ -190,12 +192,14 @@ class SoundLoop:
         before = self._current
         if index != before.index:
             try:
-                self._current = self._load(index)
+                after = self._load(index)
             except EdgeError as error:
                 self._channel.send(refused(index, error))
                 return
-            self._batch.flush(self._current.index)
+            # What waits was decided by the point that leaves.
+            self._batch.flush(before.index)
             self._send_stats()
+            self._current = after
             _close(before)
         engine = self._current.listening.session.engine
         load_ms = self._current.load_ms if index != before.index else 0.0
@@ -210,17 +214,28 @@ class SoundLoop:
         if settings.verify and index > 0:
             second = SecondStage(self._listening(0), self._microphone.ring.recall)
         gate = ActivityGate(self._sound.features.sample_rate_hz) if settings.gate else None
-        listening = self._listening(index, gate, second)
+        listening = self._listening(index, gate, second, self._cautions)
         self._fresh = True
         return _Current(index, listening, second, (time.perf_counter() - start) * 1e3)
 
     def _listening(
-        self, index: int, gate: ActivityGate | None = None, second: SecondStage | None = None
+        self,
+        index: int,
+        gate: ActivityGate | None = None,
+        second: SecondStage | None = None,
+        cautions: Cautions | None = None,
     ) -> Listening:
         _, artifact, engine = self._points.open(index)
         try:
             session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
-            return Listening(session, self._sound, self._words, gate=gate, verifier=second)
+            return Listening(
+                session,
+                self._sound,
+                self._words,
+                gate=gate,
+                verifier=second,
+                cautions=cautions,
+            )
         except BaseException:
             engine.close()
             raise

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edge_sdk.audio.caution import Cautions
 from edge_sdk.contracts.audio import WakeWord
 
 
@@ -65,10 +66,13 @@ class Detector:
 
     Args:
         rules: one per word; :attr:`~edge_sdk.contracts.audio.WakeWord.output` says which score.
+        cautions: raises cutoffs of words that are heard too often; told of hits by whoever reports
+            them. None leaves them alone.
     """
 
-    def __init__(self, rules: Sequence[WakeWord]) -> None:
+    def __init__(self, rules: Sequence[WakeWord], cautions: Cautions | None = None) -> None:
         self._rules = tuple(rules)
+        self._cautions = cautions or Cautions()
         self.reset()
 
     def reset(self) -> None:
@@ -84,7 +88,8 @@ class Detector:
         """
         hits = []
         for index, rule in enumerate(self._rules):
-            watch, mean = judge(rule, self._watches[index], float(scores[rule.output]), at_s)
+            now = self._cautions.rule(rule, at_s)
+            watch, mean = judge(now, self._watches[index], float(scores[rule.output]), at_s)
             self._watches[index] = watch
             if mean is not None:
                 hits.append(Hit(rule.label, mean, at_s))

@@ -146,17 +146,44 @@ def abort(out: Output, rollout_id: str, server: str, token: str, data: Path | No
         _show(out, client.abort(rollout_id))
 
 
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def pause(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Let no further device begin with the running rollout.
+
+    Devices that have begun to fetch the release go on to commit it or roll it back. Offers that
+    nobody has begun with are recalled, and canaries promote nothing until `edge rollout resume`.
+    """
+    with open_client(server, token, data) as client:
+        _show(out, client.pause(rollout_id))
+
+
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def resume(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Go on with a paused rollout."""
+    with open_client(server, token, data) as client:
+        _show(out, client.resume(rollout_id))
+
+
 def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float) -> RolloutInfo:
-    """Poll until the rollout has ended, saying what changes."""
+    """Poll until the rollout has ended, saying what changes; a pause costs no time."""
     from edge_sdk.contracts.fleet import ENDED
     from edge_sdk.errors import LinkError
 
-    deadline = time.monotonic() + timeout_s
+    left_s, before, paused = timeout_s, time.monotonic(), False
     seen: dict[str, str] = {}
     finished: set[str] = set()
     with out.progress("Rolling out", len(info.members)) as progress:
         while True:
             info = client.rollout(info.id)
+            if info.paused is not paused:
+                paused = info.paused
+                out.line("Paused; `edge rollout resume` goes on." if paused else "It goes on.")
             for member in info.members:
                 text = _describe(member)
                 if seen.get(member.device_id) != text:
@@ -169,7 +196,9 @@ def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float
                     progress.step(text)
             if info.state in ENDED:
                 return info
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            left_s, before = left_s - (0.0 if paused else now - before), now
+            if left_s < 0:
                 raise LinkError(
                     "rollout-timeout",
                     f"Rollout {info.id} has not ended after {timeout_s:.0f} s; it goes on.",
@@ -194,7 +223,8 @@ def _show(out: Output, info: RolloutInfo) -> None:
 
     from edge_sdk.accounting import added, in_words, times_in_words
 
-    out.line(f"Rollout {info.id}: {info.release} {info.version}, {info.state.replace('_', ' ')}")
+    state = info.state.replace("_", " ") + (", paused" if info.paused else "")
+    out.line(f"Rollout {info.id}: {info.release} {info.version}, {state}")
     if info.reason:
         out.line(info.reason)
     rows = [
@@ -215,8 +245,10 @@ def _show(out: Output, info: RolloutInfo) -> None:
         out.line(costs)
     _warn_kept(out, info)
     out.result(to_builtins(info))
-    if info.state.value in ("pending", "canary", "full"):
-        out.next_step("edge rollout status", "edge rollout abort")
+    if info.paused:
+        out.next_step("edge rollout resume", "edge rollout abort")
+    elif info.state.value in ("pending", "canary", "full"):
+        out.next_step("edge rollout status", "edge rollout pause", "edge rollout abort")
     elif info.state.value == "done":
         out.next_step("edge device list", "edge rollout rollback")
     else:

@@ -125,6 +125,8 @@ class RolloutInfo(Wire, kw_only=True):
     created_at: float
     updated_at: float
     reason: str = ""
+    paused: bool = False
+    """No further device begins; those that have begun go on."""
     members: tuple[RolloutMember, ...] = ()
     skipped: tuple[str, ...] = ()
     """Devices left out because the release has no ladder for their profile."""

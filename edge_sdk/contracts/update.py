@@ -32,6 +32,11 @@ class Phase(StrEnum):
 
 FINAL_PHASES = frozenset({Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED})
 """Phases in which a deployment has ended on a device."""
+RUNNING_PHASES = frozenset(Phase) - FINAL_PHASES - {Phase.IDLE}
+"""Phases in which an update is under way."""
+
+
+WishCounter = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 
 class TrialPolicy(Wire, kw_only=True):
@@ -123,6 +128,8 @@ class UpdateStatus(UpdateCosts, kw_only=True):
     """One sentence for a person."""
     code: str = ""
     """Error code where the phase is a failure."""
+    counter: WishCounter = 0
+    """Of the desired state that this is about; 0 from agents of earlier versions."""
 
 
 class DeviceState(Wire, kw_only=True):
@@ -138,6 +145,8 @@ class DeviceState(Wire, kw_only=True):
     version: str = ""
     phase: Phase = Phase.IDLE
     deployment: str = ""
+    counter: WishCounter = 0
+    """Of the desired state that phase and deployment are about; 0 from earlier versions."""
     detail: str = ""
     point: str = ""
     delivery: str = ""

@@ -188,6 +188,8 @@ class Ingest:
             return Changes()
         if state.deployment != rollout["id"] or state.phase not in FINAL_PHASES:
             return Changes()
+        if self._outdated(connection, rollout, state):
+            return Changes()
         return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
 
     def _status(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
@@ -202,12 +204,26 @@ class Ingest:
             connection, row, status.deployment, status.phase, status.detail, status.code, status
         )
         rollout = rollout_records.rollout_row(connection, status.deployment)
-        if rollout is None:
+        if rollout is None or self._outdated(connection, rollout, status):
             return Changes()
         self._note_member(connection, rollout["number"], status)
         if status.phase not in FINAL_PHASES:
             return Changes()
         return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
+
+    def _outdated(
+        self, connection: sa.Connection, rollout: Row, about: DeviceState | UpdateStatus
+    ) -> bool:
+        """Whether a device speaks of an offer that was recalled or replaced since.
+
+        What it says of one that still stands, and of a rollout that it is done with, counts.
+        """
+        last = records.desired_row(connection, about.device_id)
+        if last is None or not 0 < about.counter < last["counter"]:
+            return False
+        member = rollout_records.member_row(connection, rollout["number"], about.device_id)
+        open_statuses = (MemberStatus.WAITING, MemberStatus.OFFERED)
+        return member is not None and member["status"] in open_statuses
 
     def _note_member(self, connection: sa.Connection, number: int, status: UpdateStatus) -> None:
         """The device's own last word; why it was left alone stays beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from edge_sdk.bundle.signing import SigningKey, sign
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE
-from edge_sdk.contracts.fleet import MemberStatus, RolloutState
+from edge_sdk.contracts.fleet import ENDED, MemberStatus
 from edge_sdk.contracts.update import Desired, TrialPolicy
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
@@ -44,6 +45,8 @@ class Changes:
     """Devices whose desired state names a release they have run before, or none any more."""
     ended: bool = False
     """A rollout has ended, so chunks may have become unnecessary."""
+    seeded: tuple[str, ...] = ()
+    """Envelope digests of releases whose chunks must be on the broker from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Issuer:
             target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
             self._issue(connection, row, issue, target)
         self._note_kept(connection, row, before, after)
+        self._note_pause(connection, row, before, after)
         self._note(connection, row, before, after)
         return _changes(before, after, issues)
 
@@ -159,6 +163,8 @@ class Issuer:
             text = f"Offered {name} to {issue.device_id} (desired state {counter})."
         elif issue.what == "withdraw":
             text = f"Withdrew the offer to {issue.device_id}: {NOTHING_BEFORE}."
+        elif issue.what == "recall":
+            text = f"Recalled the offer to {issue.device_id}: the rollout is paused."
         else:
             text = f"Pointed {issue.device_id} back at {name} (desired state {counter})."
         records.add_event(
@@ -191,6 +197,20 @@ class Issuer:
                     rollout_id=row["id"],
                 )
 
+    def _note_pause(
+        self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout
+    ) -> None:
+        if after.paused == before.paused or after.state is not before.state:
+            return
+        text = f"Rollout {row['id']} goes on."
+        if after.paused:
+            counts = Counter(member.status for member in after.members)
+            text = (
+                f"Rollout {row['id']} is paused: {counts[MemberStatus.OFFERED]} devices that have"
+                f" begun go on, {counts[MemberStatus.WAITING]} wait."
+            )
+        records.add_event(connection, self.now(), "rollout", text, rollout_id=row["id"])
+
     def _note(self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout) -> None:
         if after.state is before.state:
             return
@@ -209,7 +229,6 @@ class Issuer:
 
 
 def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Changes:
-    running = (RolloutState.PENDING, RolloutState.CANARY, RolloutState.FULL)
     restored = [issue.device_id for issue in issues if issue.what != "offer"]
     offered = [
         issue.device_id
@@ -219,5 +238,5 @@ def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Change
     return Changes(
         offered=tuple(offered),
         restored=tuple(restored),
-        ended=before.state is not after.state and after.state not in running,
+        ended=before.state is not after.state and after.state in ENDED,
     )

@@ -75,7 +75,7 @@ def _server_families(context: Context) -> Iterator[Metric]:
     connected.add_metric([], float(context.broker_connected()))
     yield connected
     active = GaugeMetricFamily("edge_rollouts_active", "Rollouts that have not ended.")
-    newest = context.fleet.rollouts(1)  # no other can be active
+    newest = context.fleet.rolling.rollouts(1)  # no other can be active
     active.add_metric([], sum(rollout.state not in ENDED for rollout in newest))
     yield active
     for rollout in newest:

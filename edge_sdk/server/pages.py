@@ -101,7 +101,7 @@ _pages.filters |= {"clock": clock, "added": added, "costs": in_words, "times": t
 def _model(context: Context) -> dict[str, Any]:
     """Everything the page shows."""
     fleet, now = context.fleet, time.time()
-    rollouts = fleet.rollouts(1 + EARLIER_SHOWN)
+    rollouts = fleet.rolling.rollouts(1 + EARLIER_SHOWN)
     return {
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,

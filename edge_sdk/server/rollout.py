@@ -5,10 +5,16 @@ operator may take a rollout back from every state but pending. :func:`step` neve
 returns what to issue. Whoever calls it stores the new state and the issued desired states in one
 transaction, so a server killed at any moment resumes with both or neither.
 
-Invariant: a device whose member is ``waiting`` has not been touched, ``offered`` and ``committed``
-have a desired state naming the new release, ``failed`` and ``restored`` one naming the previous,
-or none where there is no previous one. ``kept`` names the new release if the device had committed
-it, and nothing otherwise. A restarted device is therefore never offered again what it has refused.
+A rollout that runs can be paused. Devices that have begun to fetch go on to their verdict, which
+counts as ever: too many failures end a paused rollout too. Offers that nobody has begun with are
+recalled, no other is made, and canaries that have all committed promote nothing, however long it
+takes. Once resumed it goes on from there.
+
+Invariant: a device whose member is ``waiting`` has not been touched, or was recalled and has the
+desired state of one that was restored. ``offered`` and ``committed`` have a desired state naming
+the new release, ``failed`` and ``restored`` one naming the previous, or none where there is no
+previous one. ``kept`` names the new release if the device had committed it, and nothing otherwise.
+A restarted device is therefore never offered again what it has refused.
 """
 
 from __future__ import annotations
@@ -32,6 +38,8 @@ class Member:
     status: MemberStatus = MemberStatus.WAITING
     has_previous: bool = True
     """Whether there is a release it can be given back."""
+    begun: bool = False
+    """Whether it has begun to fetch what it is offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Rollout:
     max_failures: int = 0
     rollback_on_failure: bool = False
     reason: str = ""
+    paused: bool = False
 
     @property
     def failures(self) -> int:
@@ -71,6 +80,16 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """The operator wants no further device to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The operator wants a paused rollout to go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """The operator stops the rollout; what has committed stays."""
 
@@ -80,7 +99,7 @@ class TakeBack:
     """The operator wants the previous release on every device again."""
 
 
-Event = Start | Committed | Failed | Abort | TakeBack
+Event = Start | Committed | Failed | Pause | Resume | Abort | TakeBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +107,9 @@ class Issue:
     """Issue a desired state to one device, with the next counter."""
 
     device_id: str
-    what: Literal["offer", "restore", "withdraw"]
+    what: Literal["offer", "restore", "withdraw", "recall"]
     """``offer`` names the rollout's release, ``restore`` the device's previous one, ``withdraw``
-    none: the device has nothing to go back to."""
+    none: the device has nothing to go back to. ``recall`` is either of the two, for now."""
 
 
 def plan(
@@ -121,13 +140,15 @@ def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
             return _advance(*_settle(rollout, event), "")
         case Failed() if rollout.state in _RUNNING:
             return _advance(*_settle(rollout, event), event.reason)
+        case Pause() if rollout.state in _RUNNING and not rollout.paused:
+            return _recall(replace(rollout, paused=True))
+        case Resume() if rollout.state in _RUNNING and rollout.paused:
+            return _advance(replace(rollout, paused=False), (), "")
         case Abort() if rollout.state not in ENDED:
-            ended = replace(rollout, state=RolloutState.ABORTED, reason="stopped by the operator")
+            ended = _ended(rollout, RolloutState.ABORTED, "stopped by the operator")
             return _restore(ended, {MemberStatus.OFFERED})
         case TakeBack() if rollout.state not in (RolloutState.PENDING, RolloutState.ROLLED_BACK):
-            ended = replace(
-                rollout, state=RolloutState.ROLLED_BACK, reason="taken back by the operator"
-            )
+            ended = _ended(rollout, RolloutState.ROLLED_BACK, "taken back by the operator")
             return _restore(ended, {MemberStatus.OFFERED, MemberStatus.COMMITTED})
     return rollout, ()
 
@@ -162,10 +183,8 @@ def is_quiet(
 
 def _start(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
     staged = 0 < sum(member.canary for member in rollout.members) < len(rollout.members)
-    started = replace(rollout, state=RolloutState.CANARY if staged else RolloutState.FULL)
-    offered, issues = _offer(started, canaries_only=staged)
-    after, more = _advance(offered, (), "")
-    return after, (*issues, *more)
+    state = RolloutState.CANARY if staged else RolloutState.FULL
+    return _advance(replace(rollout, state=state), (), "")
 
 
 def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tuple[Issue, ...]]:
@@ -180,34 +199,52 @@ def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tup
 def _advance(
     rollout: Rollout, issues: Sequence[Issue], reason: str
 ) -> tuple[Rollout, tuple[Issue, ...]]:
-    """Move on when a wave is over, or end when too many devices failed."""
+    """Offer what may be offered, or end when all is done or too many devices failed."""
     if rollout.failures > rollout.max_failures:
-        failed = replace(rollout, state=RolloutState.FAILED, reason=reason)
+        failed = _ended(rollout, RolloutState.FAILED, reason)
         statuses = {MemberStatus.OFFERED}
         if rollout.rollback_on_failure:
             statuses.add(MemberStatus.COMMITTED)
         ended, restores = _restore(failed, statuses)
         return ended, (*issues, *restores)
-    if rollout.state is RolloutState.CANARY and _all_final(rollout, canaries_only=True):
-        rollout, offers = _offer(replace(rollout, state=RolloutState.FULL), canaries_only=False)
-        return rollout, (*issues, *offers)
     if rollout.state is RolloutState.FULL and _all_final(rollout, canaries_only=False):
-        rollout = replace(rollout, state=RolloutState.DONE)
-    return rollout, tuple(issues)
+        return _ended(rollout, RolloutState.DONE, ""), tuple(issues)
+    if rollout.paused:
+        return rollout, tuple(issues)
+    if rollout.state is RolloutState.CANARY and _all_final(rollout, canaries_only=True):
+        rollout = replace(rollout, state=RolloutState.FULL)
+    rollout, offers = _offer(rollout)
+    return rollout, (*issues, *offers)
+
+
+def _ended(rollout: Rollout, state: RolloutState, reason: str) -> Rollout:
+    return replace(rollout, state=state, reason=reason, paused=False)
 
 
 def _all_final(rollout: Rollout, *, canaries_only: bool) -> bool:
     return all(m.status in _FINAL for m in rollout.members if m.canary or not canaries_only)
 
 
-def _offer(rollout: Rollout, *, canaries_only: bool) -> tuple[Rollout, tuple[Issue, ...]]:
+def _offer(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
     chosen = [
         member.device_id
         for member in rollout.members
-        if member.status is MemberStatus.WAITING and (member.canary or not canaries_only)
+        if member.status is MemberStatus.WAITING
+        and (member.canary or rollout.state is RolloutState.FULL)
     ]
     offered = _with_status(rollout, set(chosen), MemberStatus.OFFERED)
     return offered, tuple(Issue(device_id, "offer") for device_id in chosen)
+
+
+def _recall(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
+    """Take back the offers that nobody has begun with."""
+    chosen = [
+        member.device_id
+        for member in rollout.members
+        if member.status is MemberStatus.OFFERED and not member.begun
+    ]
+    recalled = _with_status(rollout, set(chosen), MemberStatus.WAITING)
+    return recalled, tuple(Issue(device_id, "recall") for device_id in chosen)
 
 
 def _restore(rollout: Rollout, statuses: set[MemberStatus]) -> tuple[Rollout, tuple[Issue, ...]]:

@@ -119,7 +119,13 @@ def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
     error = edge.json("rollout", "create", "digits", "5", "--timeout", "0.5", code=5)
     assert error["code"] == "link.rollout-timeout"
     assert edge.json("rollout", "create", "digits", "5", code=2)["code"] == "usage.rollout-active"
+    paused = edge.json("rollout", "pause")
+    assert (paused["state"], paused["paused"]) == ("full", True)
+    assert {member["status"] for member in paused["members"]} == {"waiting"}
+    assert "full, paused" in edge("rollout", "status")
+    assert "offered" in edge("rollout", "resume")
     assert "aborted" in edge("rollout", "abort")
+    assert edge.json("rollout", "pause", code=2)["code"] == "usage.rollout-ended"
     assert "full" in edge("rollout", "create", "digits", "5", "--no-wait")
     edge("rollout", "abort")
 
@@ -224,6 +230,8 @@ def test_publishing_what_is_not_a_release_is_refused(edge: Shell, tmp_path: Path
         "rollout status",
         "rollout rollback",
         "rollout abort",
+        "rollout pause",
+        "rollout resume",
         "release publish",
     ],
 )

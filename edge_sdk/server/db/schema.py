@@ -79,6 +79,7 @@ rollouts = Table(
     Column("rollback_on_failure", Boolean, nullable=False),
     Column("trial", Text, nullable=False),  # JSON
     Column("new_contract", Boolean, nullable=False, default=False, server_default="0"),
+    Column("paused", Boolean, nullable=False, default=False, server_default="0"),
     Column("skipped", Text, nullable=False),  # JSON list
     Column("reason", Text, nullable=False, default=""),
     Column("created_at", Float, nullable=False),

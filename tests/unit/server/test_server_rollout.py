@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from edge_sdk.server.rollout import (
     Event,
     Failed,
     Issue,
+    Pause,
+    Resume,
     Rollout,
     Start,
     TakeBack,
@@ -44,6 +48,12 @@ def offers(*names: str) -> list[Issue]:
 
 def restores(*names: str) -> list[Issue]:
     return [Issue(name, "restore") for name in names]
+
+
+def begun(rollout: Rollout, *names: str) -> Rollout:
+    """With those of its devices that begin as soon as they are offered anything."""
+    members = tuple(replace(member, begun=member.device_id in names) for member in rollout.members)
+    return replace(rollout, members=members)
 
 
 def test_without_canaries_everybody_is_offered_at_once() -> None:
@@ -120,7 +130,50 @@ def test_who_has_nothing_to_go_back_to_keeps_what_it_committed() -> None:
     assert issued[3:] == [Issue("a", "withdraw"), Issue("b", "withdraw"), *restores("c")]
 
 
-@pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack()])
+def test_a_pause_recalls_what_nobody_has_begun_with() -> None:
+    paused, issued = run(begun(plan("abc"), "b"), Start(), Pause())
+    assert (paused.state, paused.paused) == (RolloutState.FULL, True)
+    assert issued[3:] == [Issue("a", "recall"), Issue("c", "recall")]
+    assert statuses(paused) == {"a": "waiting", "b": "offered", "c": "waiting"}
+    resumed, issued = run(paused, Committed("b"), Committed("a"), Resume())
+    assert statuses(resumed) == {"a": "offered", "b": "committed", "c": "offered"}
+    assert (resumed.paused, issued) == (False, offers("a", "c"))
+
+
+def test_canaries_of_a_paused_rollout_promote_nothing_until_it_goes_on() -> None:
+    canaries = begun(plan("abc", canary=1), "a")
+    paused, issued = run(canaries, Start(), Pause(), Committed("a"))
+    assert (paused.state, issued) == (RolloutState.CANARY, offers("a"))
+    resumed, issued = run(paused, Resume())
+    assert (resumed.state, issued) == (RolloutState.FULL, offers("b", "c"))
+
+
+def test_too_many_failures_end_a_paused_rollout() -> None:
+    eager = begun(plan("abc"), "a", "b")
+    failed, issued = run(eager, Start(), Pause(), Failed("a", "a rolled back"))
+    assert (failed.state, failed.paused) == (RolloutState.FAILED, False)
+    assert issued[3:] == [Issue("c", "recall"), *restores("a", "b")]
+    assert statuses(failed) == {"a": "failed", "b": "restored", "c": "waiting"}
+
+
+def test_a_paused_rollout_is_done_when_nobody_waits() -> None:
+    done, _ = run(begun(plan("a"), "a"), Start(), Pause(), Committed("a"))
+    assert (done.state, done.paused) == (RolloutState.DONE, False)
+
+
+@given(st.data())
+def test_while_paused_nobody_is_offered_anything(data: st.DataObject) -> None:
+    rollout = data.draw(rollouts)
+    for event in [Start(), *data.draw(st.lists(any_event, max_size=30))]:
+        after, issues = step(rollout, event)
+        if rollout.paused and not isinstance(event, Resume):
+            assert all(issue.what != "offer" for issue in issues)
+            assert after.state is rollout.state or after.state in ENDED
+        assert not (after.paused and after.state in ENDED)
+        rollout = after
+
+
+@pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack(), Pause(), Resume()])
 def test_nothing_happens_before_the_start(event: Event) -> None:
     assert run(plan("ab"), event) == (plan("ab"), [])
 
@@ -139,21 +192,27 @@ any_event = st.one_of(
     st.builds(Start),
     st.builds(Committed, names),
     st.builds(Failed, names),
+    st.builds(Pause),
+    st.builds(Resume),
     st.builds(Abort),
     st.builds(TakeBack),
 )
 rollouts = st.builds(
-    lambda count, canary, failures, back, fresh: plan(
-        DEVICES[:count],
-        canary=canary,
-        max_failures=failures,
-        rollback_on_failure=back,
-        without_previous=fresh,
+    lambda count, canary, failures, back, fresh, eager: begun(
+        plan(
+            DEVICES[:count],
+            canary=canary,
+            max_failures=failures,
+            rollback_on_failure=back,
+            without_previous=fresh,
+        ),
+        *eager,
     ),
     st.integers(0, 4),
     st.integers(0, 5),
     st.integers(0, 4),
     st.booleans(),
+    st.sets(st.sampled_from(DEVICES)),
     st.sets(st.sampled_from(DEVICES)),
 )
 
@@ -174,7 +233,7 @@ def test_what_is_issued_matches_the_statuses(rollout: Rollout, events: list[Even
     for member in rollout.members:
         back = "restore" if member.has_previous else "withdraw"
         expected: dict[MemberStatus, set[str | None]] = {
-            MemberStatus.WAITING: {None},
+            MemberStatus.WAITING: {None, "recall"},
             MemberStatus.OFFERED: {"offer"},
             MemberStatus.COMMITTED: {"offer"},
             MemberStatus.FAILED: {back},
@@ -208,7 +267,9 @@ def test_a_quiet_verdict_concerns_one_device_alone(
             m for m in rollout.members if m.device_id != member.device_id
         ]
         assert settled in after.members
-        assert quiet == unmoved
+        assert quiet <= unmoved
+        if not any(isinstance(event, Pause) for event in events):
+            assert quiet == unmoved
         if quiet:
             assert issues == own
 
@@ -226,7 +287,7 @@ def test_too_many_failures_always_end_it(rollout: Rollout, events: list[Event]) 
 def test_it_ends_once_every_device_answers(
     rollout: Rollout, events: list[Event], data: st.DataObject
 ) -> None:
-    rollout, _ = run(rollout, *events, Start())
+    rollout, _ = run(rollout, *events, Start(), Resume())
     for _ in range(2):  # canaries, then the rest
         for name in data.draw(st.permutations(DEVICES)):
             verdict = data.draw(st.sampled_from((Committed(name), Failed(name))))

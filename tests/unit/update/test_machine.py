@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.machine import MAX_TRIES, step
-from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
+from agent.update.state import MAX_BAD, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.manifest import BlobRef
-from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy
+from edge_sdk.contracts.update import FINAL_PHASES, RUNNING_PHASES, Desired, Phase, TrialPolicy
 
 CRASHES = 1
 NUMBERS = st.integers(0, 5)
@@ -176,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         effects = self.fire(ev.DesiredWithdrawn())
         assert (self.state.slots, self.state.active) == (before.slots, before.active)
         assert (self.state.bad, self.state.counter) == (before.bad, before.counter)
-        if before.phase not in RUNNING:
+        if before.phase not in RUNNING_PHASES:
             assert (self.state, effects) == (before, ())
             return
         assert self.state.phase in FINAL_PHASES
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
     def a_candidate_exists_only_while_running(self) -> None:
         if self.state.phase in FINAL_PHASES or self.state.phase is Phase.IDLE:
             assert self.state.candidate is None
-        if self.state.phase in RUNNING - {Phase.OFFERED}:
+        if self.state.phase in RUNNING_PHASES - {Phase.OFFERED}:
             assert self.state.candidate is not None
 
     @invariant()

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from agent.config import PublishConfig
 from agent.sound.config import SoundConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import (
@@ -128,6 +129,16 @@ def test_the_device_has_its_own_cutoff_and_keeps_clips(
     assert np.abs(samples).max() > 0.3, "the word is in it"
 
 
+def test_a_word_that_is_heard_too_often_needs_a_higher_score(
+    workers: Workers, listens: DeviceRelease, said: Path
+) -> None:
+    events = collect(
+        workers.spawn(spec(workers, listens, said, SoundConfig(most_per_hour=1))), has(Finished)
+    )
+    first, second, third = (decision.score for decision in decisions(events))
+    assert max(first, second) < 0.75 <= third, "half of what is left above 0.5"
+
+
 def test_the_accurate_point_confirms_what_the_cheap_one_hears(
     workers: Workers, said: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +169,29 @@ def test_a_point_changes_while_it_listens(
     events = collect(handle, has(Finished))
     assert any(getattr(event, "code", "") == "contract.no-such-point" for event in events)
     assert events[-1] == Finished(reason="stopped")
+
+
+def test_what_was_decided_before_a_move_is_told_of_the_point_that_decided(
+    workers: Workers, said: Path, tmp_path: Path
+) -> None:
+    fields = {name: getattr(LOUD, name) for name in LOUD.__struct_fields__}
+    plain = SoundInfo(**{**fields, "words": ()})
+    release = make_listening_release(tmp_path / "release", (HEARS, DEAF), sound=plain)
+    asked = spec(workers, release, said, source={"realtime": True, "loop": True})
+    waits = PublishConfig(batch=1000, max_interval_s=60.0)
+    asked = msgspec.structs.replace(
+        asked, pipeline=msgspec.structs.replace(asked.pipeline, publish=waits)
+    )
+    handle = workers.spawn(asked)
+    collect(handle, lambda seen: any(isinstance(e, Stats) and e.frames for e in seen))
+    handle.send(SetPoint(index=1))
+    events = collect(handle, has(PointChanged))
+    (results,) = [event for event in events if isinstance(event, Results)]
+    assert results.decisions
+    assert results.point == 0
+    assert {event.point for event in events if isinstance(event, Stats)} == {0}
+    handle.send(Stop())
+    collect(handle, has(Finished))
 
 
 def test_its_golden_test_covers_the_states(workers: Workers, listens: DeviceRelease) -> None:

@@ -1,0 +1,1 @@
+"""Rooms, noises and microphones that training adds to clean sound; needs numpy only."""
