@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.delta.coder import Reader
+from edge_sdk.delta.coder import Ints, Reader
+from edge_sdk.delta.mixing import told_count
 from edge_sdk.delta.predict import (
     ALPHABETS,
+    NO_SIDE,
+    MixedRows,
     blocks,
     channel_of,
     corrected,
@@ -18,7 +21,7 @@ from edge_sdk.delta.predict import (
     gathered,
 )
 from edge_sdk.delta.program import Copy, Fresh, Instruction, Kind, Program, Tensor, Text
-from edge_sdk.delta.values import TEXT, Alphabet, Modeller
+from edge_sdk.delta.values import MIXING, TEXT, Alphabet, Modeller, unzigzag
 from edge_sdk.delta.wire import read_delta
 
 COPY_BYTES = 1 << 18
@@ -95,9 +98,10 @@ class _Machine:
 
     def _text(self, each: Text) -> Iterator[bytes | None]:
         old = np.frombuffer(self._base, np.int8, each.length, each.place).astype(np.int64)
-        side = np.zeros(1, np.uint8)
         for start, stop in blocks(each.length):
-            coding = self._modeller(TEXT).code(self._reader, stop - start, each.first, side, None)
+            coding = self._modeller(TEXT).code(
+                self._reader, stop - start, each.first, NO_SIDE, None
+            )
             for coded in coding:
                 yield None if coded is None else corrected(Kind.INT8, old[start:stop], coded)
 
@@ -109,15 +113,35 @@ class _Machine:
             old = self._early[each.like].view("<u4")
         if each.scaling is not None:
             factor = factors(self._base, each.kind, each.scaling, self._program.maps, self._early)
-        modeller = self._modeller(ALPHABETS[each.kind])
-        for start, stop in blocks(each.count):
+        modeller, mixed = self._modeller(ALPHABETS[each.kind]), None
+        if each.rows:
+            told = yield from self._told(each)
+            mixed = MixedRows(each, told)
+        for start, stop in blocks(each.count, each.width):
             multipliers = None
             if each.scaling is not None and factor is not None:
                 multipliers = factor[channel_of(each.scaling, start, stop)]
             part = None if old is None else old[start:stop]
             expectation, sides = expected(each.kind, part, multipliers)
             for coded in modeller.code(self._reader, stop - start, each.first, sides, None):
-                yield None if coded is None else corrected(each.kind, expectation, coded)
+                if coded is None:
+                    yield None
+                elif mixed is None or part is None:
+                    yield corrected(each.kind, expectation, coded)
+                else:
+                    yield from mixed.corrected(part, multipliers, coded)
+
+    def _told(self, each: Tensor) -> Generator[None, None, Ints]:
+        """Steps and weights of mixed rows."""
+        found = []
+        for start, stop in blocks(told_count(each.rows, each.width)):
+            coding = self._modeller(MIXING).code(self._reader, stop - start, 0, NO_SIDE, None)
+            for coded in coding:
+                if coded is None:
+                    yield
+                else:
+                    found.append(unzigzag(coded))
+        return np.concatenate(found)
 
     def _modeller(self, alphabet: Alphabet) -> Modeller:
         return self._modellers.setdefault(alphabet, Modeller(alphabet))

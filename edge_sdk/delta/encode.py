@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edge_sdk.delta.coder import MAX_LANES, Ints, Writer
-from edge_sdk.delta.predict import ALPHABETS, blocks, differences
+from edge_sdk.delta.predict import ALPHABETS, NO_SIDE, blocks, differences
 from edge_sdk.delta.program import (
     Copy,
     Fresh,
@@ -20,7 +20,7 @@ from edge_sdk.delta.program import (
     Text,
 )
 from edge_sdk.delta.tensors import Chooser
-from edge_sdk.delta.values import TEXT, Alphabet, Modeller, Sides, expectation
+from edge_sdk.delta.values import MIXING, TEXT, Alphabet, Modeller, Sides, expectation, zigzag
 from edge_sdk.delta.wire import write_delta
 from edge_sdk.recipes.parts import Part
 
@@ -42,6 +42,8 @@ class Item:
     """Of the target, for a tensor."""
     needs: Part | None = None
     """The new scales that it is divided by."""
+    told: Ints | None = None
+    """How its rows are mixed."""
 
     @property
     def early(self) -> bool:
@@ -125,9 +127,11 @@ class _Coding:
         if not isinstance(tensor, Tensor) or item.part is None:
             raise TypeError("not a tensor")
         alphabet = ALPHABETS[tensor.kind]
-        values, sides = self._chooser.values(item.part, tensor, item.needs)
+        if item.told is not None:
+            self._code(MIXING, 0, zigzag(item.told), NO_SIDE)
+        values, sides = self._chooser.values(item.part, tensor, item.needs, item.told)
         tensor = replace(tensor, first=expectation(alphabet, values, sides))
-        self._code(alphabet, tensor.first, values, sides)
+        self._code(alphabet, tensor.first, values, sides, tensor.width)
         if item.needs is None or tensor.scaling is None:
             return tensor
         number = self._early.index(item.needs)
@@ -140,14 +144,16 @@ class _Coding:
             np.frombuffer(data, np.int8, each.length, start).astype(np.int64)
             for data, start in ((self._base, each.place), (self._target, at))
         )
-        values, side = differences(Kind.INT8, new, old), np.zeros(1, np.uint8)
-        text = replace(each, first=expectation(TEXT, values, side))
-        self._code(TEXT, text.first, values, side)
+        values = differences(Kind.INT8, new, old)
+        text = replace(each, first=expectation(TEXT, values, NO_SIDE))
+        self._code(TEXT, text.first, values, NO_SIDE)
         return text
 
-    def _code(self, alphabet: Alphabet, first: int, values: Ints, sides: Sides) -> None:
+    def _code(
+        self, alphabet: Alphabet, first: int, values: Ints, sides: Sides, width: int = 1
+    ) -> None:
         modeller = self._modellers.setdefault(alphabet, Modeller(alphabet))
-        for start, stop in blocks(len(values)):
+        for start, stop in blocks(len(values), width):
             part = sides[start:stop] if len(sides) == len(values) else sides
             for _ in modeller.code(self.writer, stop - start, first, part, values[start:stop]):
                 pass

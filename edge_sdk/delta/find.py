@@ -88,12 +88,14 @@ class _Finder:
     def _item(self, part: Part, choice: Choice | None) -> Item:
         if choice is None:
             return Item(part.offset, Copy(self._found[part][0].offset, part.length))
-        return Item(part.offset, choice.tensor, part, choice.needs)
+        return Item(part.offset, choice.tensor, part, choice.needs, choice.told)
 
     def _early(self, part: Part, choice: Choice | None) -> Item:
         """Scales that others are divided by: floats, which need at most scales before them."""
         if choice is not None and choice.tensor.kind is Kind.FLOAT32:
-            return Item(part.offset, replace(choice.tensor, early=True), part, choice.needs)
+            return Item(
+                part.offset, replace(choice.tensor, early=True), part, choice.needs, choice.told
+            )
         old, axes = self._found[part]
         plain = Tensor(Kind.FLOAT32, prod(part.shape), 0, old.offset, axes=axes, early=True)
         return Item(part.offset, plain, part)

@@ -13,6 +13,7 @@ from math import prod
 from typing import TypeAlias
 
 from edge_sdk.delta.coder import bad_delta
+from edge_sdk.delta.mixing import MAX_TOLD, MAX_WIDTH, told_count
 
 MAX_COUNT = 65_536
 """Instructions, maps, factors of a tensor, indexes of all maps together."""
@@ -113,11 +114,18 @@ class Tensor:
     scaling: Scaling | None = None
     early: bool = False
     """Made before all that is not, and kept: others need it."""
+    rows: int = 0
+    """That are mixed, see :mod:`edge_sdk.delta.mixing`; 0 for none."""
 
     @property
     def length(self) -> int:
         """Bytes that it gives."""
         return self.count * self.kind.itemsize
+
+    @property
+    def width(self) -> int:
+        """Numbers of a mixed row, or one."""
+        return self.count // self.rows if self.rows else 1
 
 
 Instruction: TypeAlias = Copy | Fresh | Text | Tensor
@@ -184,9 +192,23 @@ def _check_tensor(program: Program, tensor: Tensor, known: Sequence[Tensor]) -> 
         end = tensor.place + prod(sizes) * tensor.kind.itemsize
         if taken != tensor.count or end > program.base_size:
             raise bad_delta("a tensor does not fit its base")
-    scaling = tensor.scaling
-    if scaling is None:
-        return
+    if tensor.rows:
+        _check_rows(tensor)
+    if tensor.scaling is not None:
+        _check_scaling(program, tensor, tensor.scaling, known)
+
+
+def _check_rows(tensor: Tensor) -> None:
+    width, rest = divmod(tensor.count, tensor.rows)
+    if tensor.kind is not Kind.FLOAT32 or tensor.place < 0 or rest or not 0 < width <= MAX_WIDTH:
+        raise bad_delta("rows of a tensor are mixed that has none")
+    if told_count(tensor.rows, width) > MAX_TOLD:
+        raise bad_delta("it keeps too much in memory")
+
+
+def _check_scaling(
+    program: Program, tensor: Tensor, scaling: Scaling, known: Sequence[Tensor]
+) -> None:
     turn = scaling.inner * scaling.channels
     if (
         not turn

@@ -54,6 +54,8 @@ SMALL = Alphabet(symbols=32, sides=PARTS, slowness=4)
 """Signed bytes."""
 TEXT = Alphabet(symbols=32, sides=1, slowness=2)
 """Bytes between tensors."""
+MIXING = Alphabet(symbols=32, sides=1, slowness=3)
+"""Steps and weights of mixed rows."""
 HALF = Alphabet(symbols=64, sides=0, slowness=4)
 """Numbers of 16 bits."""
 LONG = Alphabet(symbols=128, sides=0, slowness=4)

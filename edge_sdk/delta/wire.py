@@ -158,7 +158,15 @@ class _Out:
 
     def tensor(self, each: Tensor) -> None:
         based, scaled, like = each.place >= 0, each.scaling is not None, each.like >= 0
-        self.number(3 + each.kind + 4 * based + 8 * scaled + 16 * like + 32 * each.early)
+        self.number(
+            3
+            + each.kind
+            + 4 * based
+            + 8 * scaled
+            + 16 * like
+            + 32 * each.early
+            + 64 * (each.rows > 0)
+        )
         self.number(each.count)
         self.number(each.first)
         if based:
@@ -171,6 +179,8 @@ class _Out:
             self.number(each.like)
         if each.scaling is not None:
             self.scaling(each.scaling, each.count)
+        if each.rows:
+            self.number(each.rows)
 
     def axis(self, axis: Axis) -> None:
         self.number(axis.size)
@@ -263,7 +273,7 @@ class _In:
             return Fresh(length)
         if opcode == 2:
             return Text(self.place(length), length, self.number())
-        if opcode >= 3 + 64:
+        if opcode >= 3 + 128:
             raise bad_delta(f"instruction {opcode} is unknown")
         return self.tensor(opcode - 3, length)
 
@@ -279,7 +289,8 @@ class _In:
             like = self.number()
         if code & 8:
             scaling = self.scaling(count)
-        return Tensor(kind, count, first, place, like, axes, scaling, bool(code & 32))
+        rows = self.number() if code & 64 else 0
+        return Tensor(kind, count, first, place, like, axes, scaling, bool(code & 32), rows)
 
     def axis(self) -> Axis:
         return Axis(self.number(), self.number())

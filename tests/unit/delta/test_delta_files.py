@@ -158,7 +158,7 @@ SCALING = st.builds(
 )
 TENSORS = st.builds(
     Tensor, st.sampled_from(Kind), NUMBER, NUMBER, st.integers(-1, 60), st.integers(-1, 2), AXES,
-    st.none() | SCALING, st.booleans(),
+    st.none() | SCALING, st.booleans(), st.integers(0, 4),
 )  # fmt: skip
 INSTRUCTIONS = (
     st.builds(Copy, NUMBER, NUMBER)
