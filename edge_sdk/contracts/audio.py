@@ -65,3 +65,17 @@ class SoundInfo(Wire, kw_only=True):
     """What makes probabilities of it; ``none`` where the network ends in one."""
     words: tuple[WakeWord, ...] = ()
     """Reported when heard. Empty: the most probable label of every step is the result."""
+
+
+class EnhanceSpec(Wire, kw_only=True):
+    """How an enhancer cuts sound into spectra; the step between two is half a window.
+
+    The delay of what comes out is one window: 32 ms by default.
+    """
+
+    sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
+    window_samples: Annotated[int, Meta(ge=32, le=8192)] = 512
+    bands: Annotated[int, Meta(ge=4, le=1024)] = 128
+    """That the network sees and answers for."""
+    single_bins: Annotated[int, Meta(ge=1, le=1024)] = 64
+    """The lowest bands are one bin each, so that a voice's overtones are told apart."""
