@@ -120,10 +120,9 @@ class Updater:
             rekeyed=lambda: self._asking.subscribe(self._desired_topic, qos=1),
         )
         riding = Riding(link, topics, device.device_id, clock)
-        unbound = None if limits.max_bytes_per_s else mirror  # it knows no pace
         self._download = Intake(
             Downloader(self._asking, riding, topics, clock, limits),
-            unbound or Mirror(None, clock, MirrorLimits()),
+            mirror or Mirror(None, clock, MirrorLimits()),
         )
         self.holding = Holding(limits.windows, lambda: self._authority.time.now())
         self._acquisition = Acquisition(

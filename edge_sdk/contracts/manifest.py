@@ -35,7 +35,7 @@ class Derivation(Wire, kw_only=True):
     """Of the result, whose digest is the file's own."""
 
 
-DELTA_CODEC = "edge-delta-1"
+DELTA_CODEC = "edge-delta-2"
 """What :mod:`edge_sdk.delta` reads; a device passes over deltas of any other codec."""
 
 

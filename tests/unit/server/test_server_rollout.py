@@ -20,6 +20,7 @@ from edge_sdk.server.rollout import (
     Rollout,
     Start,
     TakeBack,
+    Tick,
     is_quiet,
     plan,
     settle,
@@ -156,6 +157,17 @@ def test_too_many_failures_end_a_paused_rollout() -> None:
     assert statuses(failed) == {"a": "failed", "b": "restored", "c": "waiting"}
 
 
+def test_what_there_is_no_room_for_waits_for_the_next_tick() -> None:
+    rollout, issues = step(plan("abcd", canary=3), Start(), 2)
+    assert (rollout.state, list(issues)) == (RolloutState.CANARY, offers("a", "b"))
+    rollout, issues = step(rollout, Committed("a"), 0)
+    assert list(issues) == []
+    rollout, issues = step(rollout, Tick(), 5)
+    assert list(issues) == offers("c"), "the others are no canaries"
+    rollout, issued = run(rollout, Committed("b"), Committed("c"), Committed("d"))
+    assert (rollout.state, issued) == (RolloutState.DONE, offers("d"))
+
+
 def test_a_paused_rollout_is_done_when_nobody_waits() -> None:
     done, _ = run(begun(plan("a"), "a"), Start(), Pause(), Committed("a"))
     assert (done.state, done.paused) == (RolloutState.DONE, False)
@@ -194,6 +206,7 @@ any_event = st.one_of(
     st.builds(Failed, names),
     st.builds(Pause),
     st.builds(Resume),
+    st.builds(Tick),
     st.builds(Abort),
     st.builds(TakeBack),
 )
@@ -272,6 +285,15 @@ def test_a_quiet_verdict_concerns_one_device_alone(
             assert quiet == unmoved
         if quiet:
             assert issues == own
+
+
+@given(rollouts, st.lists(st.tuples(any_event, st.integers(0, 3)), max_size=30))
+def test_no_more_are_offered_it_than_there_is_room_for(
+    rollout: Rollout, events: list[tuple[Event, int]]
+) -> None:
+    for event, room in events:
+        rollout, issues = step(rollout, event, room)
+        assert sum(issue.what == "offer" for issue in issues) <= room
 
 
 @given(rollouts, st.lists(any_event, max_size=30))
