@@ -27,6 +27,7 @@ from edge_sdk.errors import ContractError, GateError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Request
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
+from edge_sdk.server.ladders import steps
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
 
@@ -320,14 +321,12 @@ class Ingest:
             labelled=sample.labelled + (row["labelled"] if same else 0),
             correct=sample.correct + (row["correct"] if same else 0),
         )
-        last = records.last_sample(row)
-        before, after = last.ladder if last is not None else None, sample.ladder
-        if after is not None and before is not None and after.index != before.index:
-            way = "down" if after.index > before.index else "up"
+        for name, way, position in steps(records.last_sample(row), sample):
+            who = f"{sample.device_id} {name}".rstrip()
             self._event(
                 connection,
                 "ladder",
-                f"{sample.device_id} stepped {way} to {after.point} ({after.reason}).",
+                f"{who} stepped {way} to {position.point} ({position.reason}).",
                 sample.device_id,
                 version=sample.version,
             )
