@@ -1,9 +1,9 @@
 """How much noise a network takes out of real speech, what is left of the speech, and what it costs.
 
 Digits of six speakers, nine in a row, with environmental sound of a fold that no training has
-heard, at 0 to 15 dB. The recordings hold nothing above 4 kHz, so the noise is cut there, too, and PESQ is
-the narrow-band one (ITU-T P.862 at 8 kHz); the wide-band one is printed beside it, for comparison
-with other people's tables. Peers are run where their packages are installed
+heard, at 0 to 15 dB. The recordings hold nothing above 4 kHz, so the noise is cut there, too, and
+PESQ is the narrow-band one (ITU-T P.862 at 8 kHz); the wide-band one is printed beside it, for
+comparison with other people's tables. Peers are run where their packages are installed
 (``pip install 'edge-sdk[bench]'``).
 
     python benchmarks/enhancement.py --weights out/enhance.pt --conversion out/enhance
