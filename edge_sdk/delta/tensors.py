@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.delta.coder import Ints
-from edge_sdk.delta.fits import compare, exact_factor, fit, steps, told_factor
+from edge_sdk.delta.fits import compare, exact_factor, fit, steps, told_factor, usual
 from edge_sdk.delta.mixes import find_mix
 from edge_sdk.delta.mixing import MAX_TOLD, MAX_WIDTH, told_count
 from edge_sdk.delta.predict import (
@@ -195,6 +195,10 @@ class Chooser:
             fitted = fit(old, new, inner, channels)
             if inner > 1 or plain.count > channels:
                 yield Scaling(1.0, inner, channels, own=steps(fitted, kind)), None
+                if kind is Kind.FLOAT32:
+                    agreed = usual(old, new, inner, fitted)
+                    if (agreed != fitted).any():
+                        yield Scaling(1.0, inner, channels, own=steps(agreed, kind)), None
             if kind is not Kind.FLOAT32:
                 yield from self._by_scales(part, kind, fitted, (inner, channels), scales)
 
