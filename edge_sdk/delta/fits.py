@@ -39,8 +39,8 @@ def usual(old: Floats, new: Floats, inner: int, fitted: Floats) -> Floats:
     """
     with np.errstate(all="ignore"):
         ratios = np.moveaxis((new / old).reshape(-1, len(fitted), inner), 1, 0)
-    found, ratios = fitted.copy(), ratios.reshape(len(fitted), -1)
-    for channel, own in enumerate(ratios):
+    found = fitted.copy()
+    for channel, own in enumerate(ratios.reshape(len(fitted), -1)):
         known = np.sort(own[np.isfinite(own)])
         reach = max(len(known) // _AGREEING, 1)
         if len(known) > reach:
