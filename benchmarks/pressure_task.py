@@ -117,8 +117,8 @@ class Pressed(clothing.Clothing):
 
     name = "pressed"
     resolutions = ((128, 128), (96, 96), (64, 64), (32, 32))
-    epochs = 16
-    width = 48
+    epochs = 14
+    width = 32
     least_batch = 12
 
     def build(self) -> nn.Module:
@@ -162,8 +162,9 @@ class Large(Pressed):
 
     name = "large"
     resolutions = ((320, 320), (160, 160), (80, 80))
-    epochs = 12
+    epochs = 8
     width = 48
+    least_batch = 4
 
     def build(self) -> nn.Module:
         """The network that is large in memory."""

@@ -56,6 +56,21 @@ def command() -> None:
     is_flag=True,
     help="Its labels or its preprocessing differ from what runs now, and that is meant.",
 )
+@click.option(
+    "--window",
+    "windows",
+    multiple=True,
+    help="When it may happen, e.g. '22:00-05:00' or 'Sat,Sun 00:00-24:00', local time; repeatable.",
+)
+@click.option(
+    "--rate-kib-s", default=0, type=click.IntRange(0), help="Each device fetches at most so fast."
+)
+@click.option(
+    "--devices-per-hour",
+    default=0,
+    type=click.IntRange(0, 1_000_000),
+    help="At most so many begin in an hour.",
+)
 @click.option("--no-wait", is_flag=True, help="Return when it has started.")
 @click.option(
     "--timeout",
@@ -79,6 +94,9 @@ def create(
     trial_max_frames: int,
     trial_seconds: float,
     new_contract: bool,
+    windows: tuple[str, ...],
+    rate_kib_s: int,
+    devices_per_hour: int,
     no_wait: bool,
     timeout_s: float,
     server: str,
@@ -101,6 +119,9 @@ def create(
             devices=devices,
             trial=trial,
             new_contract=new_contract,
+            windows=windows,
+            rate_kib_s=rate_kib_s,
+            devices_per_hour=devices_per_hour,
         )
         out.line(f"Rollout {info.id} of {release} {version} to {len(info.members)} devices.")
         if info.skipped:
@@ -225,8 +246,9 @@ def _show(out: Output, info: RolloutInfo) -> None:
 
     state = info.state.replace("_", " ") + (", paused" if info.paused else "")
     out.line(f"Rollout {info.id}: {info.release} {info.version}, {state}")
-    if info.reason:
-        out.line(info.reason)
+    for line in (info.reason, _bounds(info), info.waits):
+        if line:
+            out.line(line)
     rows = [
         (
             member.device_id,
@@ -253,6 +275,15 @@ def _show(out: Output, info: RolloutInfo) -> None:
         out.next_step("edge device list", "edge rollout rollback")
     else:
         out.next_step("edge device list")
+
+
+def _bounds(info: RolloutInfo) -> str:
+    """``Windows: 22:00-05:00; 256 KiB/s a device; 60 devices an hour``."""
+    parts = [f"windows: {', '.join(info.windows)}"] if info.windows else []
+    parts += [f"{info.rate_kib_s} KiB/s a device"] if info.rate_kib_s else []
+    parts += [f"{info.devices_per_hour} devices an hour"] if info.devices_per_hour else []
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:]
 
 
 def _warn_kept(out: Output, info: RolloutInfo) -> None:

@@ -168,6 +168,9 @@ class FleetClient:
         devices: tuple[str, ...] = (),
         trial: TrialPolicy | None = None,
         new_contract: bool = False,
+        windows: tuple[str, ...] = (),
+        rate_kib_s: int = 0,
+        devices_per_hour: int = 0,
     ) -> RolloutInfo:
         """Start rolling a release out; see :class:`RolloutRequest` for the arguments."""
         request = RolloutRequest(
@@ -179,6 +182,9 @@ class FleetClient:
             devices=devices,
             trial=trial or TrialPolicy(),
             new_contract=new_contract,
+            windows=windows,
+            rate_kib_s=rate_kib_s,
+            devices_per_hour=devices_per_hour,
         )
         return self._send("POST", "/rollouts", request, RolloutInfo)
 

@@ -37,6 +37,9 @@ RUNNING_PHASES = frozenset(Phase) - FINAL_PHASES - {Phase.IDLE}
 
 
 WishCounter = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+MaintenanceWindows = Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=16)]
+"""``"22:00-05:00"``, ``"Sat,Sun 00:00-24:00"``; see :mod:`edge_sdk.delivery.windows`."""
+BytesPerSecond = Annotated[int, Meta(ge=0, le=2**40)]
 
 
 class TrialPolicy(Wire, kw_only=True):
@@ -76,6 +79,11 @@ class Desired(Wire, kw_only=True):
     trial: TrialPolicy = TrialPolicy()
     new_contract: bool = False
     """The release is meant to have other labels or another preprocessing than the one before."""
+    windows: MaintenanceWindows = ()
+    """When files may be fetched, in the device's local time, besides its own windows; always where
+    there are none. Agents of earlier versions do not know it."""
+    max_bytes_per_s: BytesPerSecond = 0
+    """Bound on fetching, besides the device's own; 0 for none. Likewise."""
     issued_at: float = 0.0
     """Seconds since the epoch, the server's clock."""
     profile: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from edge_sdk.server.rollout import (
     Issue,
     Rollout,
     is_quiet,
+    may_settle,
     settle,
     step,
 )
@@ -58,12 +61,14 @@ class Issuer:
         depot: where the envelopes that desired states refer to lie.
         now: seconds since the epoch.
         metadata: what the publisher has said exists, where the fleet goes by TUF.
+        local: the clock on the wall, for maintenance windows.
     """
 
     key: SigningKey
     depot: Depot
     now: Callable[[], float]
     metadata: MetadataShop | None = None
+    local: Callable[[float], time.struct_time] = time.localtime
 
     def apply(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         """Apply ``event`` to the stored rollout ``row`` and issue what follows from it."""
@@ -71,11 +76,28 @@ class Issuer:
             return self._verdict(connection, row, event)
         return self._step(connection, row, event)
 
+    def waits(self, connection: sa.Connection, row: Row) -> str:
+        """Why a rollout offers its release to nobody at this moment, though some wait."""
+        if row["paused"] or not rollout_records.is_running(row):
+            return ""
+        now = self.now()
+        waits = rollout_records.pacing_value(row).waits(now, self.local(now))
+        return waits if waits and rollout_records.somebody_waits(connection, row) else ""
+
+    def due(self, connection: sa.Connection, row: Row) -> bool:
+        """Whether time alone has made room for further offers."""
+        pacing, now = rollout_records.pacing_value(row), self.now()
+        if row["paused"] or not pacing.bounded or not pacing.room(now, self.local(now)):
+            return False
+        return rollout_records.somebody_waits(connection, row)
+
     def _verdict(self, connection: sa.Connection, row: Row, verdict: Committed | Failed) -> Changes:
         """Most verdicts concern one device alone, and then no other is loaded."""
         number = row["number"]
         stored = rollout_records.member_row(connection, number, verdict.device_id)
-        if stored is None or stored["status"] != MemberStatus.OFFERED:
+        if stored is None or not rollout_records.is_running(row):
+            return Changes()
+        if not may_settle(MemberStatus(stored["status"]), verdict):
             return Changes()
         quiet = is_quiet(
             verdict,
@@ -95,10 +117,13 @@ class Issuer:
     def _step(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         members = rollout_records.member_rows(connection, row["number"])
         before = rollout_records.rollout_value(row, members)
-        after, issues = step(before, event)
+        pacing, now = rollout_records.pacing_value(row), self.now()
+        after, issues = step(before, event, pacing.room(now, self.local(now)))
         if after == before and not issues:
             return Changes()
-        rollout_records.save_rollout(connection, row["number"], before, after, self.now())
+        rollout_records.save_rollout(connection, row["number"], before, after, now)
+        next_at = pacing.spent(sum(issue.what == "offer" for issue in issues), now)
+        rollout_records.touch_rollout(connection, row["number"], now, next_offer_at=next_at)
         previous = {member["device_id"]: member["previous_id"] for member in members}
         for issue in issues:
             target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
@@ -131,6 +156,8 @@ class Issuer:
                 manifest=self.depot.envelope_ref(release["digest"]),
                 trial=trial,
                 new_contract=restore or row["new_contract"],
+                windows=() if restore else tuple(json.loads(row["windows"])),
+                max_bytes_per_s=row["rate_kib_s"] * 1024,
                 issued_at=self.now(),
                 profile=device["profile"] if device else "",
                 target=path,

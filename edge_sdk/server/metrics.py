@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from edge_sdk.accounting import added
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo, RolloutInfo
+from edge_sdk.server.ladders import positions
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -149,6 +150,16 @@ def _sample_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
         if sample is not None and sample.ladder is not None:
             ladder.add_metric([device_id], sample.ladder.index)
     yield ladder
+    each = GaugeMetricFamily(
+        "edge_pipeline_ladder_index",
+        "Operating point of each of several pipelines; 0 is the most accurate.",
+        labels=["device", "pipeline"],
+    )
+    for device_id, sample in samples:
+        for name, position in positions(sample).items():
+            if name:
+                each.add_metric([device_id, name], position.index)
+    yield each
 
 
 async def scrape(request: Request) -> Response:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutState
+from edge_sdk.server.pacing import EVERYBODY
 
 _RUNNING = frozenset({RolloutState.CANARY, RolloutState.FULL})
 _FINAL = frozenset(MemberStatus) - {MemberStatus.WAITING, MemberStatus.OFFERED}
@@ -90,6 +91,11 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed, so that there may be room for further offers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """The operator stops the rollout; what has committed stays."""
 
@@ -99,7 +105,7 @@ class TakeBack:
     """The operator wants the previous release on every device again."""
 
 
-Event = Start | Committed | Failed | Pause | Resume | Abort | TakeBack
+Event = Start | Committed | Failed | Pause | Resume | Tick | Abort | TakeBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +137,29 @@ def plan(
     return Rollout(RolloutState.PENDING, members, max_failures, rollback_on_failure)
 
 
-def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
-    """The rollout after ``event``, and what to issue. Events that do not apply change nothing."""
+def step(
+    rollout: Rollout, event: Event, room: int = EVERYBODY
+) -> tuple[Rollout, tuple[Issue, ...]]:
+    """The rollout after ``event``, and what to issue. Events that do not apply change nothing.
+
+    Args:
+        rollout: before it.
+        event: what has happened.
+        room: so many devices may be offered the release now; the others wait for a :class:`Tick`.
+    """
     match event:
         case Start() if rollout.state is RolloutState.PENDING:
-            return _start(rollout)
+            return _start(rollout, room)
         case Committed() if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, event), "")
+            return _advance(*_settle(rollout, event), "", room)
         case Failed() if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, event), event.reason)
+            return _advance(*_settle(rollout, event), event.reason, room)
+        case Tick() if rollout.state in _RUNNING:
+            return _advance(rollout, (), "", room)
         case Pause() if rollout.state in _RUNNING and not rollout.paused:
             return _recall(replace(rollout, paused=True))
         case Resume() if rollout.state in _RUNNING and rollout.paused:
-            return _advance(replace(rollout, paused=False), (), "")
+            return _advance(replace(rollout, paused=False), (), "", room)
         case Abort() if rollout.state not in ENDED:
             ended = _ended(rollout, RolloutState.ABORTED, "stopped by the operator")
             return _restore(ended, {MemberStatus.OFFERED})
@@ -156,13 +172,20 @@ def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
 def settle(member: Member, verdict: Committed | Failed) -> tuple[Member, tuple[Issue, ...]]:
     """An offered device after its verdict; one that failed is given its previous release at once.
 
-    Anything but the first verdict of an offered device changes nothing.
+    A device may also fail after it has committed, when the release degrades or crash-loops in
+    service. Any other second verdict changes nothing.
     """
-    if member.status is not MemberStatus.OFFERED:
+    if not may_settle(member.status, verdict):
         return member, ()
     if isinstance(verdict, Committed):
         return replace(member, status=MemberStatus.COMMITTED), ()
     return replace(member, status=MemberStatus.FAILED), (_way_back(member),)
+
+
+def may_settle(status: MemberStatus, verdict: Committed | Failed) -> bool:
+    """Whether a verdict is news of a device that stands there."""
+    late = status is MemberStatus.COMMITTED and isinstance(verdict, Failed)
+    return status is MemberStatus.OFFERED or late
 
 
 def is_quiet(
@@ -173,7 +196,7 @@ def is_quiet(
     Lets a large rollout be stepped without loading all of it.
 
     Args:
-        verdict: of a device that is offered the release.
+        verdict: of a device that it settles.
         others_offered: whether another device is: its wave is not over then.
         failures: devices that failed before.
         max_failures: the rollout's limit.
@@ -181,10 +204,10 @@ def is_quiet(
     return others_offered and failures + isinstance(verdict, Failed) <= max_failures
 
 
-def _start(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
+def _start(rollout: Rollout, room: int) -> tuple[Rollout, tuple[Issue, ...]]:
     staged = 0 < sum(member.canary for member in rollout.members) < len(rollout.members)
     state = RolloutState.CANARY if staged else RolloutState.FULL
-    return _advance(replace(rollout, state=state), (), "")
+    return _advance(replace(rollout, state=state), (), "", room)
 
 
 def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tuple[Issue, ...]]:
@@ -197,7 +220,7 @@ def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tup
 
 
 def _advance(
-    rollout: Rollout, issues: Sequence[Issue], reason: str
+    rollout: Rollout, issues: Sequence[Issue], reason: str, room: int
 ) -> tuple[Rollout, tuple[Issue, ...]]:
     """Offer what may be offered, or end when all is done or too many devices failed."""
     if rollout.failures > rollout.max_failures:
@@ -213,7 +236,7 @@ def _advance(
         return rollout, tuple(issues)
     if rollout.state is RolloutState.CANARY and _all_final(rollout, canaries_only=True):
         rollout = replace(rollout, state=RolloutState.FULL)
-    rollout, offers = _offer(rollout)
+    rollout, offers = _offer(rollout, room)
     return rollout, (*issues, *offers)
 
 
@@ -225,13 +248,13 @@ def _all_final(rollout: Rollout, *, canaries_only: bool) -> bool:
     return all(m.status in _FINAL for m in rollout.members if m.canary or not canaries_only)
 
 
-def _offer(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
+def _offer(rollout: Rollout, room: int) -> tuple[Rollout, tuple[Issue, ...]]:
     chosen = [
         member.device_id
         for member in rollout.members
         if member.status is MemberStatus.WAITING
         and (member.canary or rollout.state is RolloutState.FULL)
-    ]
+    ][:room]
     offered = _with_status(rollout, set(chosen), MemberStatus.OFFERED)
     return offered, tuple(Issue(device_id, "offer") for device_id in chosen)
 

@@ -11,12 +11,13 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_sdk.contracts.fleet import RolloutInfo, RolloutRequest
+from edge_sdk.delivery.windows import parse_window
 from edge_sdk.errors import ConfigError, UsageError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.issuing import Changes, Issuer
 from edge_sdk.server.metadata_desk import MetadataDesk
 from edge_sdk.server.records import Row
-from edge_sdk.server.rollout import Abort, Pause, Resume, Start, TakeBack, plan
+from edge_sdk.server.rollout import Abort, Pause, Resume, Start, TakeBack, Tick, plan
 from edge_sdk.server.targets import choose_devices, previous_release
 from edge_sdk.suggest import did_you_mean
 
@@ -55,7 +56,7 @@ class RolloutDesk:
             UsageError: ``usage.rollout-active``, ``usage.unknown-release``,
                 ``usage.unknown-device``, ``usage.profile-not-in-release`` or
                 ``usage.no-devices``.
-            ConfigError: ``config.bad-rollout``.
+            ConfigError: ``config.bad-rollout`` or ``config.bad-window``.
         """
         if request.canary < 0 or request.max_failures < 0:
             raise ConfigError(
@@ -63,6 +64,8 @@ class RolloutDesk:
                 "canary and max_failures of a rollout cannot be negative.",
                 "Use 0 or more.",
             )
+        for window in request.windows:
+            parse_window(window)
         with self._transaction() as connection:
             _refuse_second(connection)
             release = _find_release(connection, request.release, request.version)
@@ -70,7 +73,7 @@ class RolloutDesk:
             row = self._add(connection, request, release)
             records.mark_seeded(connection, [release["id"]], True)
             changes = self._issuer.apply(connection, row, Start())
-            info = _info(connection, row["id"])
+            info = self._info(connection, _find_rollout(connection, row["id"]))
         self._carry(replace(changes, seeded=(release["digest"],)))
         return info
 
@@ -93,6 +96,9 @@ class RolloutDesk:
             canary=request.canary,
             trial=msgspec.json.encode(request.trial).decode(),
             new_contract=request.new_contract,
+            windows=json.dumps(request.windows),
+            rate_kib_s=request.rate_kib_s,
+            devices_per_hour=request.devices_per_hour,
             skipped=json.dumps(skipped),
             created_at=self._issuer.now(),
         )
@@ -104,13 +110,13 @@ class RolloutDesk:
             UsageError: ``usage.unknown-rollout``.
         """
         with self._engine.connect() as connection:
-            return _info(connection, rollout_id)
+            return self._info(connection, _find_rollout(connection, rollout_id))
 
     def rollouts(self, limit: int = MAX_ROLLOUTS_PER_CALL) -> list[RolloutInfo]:
         """The newest rollouts, newest first."""
         with self._engine.connect() as connection:
             rows = rollout_records.all_rollouts(connection, limit)
-            return [rollout_records.rollout_info(connection, row) for row in rows]
+            return [self._info(connection, row) for row in rows]
 
     def pause(self, rollout_id: str) -> RolloutInfo:
         """Let no further device begin; those that have begun go on. Repeated, changes nothing.
@@ -147,13 +153,28 @@ class RolloutDesk:
         """
         return self._end(rollout_id, TakeBack())
 
+    def tick(self) -> None:
+        """Offer what time alone has made room for."""
+        with self._engine.connect() as connection:
+            active = rollout_records.active_rollout(connection)
+            if active is None or not self._issuer.due(connection, active):
+                return
+        with self._transaction() as connection:
+            row = _find_rollout(connection, active["id"])
+            changes = self._issuer.apply(connection, row, Tick())
+        self._carry(changes)
+
+    def _info(self, connection: sa.Connection, row: Row) -> RolloutInfo:
+        info = rollout_records.rollout_info(connection, row)
+        return msgspec.structs.replace(info, waits=self._issuer.waits(connection, row))
+
     def _turn(self, rollout_id: str, event: Pause | Resume) -> RolloutInfo:
         with self._transaction() as connection:
             row = _find_rollout(connection, rollout_id)
             if not rollout_records.is_running(row):
                 raise _ended(row)
             changes = self._issuer.apply(connection, row, event)
-            info = _info(connection, row["id"])
+            info = self._info(connection, _find_rollout(connection, row["id"]))
         self._carry(changes)
         return info
 
@@ -170,7 +191,7 @@ class RolloutDesk:
             changes = self._issuer.apply(connection, row, event)
             if not changes.ended:
                 raise _ended(row)
-            info = _info(connection, row["id"])
+            info = self._info(connection, _find_rollout(connection, row["id"]))
         self._carry(changes)
         return info
 
@@ -204,10 +225,6 @@ def _find_rollout(connection: sa.Connection, rollout_id: str) -> Row:
         rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
         raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
     return row
-
-
-def _info(connection: sa.Connection, rollout_id: str) -> RolloutInfo:
-    return rollout_records.rollout_info(connection, _find_rollout(connection, rollout_id))
 
 
 def _ended(row: Row) -> UsageError:

@@ -19,8 +19,10 @@ from edge_sdk.contracts.fleet import (
     RolloutState,
 )
 from edge_sdk.contracts.update import RUNNING_PHASES, Phase, TrialPolicy
+from edge_sdk.delivery.windows import parse_window
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import desired, releases, rollout_devices, rollouts
+from edge_sdk.server.pacing import Pacing
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Member, Rollout
 
@@ -145,6 +147,12 @@ def rollout_value(row: Row, members: Iterable[Row]) -> Rollout:
     )
 
 
+def pacing_value(row: Row) -> Pacing:
+    """How fast a rollout may go on."""
+    windows = tuple(parse_window(text) for text in json.loads(row["windows"]))
+    return Pacing(windows, row["devices_per_hour"], row["next_offer_at"])
+
+
 def member_value(row: Row) -> Member:
     """One device of a rollout as the state machine knows it."""
     return Member(
@@ -186,6 +194,18 @@ def offered_besides(connection: sa.Connection, number: int, device_id: str) -> b
         )
         .limit(1)
     )
+    return connection.execute(query).first() is not None
+
+
+def somebody_waits(connection: sa.Connection, row: Row) -> bool:
+    """Whether a device would be offered the release if there were room."""
+    waiting = [
+        rollout_devices.c.rollout == row["number"],
+        rollout_devices.c.status == MemberStatus.WAITING,
+    ]
+    if row["state"] == RolloutState.CANARY:
+        waiting.append(rollout_devices.c.canary)
+    query = sa.select(rollout_devices.c.device_id).where(*waiting).limit(1)
     return connection.execute(query).first() is not None
 
 
@@ -233,6 +253,9 @@ def rollout_info(connection: sa.Connection, row: Row) -> RolloutInfo:
         updated_at=row["updated_at"],
         reason=row["reason"],
         paused=row["paused"],
+        windows=tuple(json.loads(row["windows"])),
+        rate_kib_s=row["rate_kib_s"],
+        devices_per_hour=row["devices_per_hour"],
         members=tuple(_member_info(member) for member in members),
         skipped=tuple(json.loads(row["skipped"])),
     )

@@ -126,8 +126,14 @@ def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
     assert "offered" in edge("rollout", "resume")
     assert "aborted" in edge("rollout", "abort")
     assert edge.json("rollout", "pause", code=2)["code"] == "usage.rollout-ended"
-    assert "full" in edge("rollout", "create", "digits", "5", "--no-wait")
+    bounds = ("--window", "00:00-24:00", "--rate-kib-s", "64", "--devices-per-hour", "60")
+    text = edge("rollout", "create", "digits", "5", "--no-wait", *bounds)
+    assert "full" in text
+    assert "Windows: 00:00-24:00; 64 KiB/s a device; 60 devices an hour" in text
     edge("rollout", "abort")
+    bad = ("--window", "at night")
+    error = edge.json("rollout", "create", "digits", "5", *bad, code=4)
+    assert error["code"] == "config.bad-window"
 
 
 def test_a_rollback_warns_where_there_is_nothing_to_go_back_to(

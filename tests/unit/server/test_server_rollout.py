@@ -20,7 +20,9 @@ from edge_sdk.server.rollout import (
     Rollout,
     Start,
     TakeBack,
+    Tick,
     is_quiet,
+    may_settle,
     plan,
     settle,
     step,
@@ -156,6 +158,17 @@ def test_too_many_failures_end_a_paused_rollout() -> None:
     assert statuses(failed) == {"a": "failed", "b": "restored", "c": "waiting"}
 
 
+def test_what_there_is_no_room_for_waits_for_the_next_tick() -> None:
+    rollout, issues = step(plan("abcd", canary=3), Start(), 2)
+    assert (rollout.state, list(issues)) == (RolloutState.CANARY, offers("a", "b"))
+    rollout, issues = step(rollout, Committed("a"), 0)
+    assert list(issues) == []
+    rollout, issues = step(rollout, Tick(), 5)
+    assert list(issues) == offers("c"), "the others are no canaries"
+    rollout, issued = run(rollout, Committed("b"), Committed("c"), Committed("d"))
+    assert (rollout.state, issued) == (RolloutState.DONE, offers("d"))
+
+
 def test_a_paused_rollout_is_done_when_nobody_waits() -> None:
     done, _ = run(begun(plan("a"), "a"), Start(), Pause(), Committed("a"))
     assert (done.state, done.paused) == (RolloutState.DONE, False)
@@ -183,6 +196,15 @@ def test_a_late_verdict_changes_nothing() -> None:
     assert run(failed, Committed("b"), Failed("b"), Committed("x")) == (failed, [])
 
 
+def test_a_release_that_degrades_after_its_commit_counts_as_a_failure() -> None:
+    events = (Start(), Committed("a"), Failed("a", "a degraded"))
+    rollout, _ = run(plan("abc", canary=1), *events)
+    assert (rollout.state, rollout.reason) == (RolloutState.FAILED, "a degraded")
+    assert statuses(rollout) == {"a": "failed", "b": "restored", "c": "restored"}
+    done, _ = run(plan("a"), Start(), Committed("a"))
+    assert run(done, Failed("a")) == (done, []), "a rollout that has ended stays as it is"
+
+
 def test_a_rollout_to_nobody_is_done() -> None:
     assert run(plan(""), Start())[0].state is RolloutState.DONE
 
@@ -194,6 +216,7 @@ any_event = st.one_of(
     st.builds(Failed, names),
     st.builds(Pause),
     st.builds(Resume),
+    st.builds(Tick),
     st.builds(Abort),
     st.builds(TakeBack),
 )
@@ -251,12 +274,14 @@ def test_a_quiet_verdict_concerns_one_device_alone(
 ) -> None:
     """What lets the server settle one device without loading the others equals the machine."""
     rollout, _ = run(rollout, Start(), *events)
-    offered = [m for m in rollout.members if m.status is MemberStatus.OFFERED]
-    for member in offered:
+    offered = {m.device_id for m in rollout.members if m.status is MemberStatus.OFFERED}
+    for member in rollout.members if rollout.state not in ENDED else ():
         verdict = data.draw(st.sampled_from((Committed, Failed)))(member.device_id)
+        if not may_settle(member.status, verdict):
+            continue
         quiet = is_quiet(
             verdict,
-            others_offered=len(offered) > 1,
+            others_offered=bool(offered - {member.device_id}),
             failures=rollout.failures,
             max_failures=rollout.max_failures,
         )
@@ -272,6 +297,15 @@ def test_a_quiet_verdict_concerns_one_device_alone(
             assert quiet == unmoved
         if quiet:
             assert issues == own
+
+
+@given(rollouts, st.lists(st.tuples(any_event, st.integers(0, 3)), max_size=30))
+def test_no_more_are_offered_it_than_there_is_room_for(
+    rollout: Rollout, events: list[tuple[Event, int]]
+) -> None:
+    for event, room in events:
+        rollout, issues = step(rollout, event, room)
+        assert sum(issue.what == "offer" for issue in issues) <= room
 
 
 @given(rollouts, st.lists(any_event, max_size=30))
