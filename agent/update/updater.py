@@ -59,6 +59,7 @@ RETREATS = (
     ev.TrialFailed,
     ev.GoldenFailed,
     ev.ServiceUnhealthy,
+    ev.ServiceDegraded,
     ev.ServiceMeasured,
     ev.DesiredWithdrawn,
 )
@@ -139,7 +140,7 @@ class Updater:
         )
         self._meter = Meter(clock, self._download, storage)
         self._teller = Teller(device.device_id, clock, report)
-        self._proving = Proving(host, clock, limits, self._dispatch, objective_ms)
+        self._proving = Proving(host, sensors, clock, limits, self._dispatch, objective_ms)
         self._state = UpdateState()
         self._unsaved = False
         self._events: deque[ev.Event] = deque()
@@ -368,9 +369,9 @@ class Updater:
                 placed, policy = self._store.placed(state.candidate), state.desired.trial
                 self._proving.run_trial(placed, state.candidate, state.serving, policy)
             case ev.Commit() if state.serving is not None:
-                self._proving.commit(self._store.placed(state.serving))
+                self._proving.commit(self._store.placed(state.serving), state.serving)
             case ev.Serve():
-                self._proving.serve(self.active)
+                self._proving.serve(self.active, state.serving)
             case ev.Abandon():
                 self._acquisition.abandon()
                 self._proving.cancel_golden()

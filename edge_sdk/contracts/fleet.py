@@ -176,7 +176,7 @@ class FleetEvent(Wire, kw_only=True):
     """Server's clock, seconds since the epoch."""
     kind: str
     """``release``, ``rollout``, ``offer``, ``restore``, ``withdraw``, ``keep``, ``update``,
-    ``refusal``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
+    ``refusal``, ``alert``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
     text: str
     """One sentence for a person."""
     device_id: str = ""
