@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import clothing
 
-COPIES = 3
 GRAIN = 12.0
 """Deviation of the noise, of 255."""
 
@@ -104,14 +103,6 @@ def frames(images: clothing.Images, random: np.random.Generator, side_px: int) -
     return found
 
 
-@functools.cache
-def held_out(side_px: int) -> tuple[clothing.Images, clothing.Labels]:
-    """Every fifth digit, seen three times."""
-    images, labels = scans("test")
-    seen = [frames(images, np.random.default_rng(100 + copy), side_px) for copy in range(COPIES)]
-    return np.concatenate(seen), np.tile(labels, COPIES)
-
-
 class Pressed(clothing.Clothing):
     """Digits at four resolutions."""
 
@@ -120,6 +111,7 @@ class Pressed(clothing.Clothing):
     epochs = 14
     width = 32
     least_batch = 12
+    held_out_step = 1
 
     def build(self) -> nn.Module:
         """The network of this task's width."""
@@ -132,9 +124,14 @@ class Pressed(clothing.Clothing):
         yield clothing.as_input(frames(images[: clothing.CALIBRATION], random, height))
 
     def evaluation(self, height, width):
-        """Every fifth digit."""
-        images, labels = held_out(height)
+        """What is held out."""
+        images, labels = self.held_out(height)
         yield clothing.as_input(images), labels
+
+    def held_out(self, side_px):
+        """Every fifth digit, as frames (N, side, side, 3) uint8 RGB and classes (N,)."""
+        images, labels = (part[:: self.held_out_step] for part in scans("test"))
+        return frames(images, np.random.default_rng(100), side_px), labels
 
     def training(self, height, width, seed):
         """Shuffled and seen anew; the larger the images, the fewer in a batch.
@@ -165,6 +162,7 @@ class Large(Pressed):
     epochs = 8
     width = 48
     least_batch = 4
+    held_out_step = 2
 
     def build(self) -> nn.Module:
         """The network that is large in memory."""
