@@ -22,7 +22,7 @@ from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec
 from benchmarks import pressure_task
 from benchmarks.pressure_board import CpuGroup, Plant
-from benchmarks.pressure_memory import MemoryGroup, plan
+from benchmarks.pressure_memory import GROWTH_S, MemoryGroup, plan
 from benchmarks.pressure_run import Setting, Stress
 from edge_sdk.bundle.release import create_release
 from edge_sdk.contracts.base import encode
@@ -34,6 +34,8 @@ PROFILE = "x86-generic"
 RELEASE, FRAMES = "release", "frames.npz"
 TOP_UTILISATION = 0.30
 """Of one core, by the most accurate point in calm; sets the frame rate."""
+GROWN_S = 20.0
+"""The neighbour that takes the memory has grown, and stays."""
 OBJECTIVE_RATIO = 1.8
 """The objective as a multiple of the most accurate point's latency in calm."""
 
@@ -148,9 +150,9 @@ def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
         dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
         for rung, mib in zip(setting.ladder, needs_mib, strict=True)
     )
-    return dataclasses.replace(setting, memory=memory, ladder=ladder), Stress(
-        "memory", neighbour=neighbour
-    )
+    stress_s = max(setting.stress_s, GROWTH_S + GROWN_S)
+    own = dataclasses.replace(setting, memory=memory, ladder=ladder, stress_s=stress_s)
+    return own, Stress("memory", neighbour=neighbour)
 
 
 def prepare(
