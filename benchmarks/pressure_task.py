@@ -110,7 +110,7 @@ class Pressed(clothing.Clothing):
     resolutions = ((128, 128), (96, 96), (64, 64), (32, 32))
     epochs = 14
     width = 32
-    least_batch = 12
+    least_batch, most_batch = 12, clothing.BATCH
     held_out_step = 1
 
     def build(self) -> nn.Module:
@@ -140,7 +140,7 @@ class Pressed(clothing.Clothing):
         """
         images, labels = scans("train")
         order = np.random.default_rng(seed).permutation(len(labels))
-        fewer = clothing.BATCH * self.resolutions[-1][0] ** 2 // height**2
+        fewer = self.most_batch * self.resolutions[-1][0] ** 2 // height**2
         for start in range(0, len(order) - clothing.BATCH + 1, clothing.BATCH):
             chosen = order[start : start + max(self.least_batch, fewer)]
             batch = frames(images[chosen], np.random.default_rng((seed, start)), height)
@@ -158,11 +158,11 @@ class Large(Pressed):
     """Digits whose best point needs some twenty MiB more than the cheapest."""
 
     name = "large"
-    resolutions = ((320, 320), (160, 160), (80, 80))
-    epochs = 8
+    resolutions = ((256, 256), (128, 128), (64, 64))
+    epochs = 6
     width = 48
-    least_batch = 4
-    held_out_step = 2
+    least_batch, most_batch = 4, 24
+    held_out_step = 3
 
     def build(self) -> nn.Module:
         """The network that is large in memory."""
