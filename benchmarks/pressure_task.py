@@ -49,22 +49,18 @@ class Roomy(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        self.shrink = nn.Sequential(
-            nn.Conv2d(width, width, 4, 4, groups=width, bias=False), nn.BatchNorm2d(width)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 1), nn.ReLU())
+        self.pool = nn.Sequential(nn.AvgPool2d(4), nn.BatchNorm2d(width))
         self.blocks = nn.Sequential(
             clothing.Block(width, width, 2),
             clothing.Block(width, 2 * width, 2),
-            clothing.Block(2 * width, 2 * width, 2),
+            clothing.Block(2 * width, 2 * width, 1),
         )
         self.head = nn.Linear(2 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to logits (N, classes)."""
-        return self.head(self.blocks(torch.relu(self.shrink(self.stem(x)))).mean((2, 3)))
+        return self.head(self.blocks(self.pool(self.stem(x))).mean((2, 3)))
 
 
 @functools.cache
@@ -108,9 +104,9 @@ class Pressed(clothing.Clothing):
 
     name = "pressed"
     resolutions = ((128, 128), (96, 96), (64, 64), (32, 32))
-    epochs = 14
+    epochs = 24
     width = 32
-    least_batch, most_batch = 12, clothing.BATCH
+    least_batch, most_batch = 16, clothing.BATCH
     held_out_step = 1
 
     def build(self) -> nn.Module:
@@ -158,10 +154,10 @@ class Large(Pressed):
     """Digits whose best point needs some twenty MiB more than the cheapest."""
 
     name = "large"
-    resolutions = ((256, 256), (128, 128), (64, 64))
-    epochs = 6
+    resolutions = ((256, 256), (128, 128), (96, 96))
+    epochs = 8
     width = 48
-    least_batch, most_batch = 4, 24
+    least_batch, most_batch = 6, 16
     held_out_step = 3
 
     def build(self) -> nn.Module:
