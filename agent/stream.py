@@ -102,6 +102,7 @@ class Stream:
             labelled=stats.labelled,
             correct=stats.correct,
             latencies_ms=stats.latencies_ms,
+            where=f"{self.config.name}/{stats.point}",
         )
         self._host.on_stats(token, counts)
 

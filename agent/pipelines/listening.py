@@ -11,7 +11,7 @@ from agent.sound.ring import Heard
 from edge_sdk.audio.activity import ActivityGate, Stretch
 from edge_sdk.audio.caution import Cautions
 from edge_sdk.audio.detect import Detector, Hit
-from edge_sdk.audio.features import FrontEnd
+from edge_sdk.audio.frontends import front_end
 from edge_sdk.audio.samples import Floats
 from edge_sdk.contracts.audio import SoundInfo, WakeWord
 from edge_sdk.errors import ContractError
@@ -62,7 +62,7 @@ class Listening:
     ) -> None:
         self.sound = sound
         self.session = session
-        self._front = FrontEnd(sound.features)
+        self._front = front_end(sound.features)
         self._shape = _input_shape(session, sound)
         self._scores = _scorer(session, sound)
         self._cautions = cautions or Cautions()

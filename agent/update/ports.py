@@ -59,6 +59,8 @@ class ServiceStats:
     correct: int = 0
     """Of :attr:`labelled`, those decided as labelled."""
     latencies_ms: tuple[float, ...] = ()
+    where: str = ""
+    """Which pipeline it was, and at which operating point; latencies compare within one alone."""
 
 
 class Link(Protocol):

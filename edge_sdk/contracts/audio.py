@@ -16,8 +16,12 @@ class FeatureSpec(Wire, kw_only=True):
     (per-channel energy normalisation, Wang et al. 2017, "Trainable frontend for robust and
     far-field keyword spotting"), so that a far or quiet microphone gives much the same values as a
     near one; ``log`` is the plain logarithm.
+
+    Networks of other projects bring their own: ``samples`` are the samples as they are, ``bands``
+    of them to a frame; ``micro`` are microWakeWord's, which need ``pymicro-features``.
     """
 
+    kind: Literal["mel", "samples", "micro"] = "mel"
     sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
     window_samples: Annotated[int, Meta(ge=32, le=8192)] = 400
     hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160

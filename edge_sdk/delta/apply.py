@@ -123,6 +123,7 @@ class _Machine:
                 multipliers = factor[channel_of(each.scaling, start, stop)]
             part = None if old is None else old[start:stop]
             expectation, sides = expected(each.kind, part, multipliers)
+            sides = sides if mixed is None else mixed.sides(sides)
             for coded in modeller.code(self._reader, stop - start, each.first, sides, None):
                 if coded is None:
                     yield None
@@ -132,7 +133,7 @@ class _Machine:
                     yield from mixed.corrected(part, multipliers, coded)
 
     def _told(self, each: Tensor) -> Generator[None, None, Ints]:
-        """Steps and weights of mixed rows."""
+        """What mixed rows need."""
         found = []
         for start, stop in blocks(told_count(each.rows, each.width)):
             coding = self._modeller(MIXING).code(self._reader, stop - start, 0, NO_SIDE, None)

@@ -11,6 +11,9 @@ from edge_sdk.delta.program import OWN_STEP, Kind
 
 _FACTOR_BITS = 12
 """Of the mantissa of a factor of whole numbers."""
+_AGREEING = 16
+"""One in so many numbers must agree."""
+_ALIKE = 2.0**-20
 _MAX_FACTOR = 2.0**100
 _NEAREST = 16
 """Neighbours of a factor of floats that are tried on either side."""
@@ -26,6 +29,26 @@ def fit(old: Floats, new: Floats, inner: int, channels: int) -> Floats:
         power = (before * before).sum((0, 2))
         ratios = (before * after).sum((0, 2)) / np.where(power == 0, 1, power)
         return np.where((power == 0) | ~np.isfinite(ratios), 1.0, ratios)
+
+
+def usual(old: Floats, new: Floats, inner: int, fitted: Floats) -> Floats:
+    """The factor that many numbers of a channel agree on; the fitted one where there is none.
+
+    Weights that no gradient reached changed by one factor, to the last bit: decay, and folded
+    normalisation. What was trained beside them would pull least squares away from it.
+    """
+    with np.errstate(all="ignore"):
+        ratios = np.moveaxis((new / old).reshape(-1, len(fitted), inner), 1, 0)
+    found = fitted.copy()
+    for channel, own in enumerate(ratios.reshape(len(fitted), -1)):
+        known = np.sort(own[np.isfinite(own)])
+        reach = max(len(known) // _AGREEING, 1)
+        if len(known) > reach:
+            first = int((known[reach:] - known[:-reach]).argmin())
+            middle = known[first + reach // 2]
+            if known[first + reach] - known[first] < _ALIKE * abs(middle):
+                found[channel] = middle
+    return found
 
 
 def steps(fitted: Floats, kind: Kind) -> tuple[int, ...]:

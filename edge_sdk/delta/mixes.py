@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edge_sdk.delta.coder import Ints
-from edge_sdk.delta.mixing import Floats, group_rows, moves
+from edge_sdk.delta.mixing import MAX_QUIET, Floats, group_rows, moves
 
-MIN_ROWS = 4
-MIN_WIDTH = 48
 WEIGHT_BITS = 9.0
 """About what a weight that is not 0 costs."""
 MAX_WEIGHTS = 96
@@ -17,18 +15,27 @@ _LEAST = 1e-9
 """Of a row's energy, that must be left for it to explain anything."""
 
 
-def find_mix(base: Floats, new: Floats) -> Ints | None:
-    """Steps and weights as :class:`~edge_sdk.delta.mixing.Mixer` takes them; None when they save
-    nothing.
+def find_quiet(sizes: Floats) -> Ints:
+    """How much less than of the loudest is expected of each column, as it is told.
+
+    Args:
+        sizes: lengths of the differences in bits, in a unit common to all, (rows, width).
+    """
+    mean = sizes.mean(0)
+    quiet = np.minimum(np.rint(2 * (mean.max() - mean)), MAX_QUIET).astype(np.int64)
+    steps: Ints = np.diff(quiet, prepend=0)
+    return steps
+
+
+def find_mix(base: Floats, new: Floats) -> Ints:
+    """Steps and weights as :class:`~edge_sdk.delta.mixing.Mixer` takes them.
 
     Args:
         base: what the rows are expected to be on their own, (rows, width).
         new: what they are.
     """
     rows, width = base.shape
-    if rows < MIN_ROWS or width < MIN_WIDTH:
-        return None
-    told, saved, step, group = [], 0.0, 0, group_rows(rows, width)
+    told, step, group = [], 0, group_rows(rows, width)
     for start in range(0, rows, group):
         part = slice(start, start + group)
         kept, sizes = zip(*map(moves, base[part], new[part]), strict=True)
@@ -36,11 +43,11 @@ def find_mix(base: Floats, new: Floats) -> Ints | None:
         columns = np.sqrt((moved * moved).mean(0))
         gram = _gram(moved / np.where(columns == 0, 1, columns))
         for row, size in enumerate(sizes):
-            weights, spread, bits = _row(gram, row, width)
+            weights, spread = _row(gram, row, width)
             own = size + spread if weights.any() else step
             told.append(np.append(own - step, weights))
-            step, saved = own, saved + bits
-    return np.concatenate(told) if saved > 0 else None
+            step = own
+    return np.concatenate(told)
 
 
 def _gram(rows: Floats) -> Floats:
@@ -48,15 +55,15 @@ def _gram(rows: Floats) -> Floats:
     return gram
 
 
-def _row(gram: Floats, row: int, width: int) -> tuple[Ints, int, float]:
-    """Weights of the rows before one, their step as a power of two, and bits saved.
+def _row(gram: Floats, row: int, width: int) -> tuple[Ints, int]:
+    """Weights of the rows before one, and their step as a power of two.
 
     Greedy: the row that explains most of what is left is taken next, as long as it is worth its
     weight (orthogonal least squares; S. Chen, S. A. Billings and W. Luo, 1989).
     """
     weights = np.zeros(row, np.int64)
     rest, total = gram[:row, :row].copy(), float(gram[row, row])
-    link, left, saved = gram[:row, row].copy(), total, 0.0
+    link, left = gram[:row, row].copy(), total
     power = gram.diagonal()[:row]
     chosen: list[int] = []
     while len(chosen) < MAX_WEIGHTS and left > _LEAST * total:
@@ -73,13 +80,13 @@ def _row(gram: Floats, row: int, width: int) -> tuple[Ints, int, float]:
         column = rest[:, best] / np.sqrt(free[best])
         link = link - column * (link[best] / np.sqrt(free[best]))
         rest -= np.outer(column, column)
-        left, saved = max(left - float(gains[best]), _LEAST * total), saved + float(bits)
+        left = max(left - float(gains[best]), _LEAST * total)
         chosen.append(best)
     if not chosen:
-        return weights, 0, 0.0
+        return weights, 0
     exact = np.linalg.solve(gram[np.ix_(chosen, chosen)], gram[chosen, row])
     # rounding to a step adds step**2 / 12 of each row's energy, worth a bit where that is 1/width
     finest = np.sqrt(12 * left / (width * float(np.median(power[chosen]))))
     spread = int(np.ceil(np.log2(max(finest, float(np.abs(exact).max()) / 127))))
     weights[chosen] = np.rint(np.ldexp(exact, -spread)).astype(np.int64)
-    return weights, spread, saved
+    return weights, spread

@@ -3,7 +3,8 @@
 A step of training adds sums of products of what goes into a layer and what comes back to it, so the
 movements of the rows of its weights are far from independent. Each row is expected to move by a
 weighted sum of what the rows before it did (prediction-based triangular transform: S.-M. Phoong and
-Y.-P. Lin, IEEE Trans. Signal Processing 48(1), 2000); the weights travel with the differences.
+Y.-P. Lin, IEEE Trans. Signal Processing 48(1), 2000); the weights travel with the differences. So
+does how quiet each column is: how far the inputs that it belongs to were from moving anything.
 
 The same arithmetic on the host and on the device: one product and one sum at a time, which IEEE 754
 defines to the last bit, never a reduction whose order is the machine's own.
@@ -20,10 +21,12 @@ MAX_ROWS = 512
 """That are mixed with each other; further ones begin anew."""
 MAX_KEPT = 1 << 21
 """Numbers of the rows that are kept in memory."""
+MAX_QUIET = 120
+"""Half bits."""
 MAX_WIDTH = 1 << 17
 """Numbers of a row."""
 MAX_TOLD = 1 << 20
-"""Steps and weights of a tensor."""
+"""Of a tensor."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,10 +37,10 @@ def group_rows(rows: int, width: int) -> int:
 
 
 def told_count(rows: int, width: int) -> int:
-    """Steps and weights of a tensor: for each row a step, and a weight for each row before it."""
+    """Of each column its quiet, of each row its step, and a weight for each row before it."""
     group = group_rows(rows, width)
     whole, rest = divmod(rows, group)
-    return (whole * group * (group + 1) + rest * (rest + 1)) // 2
+    return width + (whole * group * (group + 1) + rest * (rest + 1)) // 2
 
 
 class Mixer:
@@ -46,12 +49,15 @@ class Mixer:
     Args:
         rows: how many there are.
         width: numbers of each.
-        told: for each row its step, as a power of two above the one before, and then its weights
-            in these steps, one for each row before it in its group; flat.
+        told: for each column by how many half bits less is expected of it, more than of the one
+            before; then for each row its step, as a power of two above the one before, and its
+            weights in these steps, one for each row before it in its group; flat.
     """
 
     def __init__(self, rows: int, width: int, told: Ints) -> None:
-        self._told, self._group = told, group_rows(rows, width)
+        self._told, self._group = told[width:], group_rows(rows, width)
+        self.quiet = np.clip(told[:width].cumsum(), 0, MAX_QUIET).astype(np.uint16)
+        """Of the columns, in half bits."""
         self._kept: list[npt.NDArray[np.float32]] = []
         self._at = self._step = 0
 

@@ -28,8 +28,8 @@ STORED = {Kind.INT8: "<i1", Kind.FLOAT16: "<u2", Kind.FLOAT32: "<u4", Kind.INT32
 _FLOATS = {Kind.FLOAT16: "<f2", Kind.FLOAT32: "<f4"}
 _BITS = {Kind.INT8: 8, Kind.FLOAT16: 16, Kind.FLOAT32: 32, Kind.INT32: 32}
 _MANTISSA = {Kind.FLOAT16: 10, Kind.FLOAT32: 23}
-_WITHOUT_SIDE = np.array([PARTS // 2], np.uint8)
-NO_SIDE = np.zeros(1, np.uint8)
+_WITHOUT_SIDE = np.array([PARTS // 2], np.uint16)
+NO_SIDE = np.zeros(1, np.uint16)
 """Side information where there is none."""
 
 Floats = npt.NDArray[np.float64]
@@ -101,7 +101,7 @@ def expected(
     rounded = np.rint(exact)
     if kind is Kind.INT32:
         return rounded.astype(np.int64), NO_SIDE
-    sides = np.minimum((exact - rounded + 0.5) * PARTS, PARTS - 1).astype(np.uint8)
+    sides = np.minimum((exact - rounded + 0.5) * PARTS, PARTS - 1).astype(np.uint16)
     return rounded.astype(np.int64), sides
 
 
@@ -113,7 +113,7 @@ def _expected_floats(
             old = _scaled(kind, old, multipliers).astype(_FLOATS[kind]).view(STORED[kind])
     bits = old.astype(np.int64)
     exponents = bits >> _MANTISSA[kind] & ((1 << (_BITS[kind] - 1 - _MANTISSA[kind])) - 1)
-    return ordered(kind, bits), exponents.astype(np.uint8)
+    return ordered(kind, bits), (2 * exponents).astype(np.uint16)
 
 
 def _scaled(kind: Kind, old: npt.NDArray[np.generic], multipliers: Floats | None) -> Floats:
@@ -132,6 +132,11 @@ class MixedRows:
     def __init__(self, tensor: Tensor, told: Ints) -> None:
         self._width = tensor.width
         self._mixer = Mixer(tensor.rows, tensor.width, told)
+
+    def sides(self, exponents: Sides) -> Sides:
+        """Side information of whole rows: less is expected of quiet columns."""
+        found: Sides = exponents + np.tile(self._mixer.quiet, len(exponents) // self._width)
+        return found
 
     def differences(
         self, old: Stored, multipliers: Floats | None, new: npt.NDArray[np.uint32]

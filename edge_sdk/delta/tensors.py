@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.delta.coder import Ints
-from edge_sdk.delta.fits import compare, exact_factor, fit, steps, told_factor
-from edge_sdk.delta.mixes import find_mix
+from edge_sdk.delta.fits import compare, exact_factor, fit, steps, told_factor, usual
+from edge_sdk.delta.mixes import find_mix, find_quiet
 from edge_sdk.delta.mixing import MAX_TOLD, MAX_WIDTH, told_count
 from edge_sdk.delta.predict import (
     ALPHABETS,
@@ -26,7 +26,7 @@ from edge_sdk.delta.predict import (
     ordered,
 )
 from edge_sdk.delta.program import MAX_COUNT, Axis, Kind, Map, Scaling, Tensor
-from edge_sdk.delta.values import LONG, MIXING, Sides, cost_bits, expectation, zigzag
+from edge_sdk.delta.values import LONG, MIXING, Sides, cost_bits, expectation, lengths, zigzag
 from edge_sdk.recipes.parts import Part
 
 MIXED_BITS = 4.0
@@ -107,10 +107,12 @@ class Chooser:
         new = self._floats(self._target, part).astype(np.float64).reshape(old.shape)
         if not (np.isfinite(old).all() and np.isfinite(new).all()):
             return None
-        told = find_mix(old, new)
-        if told is None:
-            return None
+        mix = find_mix(old, new)
+        told = np.append(np.zeros(tensor.width, np.int64), mix)
         values, sides = self.values(part, tensor, choice.needs, told)
+        sizes = (lengths(values) + sides / 2).reshape(rows, -1)
+        told = np.append(find_quiet(sizes), mix)
+        sides = MixedRows(tensor, told).sides(sides)
         bits = cost_bits(LONG, values, sides) + cost_bits(MIXING, zigzag(told), NO_SIDE)
         return Choice(tensor, bits + 100, choice.needs, told)
 
@@ -175,7 +177,8 @@ class Chooser:
         expectation_, sides = expected(tensor.kind, old, multipliers)
         new = np.frombuffer(self._target, STORED[tensor.kind], count, part.offset)
         if told is not None and old is not None:
-            return MixedRows(tensor, told).differences(old, multipliers, new), sides
+            rows = MixedRows(tensor, told)
+            return rows.differences(old, multipliers, new), rows.sides(sides)
         whole = ordered(tensor.kind, new.astype(np.int64))
         return differences(tensor.kind, whole, expectation_), sides
 
@@ -195,6 +198,10 @@ class Chooser:
             fitted = fit(old, new, inner, channels)
             if inner > 1 or plain.count > channels:
                 yield Scaling(1.0, inner, channels, own=steps(fitted, kind)), None
+                if kind is Kind.FLOAT32:
+                    agreed = usual(old, new, inner, fitted)
+                    if (agreed != fitted).any():
+                        yield Scaling(1.0, inner, channels, own=steps(agreed, kind)), None
             if kind is not Kind.FLOAT32:
                 yield from self._by_scales(part, kind, fitted, (inner, channels), scales)
 

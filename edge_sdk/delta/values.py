@@ -4,7 +4,8 @@ A number is its token below 16; beyond, the token says its length in bits and it
 the first (as in JPEG XL's hybrid integers), and the rest follows as plain bits. What is expected is
 the mean size of the differences before it in its lane, that is: of its neighbours in the tensor.
 For floats, sizes are counted in powers of two of the value, not of its last place: a step of
-training changes weights by similar amounts whatever their own size is.
+training changes weights by similar amounts whatever their own size is. Columns of mixed rows have
+an own size beside that, which side information tells.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _EDGES = np.array([4, 10, 20, 36, 60, 96, 150, 230, 350, 540, 850, 1400, 2600], 
 _MIDDLES = np.append((_EDGES + np.append(0, _EDGES[:-1])) // 2, 4000)
 _BITS_STEPS = 72
 """Of expected lengths, in half bits."""
+_SIDES = 1024
+"""Bounds the side information of any alphabet."""
 _PRIOR = 640
 """What the likeliest number weighs before any was seen; a seen one weighs 256."""
 PARTS = 16
@@ -32,7 +35,7 @@ PARTS = 16
 STEPS_PER_TURN = 64
 """A generator takes a breath after so many."""
 
-Sides = npt.NDArray[np.uint8]
+Sides = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,13 @@ class Alphabet:
 
     symbols: int
     sides: int
-    """Values of the side information; 0 when it is an exponent that lengths are relative to."""
+    """Values of the side information; 0 when it is what lengths are relative to, in half bits."""
     slowness: int
     """A new size counts for ``2 ** -slowness`` of the mean."""
 
     def mean(self, first: int) -> int:
         """A mean to begin with, from what :func:`expectation` told."""
-        return int(_MIDDLES[min(first, _CLASSES - 1)]) if self.sides else min(first, 512) << 4
+        return int(_MIDDLES[min(first, _CLASSES - 1)]) if self.sides else min(first, _SIDES) << 4
 
 
 SMALL = Alphabet(symbols=32, sides=PARTS, slowness=4)
@@ -137,9 +140,9 @@ class Modeller:
         return values
 
     def _large(self, coder: Coder, mean: Ints, side: Ints | int, known: Ints | None) -> Ints:
-        contexts = np.clip((mean >> 3) - 2 * side + 4, 0, _BITS_STEPS - 1)
+        contexts = np.clip((mean >> 3) - side + 4, 0, _BITS_STEPS - 1)
         values = self._number(coder, contexts, known)
-        mean += (((lengths(values) + side) << 4) - mean) >> 3
+        mean += (((lengths(values) << 4) + (side << 3)) - mean) >> self._alphabet.slowness
         return values
 
     def _number(self, coder: Coder, contexts: Ints, known: Ints | None) -> Ints:
@@ -167,14 +170,14 @@ def expectation(alphabet: Alphabet, values: Ints, sides: Sides) -> int:
     if alphabet.sides:
         mean = int(np.minimum((values + 1) >> 1, 64).mean() * 256)
         return int(_EDGES.searchsorted(mean, "right"))
-    return round(float((lengths(values) + sides.astype(np.int64)).mean()))
+    return round(float((lengths(values) + sides / 2).mean()))
 
 
 def cost_bits(alphabet: Alphabet, values: Ints, sides: Sides) -> float:
     """About how many bits numbers will take; for choosing between predictions."""
     tokens = tokens_of(values)
     total = float(_PLAIN[tokens].sum())
-    keys = tokens * (alphabet.sides or 256) + sides
+    keys = tokens * (alphabet.sides or _SIDES) + sides
     joint = np.unique(keys, return_counts=True)[1].astype(np.float64)
     side = np.bincount(np.broadcast_to(sides, tokens.shape)).astype(np.float64)
     side = side[side > 0]

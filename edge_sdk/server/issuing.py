@@ -27,6 +27,7 @@ from edge_sdk.server.rollout import (
     Issue,
     Rollout,
     is_quiet,
+    may_settle,
     settle,
     step,
 )
@@ -94,7 +95,9 @@ class Issuer:
         """Most verdicts concern one device alone, and then no other is loaded."""
         number = row["number"]
         stored = rollout_records.member_row(connection, number, verdict.device_id)
-        if stored is None or stored["status"] != MemberStatus.OFFERED:
+        if stored is None or not rollout_records.is_running(row):
+            return Changes()
+        if not may_settle(MemberStatus(stored["status"]), verdict):
             return Changes()
         quiet = is_quiet(
             verdict,

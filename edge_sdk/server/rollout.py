@@ -172,13 +172,20 @@ def step(
 def settle(member: Member, verdict: Committed | Failed) -> tuple[Member, tuple[Issue, ...]]:
     """An offered device after its verdict; one that failed is given its previous release at once.
 
-    Anything but the first verdict of an offered device changes nothing.
+    A device may also fail after it has committed, when the release degrades or crash-loops in
+    service. Any other second verdict changes nothing.
     """
-    if member.status is not MemberStatus.OFFERED:
+    if not may_settle(member.status, verdict):
         return member, ()
     if isinstance(verdict, Committed):
         return replace(member, status=MemberStatus.COMMITTED), ()
     return replace(member, status=MemberStatus.FAILED), (_way_back(member),)
+
+
+def may_settle(status: MemberStatus, verdict: Committed | Failed) -> bool:
+    """Whether a verdict is news of a device that stands there."""
+    late = status is MemberStatus.COMMITTED and isinstance(verdict, Failed)
+    return status is MemberStatus.OFFERED or late
 
 
 def is_quiet(
@@ -189,7 +196,7 @@ def is_quiet(
     Lets a large rollout be stepped without loading all of it.
 
     Args:
-        verdict: of a device that is offered the release.
+        verdict: of a device that it settles.
         others_offered: whether another device is: its wave is not over then.
         failures: devices that failed before.
         max_failures: the rollout's limit.

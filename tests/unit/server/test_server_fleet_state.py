@@ -385,6 +385,29 @@ def test_an_offer_to_a_device_that_runs_nothing_is_withdrawn_for_the_pause(
     assert here.fleet.rolling.rollout("latest").state is RolloutState.DONE
 
 
+def test_what_degrades_after_its_commit_stops_the_rollout_and_is_told(here: FleetOnDisk) -> None:
+    for version in ("1", "2"):
+        here.publish(version)
+    for device in ("a", "b"):
+        here.state(device)
+    settle(here, "1", "a", "b")
+    rollout_id = roll(here, "2", canary=1)
+    here.commit("a")
+    degraded = {"detail": "A frame takes 80.0 ms, 20.0 ms on trial.", "code": "gate.degraded"}
+    for _ in range(2):
+        here.status("a", Phase.COMMITTED, **degraded)  # without anything to go back to
+        here.status("b", Phase.REJECTED, deployment="", **degraded)  # of an earlier release
+    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.FULL
+    here.status("a", Phase.ROLLED_BACK, **degraded)
+    info = here.fleet.rolling.rollout(rollout_id)
+    assert info.state is RolloutState.FAILED
+    assert {m.device_id: m.status for m in info.members} == {"a": "failed", "b": "restored"}
+    assert wish_of(here, "a").version == "1"
+    told = [(e.text, e.code) for e in here.fleet.events(0, 1000) if e.kind == "alert"]
+    said = "A frame takes 80.0 ms, 20.0 ms on trial."
+    assert told == [(f"a: {said}", "gate.degraded"), (f"b: {said}", "gate.degraded")]
+
+
 def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
     with pytest.raises(UsageError, match="unknown-release"):
         roll(here, "1")

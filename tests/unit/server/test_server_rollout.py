@@ -22,6 +22,7 @@ from edge_sdk.server.rollout import (
     TakeBack,
     Tick,
     is_quiet,
+    may_settle,
     plan,
     settle,
     step,
@@ -195,6 +196,15 @@ def test_a_late_verdict_changes_nothing() -> None:
     assert run(failed, Committed("b"), Failed("b"), Committed("x")) == (failed, [])
 
 
+def test_a_release_that_degrades_after_its_commit_counts_as_a_failure() -> None:
+    events = (Start(), Committed("a"), Failed("a", "a degraded"))
+    rollout, _ = run(plan("abc", canary=1), *events)
+    assert (rollout.state, rollout.reason) == (RolloutState.FAILED, "a degraded")
+    assert statuses(rollout) == {"a": "failed", "b": "restored", "c": "restored"}
+    done, _ = run(plan("a"), Start(), Committed("a"))
+    assert run(done, Failed("a")) == (done, []), "a rollout that has ended stays as it is"
+
+
 def test_a_rollout_to_nobody_is_done() -> None:
     assert run(plan(""), Start())[0].state is RolloutState.DONE
 
@@ -264,12 +274,14 @@ def test_a_quiet_verdict_concerns_one_device_alone(
 ) -> None:
     """What lets the server settle one device without loading the others equals the machine."""
     rollout, _ = run(rollout, Start(), *events)
-    offered = [m for m in rollout.members if m.status is MemberStatus.OFFERED]
-    for member in offered:
+    offered = {m.device_id for m in rollout.members if m.status is MemberStatus.OFFERED}
+    for member in rollout.members if rollout.state not in ENDED else ():
         verdict = data.draw(st.sampled_from((Committed, Failed)))(member.device_id)
+        if not may_settle(member.status, verdict):
+            continue
         quiet = is_quiet(
             verdict,
-            others_offered=len(offered) > 1,
+            others_offered=bool(offered - {member.device_id}),
             failures=rollout.failures,
             max_failures=rollout.max_failures,
         )
