@@ -225,7 +225,14 @@ def _recorder(
     if len(config.pipelines) > 1:
         path = path.with_name(f"{path.stem}-{pipeline.name}{path.suffix}")
     trace = msgspec.structs.replace(config.trace, path=str(path))
-    return TraceFile(trace, config.device_id, profile, clock.now)
+    return TraceFile(
+        trace,
+        config.device_id,
+        profile,
+        clock.now,
+        pipeline=pipeline.name,
+        priority=pipeline.priority,
+    )
 
 
 def _strictest_ms(pipelines: Sequence[PipelineConfig]) -> float:

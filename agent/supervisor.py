@@ -267,9 +267,11 @@ class Supervisor:
             version="" if serving is None else serving.version,
             phase=Phase.IDLE if ota is None else ota.phase,
             deployment="" if ota is None else ota.deployment,
+            counter=0 if ota is None else ota.counter,
             detail=self._source_trouble() or ("" if ota is None else ota.detail),
             point="" if decision is None else decision.point,
             delivery=str(self._updater.delivery),
+            root_version=self._updater.trusted_versions.get("root", 0),
         )
 
     def _source_trouble(self) -> str:

@@ -138,6 +138,10 @@ def _rivals(base: bytes, target: bytes, cache: Path) -> dict[str, int]:
     key = hashlib.sha256(base + target).hexdigest()[:16]
     if key not in known:
         known[key] = rival_sizes(base, target)
+        if missing := {"bsdiff4", "xdelta3", "zstd"} - set(known[key]):
+            raise SystemExit(
+                f"Install {', '.join(sorted(missing))}: the bars are against all three."
+            )
         cache.write_text(json.dumps(known))
     found: dict[str, int] = known[key]
     return found

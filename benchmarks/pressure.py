@@ -6,29 +6,22 @@ neighbour that grows in the same memory-limited control group until the kernel e
 fit. Each run is calm, pressed, calm again; beside the governor stand all fixed points. A frame is
 missed when it came later than the objective, or was due and never came.
 
-    python benchmarks/pressure.py --conversion FOLDER --memory-conversion LARGE [--json] [--check]
+    python benchmarks/pressure.py [--quick] [--json] [--check]
 
-FOLDER is what these two commands leave (minutes, once); ``Quick`` instead of ``Pressed`` for a
-short look, with ``--quick``. LARGE is the same from ``Large``; without it the memory scenario is
-left out:
-
-    edge model train benchmarks/pressure_task.py:Pressed -o pressed.pt
-    edge model convert benchmarks/pressure_task.py:Pressed -w pressed.pt -p x86-generic \\
-        --schemes fp32 --format onnx --max-drop 0.5 -o FOLDER
+What it serves is trained and converted first, some ten minutes of one core, and kept in ``--out``
+for the next time. ``--quick`` takes a small and hardly trained network and short phases, and leaves
+the memory limit out.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 # Run as a script, this folder comes first on the path, where converters.py hides the package.
@@ -37,132 +30,16 @@ sys.path[:] = [
     *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks"),
 ]
 
-import msgspec  # noqa: E402
-import numpy as np  # noqa: E402
-
 from agent.adapt.governor import Governor  # noqa: E402
-from agent.adapt.ladder import rungs  # noqa: E402
-from agent.adapt.policy import GovernorPolicy, fitted  # noqa: E402
-from agent.config import PipelineConfig, SourceConfig  # noqa: E402
-from agent.worker.handle import WorkerHandle  # noqa: E402
-from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec  # noqa: E402
-from benchmarks.clothing import digit_images  # noqa: E402
-from benchmarks.pressure_board import CpuGroup, Plant  # noqa: E402
-from benchmarks.pressure_memory import MemoryGroup, plan  # noqa: E402
+from benchmarks.pressure_board import CpuGroup  # noqa: E402
+from benchmarks.pressure_memory import MemoryGroup  # noqa: E402
 from benchmarks.pressure_run import Outcome, Run, Setting, Stress  # noqa: E402
-from edge_sdk.bundle.release import create_release  # noqa: E402
-from edge_sdk.contracts.base import encode  # noqa: E402
-from edge_sdk.contracts.manifest import Manifest  # noqa: E402
+from benchmarks.pressure_setting import converted, limited, prepare  # noqa: E402
 
-PROFILE = "x86-generic"
 MAX_MISS_RATIO = 0.1
-TOP_UTILISATION = 0.30
-"""Of one core, by the most accurate point in calm; sets the frame rate."""
-OBJECTIVE_RATIO = 1.8
-"""The objective as a multiple of the most accurate point's latency in calm."""
+NOISE = 1.0
+"""Points by which the best point of an honest ladder may seem worse than another."""
 SCENARIOS = ("quota", "busy", "heat", "memory")
-
-
-def frames_file(folder: Path, side_px: int) -> Path:
-    """Labelled frames for the worker: (N, side, side, 3) uint8 B, G, R, shuffled."""
-    images, labels = digit_images("test", side_px)
-    order = np.random.default_rng(3).permutation(len(labels))
-    path = folder / "frames.npz"
-    names = np.array([f"class-{label}" for label in labels[order]])
-    np.savez(path, frames=np.ascontiguousarray(images[order][..., ::-1]), labels=names)
-    return path
-
-
-def specification(
-    manifest: Manifest, folder: Path, release: Path, fps: float, objective_ms: float = 0.0
-) -> tuple[WorkerSpec, PipelineConfig]:
-    """A worker on the release's ladder."""
-    path = folder / "manifest.json"
-    path.write_bytes(encode(manifest))
-    side_px = manifest.ladders[PROFILE][0].height_px
-    frames = folder / "frames.npz"
-    source = SourceConfig(
-        kind="frames",
-        path=str(frames if frames.exists() else frames_file(folder, side_px)),
-        fps=fps,
-        loop=True,
-    )
-    pipeline = PipelineConfig(name="pressed", source=source, objective_ms=objective_ms)
-    spec = WorkerSpec(
-        mode="serve",
-        manifest=str(path),
-        blobs=str(release / "blobs"),
-        profile=PROFILE,
-        pipeline=pipeline,
-        threads=1,
-    )
-    return spec, pipeline
-
-
-def calm_latencies_ms(
-    spec: WorkerSpec, points: int, seconds: float, nice: int | None, group: CpuGroup
-) -> list[float]:
-    """Median latency of every point in this worker, unpressed."""
-    worker = WorkerHandle.spawn(spec)
-    if nice is not None:
-        os.setpriority(os.PRIO_PGRP, worker.pid, nice)
-    if group.usable:
-        group.add(worker.pid)
-    found: list[float] = []
-    try:
-        for index in range(points):
-            worker.send(SetPoint(index=index))
-            found.append(statistics.median(_latencies(worker, index, seconds)))
-    finally:
-        worker.close()
-    return found
-
-
-def _latencies(worker: WorkerHandle, index: int, seconds: float) -> list[float]:
-    latencies: list[float] = []
-    deadline = time.monotonic() + 120.0
-    enough = None
-    while enough is None or time.monotonic() < enough:
-        for event in worker.poll():
-            if isinstance(event, Failed):
-                raise RuntimeError(f"{event.code}: {event.cause}")
-            if isinstance(event, Stats) and event.point == index and event.latencies_ms:
-                latencies += event.latencies_ms
-                enough = enough or time.monotonic() + seconds
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"point {index} gave no frames: {worker.output}")
-        time.sleep(0.05)
-    return latencies
-
-
-def points_mib(setting: Setting, memory: MemoryGroup) -> list[float]:
-    """What a worker needs on each point, in calm."""
-    found = []
-    for index in range(len(setting.ladder)):
-        worker = WorkerHandle.spawn(msgspec.structs.replace(setting.spec, start_point=index))
-        memory.add(worker.pid)
-        try:
-            _latencies(worker, index, 2.0)
-            found.append(memory.used_mib())
-        finally:
-            worker.close()
-    return found
-
-
-def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
-    """The setting under a memory limit, and the neighbour that presses in it."""
-    needs_mib = points_mib(setting, memory)
-    limit_mib, neighbour = plan(needs_mib[0], needs_mib[-1])
-    memory.limit(limit_mib)
-    about = {"needs_mib": [round(mib, 1) for mib in needs_mib], "limit_mib": round(limit_mib, 1)}
-    print(json.dumps(about), file=sys.stderr)
-    ladder = tuple(
-        dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
-        for rung, mib in zip(setting.ladder, needs_mib, strict=True)
-    )
-    return dataclasses.replace(setting, memory=memory, ladder=ladder), Stress(
-        "memory", neighbour=neighbour
-    )
 
 
 def stress_of(name: str) -> Stress:
@@ -173,44 +50,6 @@ def stress_of(name: str) -> Stress:
         "heat": Stress("heat", ambient_kelvin=12.0),
         "memory": Stress("memory"),
     }[name]
-
-
-def prepare(
-    options: argparse.Namespace, conversion: Path, folder: Path, group: CpuGroup
-) -> Setting:
-    """Release, frames, rate and objective."""
-    folder.mkdir(parents=True, exist_ok=True)
-    release = folder / "release"
-    manifest = create_release(conversion, release, name="pressed", version="1", whole=True)
-    points = manifest.ladders[PROFILE]
-    probe, _ = specification(manifest, folder, release, fps=40.0)
-    calm_ms = calm_latencies_ms(probe, len(points), options.calm_s, options.worker_nice, group)
-    spec, pipeline = specification(
-        manifest,
-        folder,
-        release,
-        fps=1000.0 * TOP_UTILISATION / calm_ms[0],
-        objective_ms=OBJECTIVE_RATIO * calm_ms[0],
-    )
-    ladder = tuple(
-        dataclasses.replace(rung, cost=ms) for rung, ms in zip(rungs(points), calm_ms, strict=True)
-    )
-    # Heat: the top rung settles 2 K above the throttle point in warm surroundings.
-    kelvin_per_core = 24.0 / TOP_UTILISATION
-    ambient = 85.0 + 2.0 - 12.0 - 24.0
-    return Setting(
-        spec=spec,
-        ladder=ladder,
-        pipeline=pipeline,
-        policy=fitted(GovernorPolicy(), None),
-        lead_s=options.lead_s,
-        stress_s=options.stress_s,
-        recovery_s=options.recovery_s,
-        worker_nice=options.worker_nice,
-        folder=folder,
-        plant=Plant(ambient, kelvin_per_core, 12.0, ambient + 24.0),
-        slowed_share=0.25,
-    )
 
 
 def recovery_allowed_s(setting: Setting, outcome: Outcome, heat: bool) -> float:
@@ -267,7 +106,7 @@ def scenario(
         "runs": found,
         "miss_ratio": round(missed / without, 4) if without else None,
         "accuracy_cost_points": round(
-            found["0"]["calm_accuracy_percent"] - found["governor"]["accuracy_percent"], 2
+            100 * setting.ladder[0].accuracy - found["governor"]["accuracy_percent"], 2
         ),
         "recovery_allowed_s": round(allowed_s, 1),
         "missed_bar": not without or missed > MAX_MISS_RATIO * without,
@@ -286,7 +125,7 @@ def draw(trace: Path, path: Path) -> None:
     plot_replay(steps, segment.start.ladder, segment.start.ladder, path)
 
 
-def print_row(row: dict[str, Any]) -> None:
+def print_row(row: dict[str, Any], file: TextIO = sys.stderr) -> None:
     recovered = (
         "" if row["recovered_s"] is None else f"  back at the top after {row['recovered_s']} s"
     )
@@ -295,18 +134,17 @@ def print_row(row: dict[str, Any]) -> None:
         f"p95 {row['p95_ms']:7.2f} ms  accuracy {row['accuracy_percent']:6.2f} %  "
         f"delivered {row['delivered_percent']:5.1f} %{recovered}"
         + (f"  killed {row['killed']} times" if row["killed"] else ""),
-        file=sys.stderr,
+        file=file,
         flush=True,
     )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--conversion", type=Path, required=True, help="see above")
-    parser.add_argument("--memory-conversion", type=Path, help="see above")
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="%(default)s")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "pressure", help="%(default)s")
+    parser.add_argument("--scenarios", help=f"default {','.join(SCENARIOS)}")
     parser.add_argument("--quick", action="store_true", help="short phases, two fixed points")
-    parser.add_argument("--stress-s", type=float, default=60.0)
+    parser.add_argument("--stress-s", type=float, default=45.0)
     parser.add_argument("--lead-s", type=float, default=8.0)
     parser.add_argument("--recovery-s", type=float, default=150.0, help="at most")
     parser.add_argument("--calm-s", type=float, default=3.0, help="to measure each point")
@@ -319,6 +157,11 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.stress_s, options.lead_s, options.calm_s = 12.0, 4.0, 1.0
+    options.scenarios = (
+        options.scenarios.split(",")
+        if options.scenarios
+        else SCENARIOS[: 3 if options.quick else 4]
+    )
     return options
 
 
@@ -329,31 +172,40 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = options.keep or Path(scratch)
-            setting = prepare(options, options.conversion, folder, group)
-            head = about(setting)
-            for name in options.scenarios.split(","):
-                if lacking := lacks(name, options, group, memory):
+            task = "Quick" if options.quick else "Pressed"
+            setting = prepare(options, converted(task, options.out), folder, group)
+            heads = [about(task, setting)]
+            for name in options.scenarios:
+                if lacking := lacks(name, group, memory):
                     print(f"{name}: skipped, {lacking}", file=sys.stderr)
                     continue
                 print(name, file=sys.stderr)
                 own, stress = setting, stress_of(name)
                 if name == "memory":
-                    large = prepare(options, options.memory_conversion, folder / name, group)
-                    about(large)
+                    large = prepare(options, converted("Large", options.out), folder / name, group)
+                    heads.append(about("Large", large))
                     own, stress = limited(large, memory)
                 results[name] = scenario(stress, own, group, options)
     finally:
         group.close()
         memory.close()
     missed = [n for n, r in results.items() if r["missed_bar"] or r["late_recovery"]]
-    report(options, {**head, "scenarios": results, "missed": missed})
+    if not options.quick:
+        missed += [f"ladder {h['task']}" for h in heads if h["best_is_short_points"] > NOISE]
+    report(options, {"ladders": heads, "scenarios": results, "missed": missed})
     return 1 if options.check and (missed or not results) else 0
 
 
-def about(setting: Setting) -> dict[str, Any]:
+def about(task: str, setting: Setting) -> dict[str, Any]:
     """Ladder, rate and objective; told at once, since runs take minutes."""
+    scores = [100 * rung.accuracy for rung in setting.ladder]
     head = {
-        "ladder": [(rung.point, rung.accuracy, round(rung.cost, 2)) for rung in setting.ladder],
+        "task": task,
+        "ladder": [
+            (rung.point, round(score, 2), round(rung.cost, 2))
+            for rung, score in zip(setting.ladder, scores, strict=True)
+        ],
+        "best_is_short_points": round(max(scores) - scores[0], 2),
         "fps": round(setting.pipeline.source.fps, 1),
         "objective_ms": round(setting.pipeline.objective_ms, 2),
     }
@@ -361,11 +213,9 @@ def about(setting: Setting) -> dict[str, Any]:
     return head
 
 
-def lacks(name: str, options: argparse.Namespace, group: CpuGroup, memory: MemoryGroup) -> str:
+def lacks(name: str, group: CpuGroup, memory: MemoryGroup) -> str:
     """Why a scenario cannot run here; empty where it can."""
     if name == "memory":
-        if options.memory_conversion is None:
-            return "no --memory-conversion was given"
         return "" if memory.usable else "no memory limit can be set here"
     return "" if name == "busy" or group.usable else "no CPU quota can be set here"
 
@@ -374,8 +224,17 @@ def report(options: argparse.Namespace, document: dict[str, Any]) -> None:
     if options.json:
         print(json.dumps(document, indent=2))
         return
+    for head in document["ladders"]:
+        points = ", ".join(f"{point} {score} % {ms} ms" for point, score, ms in head["ladder"])
+        print(
+            f"{head['task']}: {points}; {head['fps']} frames a second, {head['objective_ms']} ms; "
+            f"the best is {head['best_is_short_points']} points short of the most accurate "
+            f"(bar {NOISE})"
+        )
     for name, result in document["scenarios"].items():
         governed = result["runs"]["governor"]
+        for one in result["runs"].values():
+            print_row(one, sys.stdout)
         print(
             f"{name}: {governed['missed_percent']} % of frames missed with the governor, "
             f"{result['runs']['0']['missed_percent']} % without (ratio {result['miss_ratio']}, "

@@ -118,8 +118,8 @@ def measure(
         peers: also uniform widths and Torch-Pruning.
     """
     from converters.loading import load_task
+    from converters.norm_statistics import recalibrate
     from converters.slim.narrow import silence
-    from converters.slim.samples import recalibrate
 
     started, task = time.monotonic(), load_task(ref)
     bench = Bench(task, weights, epochs, rate, say, peers=peers)

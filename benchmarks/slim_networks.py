@@ -181,7 +181,7 @@ def torch_pruning(module: Any, samples: Any) -> tuple[Any, str]:
         return None, f"skipped: {error} (pip install --no-deps torch-pruning)"
     import torch
 
-    from converters.slim.samples import recalibrate
+    from converters.norm_statistics import recalibrate
 
     example, full, best = samples[0][0][:1], counted_macs(module, (samples[0][0][:1],)), None
     heads = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]

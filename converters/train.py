@@ -4,10 +4,17 @@ Each step runs the same batch at every resolution and adds the losses, so that a
 is a cheaper run of the same weights instead of a different model (the idea of Touvron et al.,
 "Fixing the train-test resolution discrepancy", 2019, taken to several test resolutions).
 AdamW with a cosine schedule over epochs.
+
+A norm's statistics differ from one resolution to the next, and those it keeps are a mixture that
+fits none: a network that is right at every resolution by its batches' statistics may lose forty
+points with the kept ones. Statistics of each resolution's own would end the sharing of weights,
+since they are folded into them. So the last epochs train with the kept ones, taken anew over all
+resolutions.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -21,12 +28,17 @@ from torch import nn
 from converters.data import evaluation_set
 from converters.loading import LoadedTask
 from converters.module import build_module, reference_outputs
+from converters.norm_statistics import norms_of, recalibrate
 from converters.task import score_of
 from converters.usercode import user_code
 from edge_sdk.errors import TaskError
 
 MAX_EPOCHS = 10_000
 DEFAULT_LEARNING_RATE = 3e-3
+SETTLED_SHARE = 0.3
+"""Of the epochs, the last ones: norms use the statistics that they will be exported with."""
+_SETTLE_STEPS = 8
+"""Whose batches the statistics are taken from."""
 _CLIP = 5.0
 
 Step = TypeVar("Step")
@@ -80,10 +92,14 @@ def train(
     optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
     held_out = evaluation_set(task, *task.resolutions[0])
     history: list[Epoch] = []
+    settled_from = first_settled(task, count)
     for number in range(1, count + 1):
         started = time.monotonic()
         set_rate(optimizer, rate * cosine(number - 1, count))
-        loss = one_epoch(task, module, optimizer, seed * MAX_EPOCHS + number)
+        draw = seed * MAX_EPOCHS + number
+        if number == settled_from:
+            settle(task, module, draw)
+        loss = one_epoch(task, module, optimizer, draw, settled=number >= settled_from)
         module.eval()
         accuracy = accuracy_on(task, module, held_out)
         history.append(Epoch(number, count, loss, accuracy, time.monotonic() - started))
@@ -125,8 +141,29 @@ def checked_epochs(task: LoadedTask, epochs: int | None) -> int:
     return count
 
 
-def one_epoch(task: LoadedTask, network: nn.Module, optimizer: Any, seed: int) -> float:
+def first_settled(task: LoadedTask, epochs: int) -> int:
+    """The epoch from which on norms keep their statistics; beyond the last one for never."""
+    several = len(task.resolutions) > 1
+    return epochs + 1 - (round(SETTLED_SHARE * epochs) if several else 0)
+
+
+def settle(task: LoadedTask, module: nn.Module, seed: int) -> None:
+    """Take the norms' statistics anew, over batches of every resolution alike."""
+    steps = itertools.islice(training_steps(task, seed), _SETTLE_STEPS)
+    recalibrate(module, ((inputs,) for step in steps for inputs, _ in step))
+
+
+def one_epoch(
+    task: LoadedTask, network: nn.Module, optimizer: Any, seed: int, *, settled: bool = False
+) -> float:
     """One pass over the training data at all resolutions; the mean loss.
+
+    Args:
+        task: that is trained.
+        network: changed.
+        optimizer: of its parameters.
+        seed: of the data's order.
+        settled: norms use the statistics they keep, and keep them.
 
     Raises:
         TaskError: ``task.no-data``, ``task.bad-loss``, ``task.user-code-failed``.
@@ -139,6 +176,8 @@ def one_epoch(task: LoadedTask, network: nn.Module, optimizer: Any, seed: int) -
             yield loss
 
     network.train()
+    for norm in norms_of(network) if settled else ():
+        norm.eval()
     steps = training_steps(task, seed)
     return descend(task, optimizer, [list(network.parameters())], steps, losses)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agent.adapt.governor import Decision, Governor, Reading
+from agent.adapt.arbiter import Contender, arbitrate
+from agent.adapt.governor import Decision, Governor, GovernorState, Reading
 from agent.adapt.ladder import Rung
-from agent.adapt.trace import Segment
+from agent.adapt.trace import Segment, TraceTick
 from agent.sense.sample import PressureSample
 
 
@@ -63,20 +64,70 @@ def replay(segment: Segment, governor: Governor, *, feedback: bool = True) -> li
             processor time, deadline misses and queue follow the points' costs; without it every
             sample stays as recorded. Pressure of others, memory and heat always stay.
     """
-    first = segment.ticks[0]
-    state = governor.start(first.t, first.index)
-    steps: list[Step] = []
-    stood = first.index  # A sample was taken on the point before its own decision.
-    for tick in segment.ticks:
-        sample = tick.sample
+    return replay_together([(segment, governor)], feedback=feedback)[0]
+
+
+def replay_together(
+    pipelines: Sequence[tuple[Segment, Governor]], *, feedback: bool = True
+) -> list[list[Step]]:
+    """Let the governors of a device's pipelines decide together, as its arbiter does.
+
+    Args:
+        pipelines: recorded at the same time, each with any policy and ladder. Where only one of
+            them has a tick, as before another one served, its governor decides alone.
+        feedback: as in :func:`replay`. What one pipeline's step would have spared the others stays
+            as recorded.
+    """
+    seats = [_Seat(segment, governor) for segment, governor in pipelines]
+    ticks: dict[float, list[tuple[_Seat, TraceTick]]] = {}
+    for seat in seats:
+        for tick in seat.segment.ticks:
+            ticks.setdefault(tick.t, []).append((seat, tick))
+    for now in sorted(ticks):
+        present = ticks[now]
+        contenders = [seat.contender(tick, feedback) for seat, tick in present]
+        for (seat, tick), one, outcome in zip(
+            present, contenders, _decided(contenders, now), strict=True
+        ):
+            seat.take(tick, one.sample, outcome)
+    return [seat.steps for seat in seats]
+
+
+def _decided(
+    contenders: Sequence[Contender], now: float
+) -> Sequence[tuple[GovernorState, Decision]]:
+    """As :func:`agent.adapt.steering.decide_together`: one alone needs no arbiter."""
+    if len(contenders) > 1:
+        return arbitrate(contenders, now)
+    return [one.governor.decide(one.state, one.sample, now) for one in contenders]
+
+
+class _Seat:
+    """One pipeline in a replay."""
+
+    def __init__(self, segment: Segment, governor: Governor) -> None:
+        first = segment.ticks[0]
+        self.segment, self.steps = segment, list[Step]()
+        self._governor, self._state = governor, governor.start(first.t, first.index)
+        self._stood = first.index  # A sample was taken on the point before its own decision.
+
+    def contender(self, tick: TraceTick, feedback: bool) -> Contender:
+        """With the sample as it would have been on the point it stands on."""
+        sample, start = tick.sample, self.segment.start
         if feedback:
-            ratio = _ratio(segment.start.ladder, stood, governor.ladder[state.index])
-            sample = elsewhere(sample, ratio)
-        state, decision = governor.decide(state, sample, tick.t)
-        readings = tuple(governor.readings(state))
-        steps.append(Step(tick.t - first.t, sample, decision, readings, tick.index))
-        stood = tick.index
-    return steps
+            rung = self._governor.ladder[self._state.index]
+            sample = elsewhere(sample, _ratio(start.ladder, self._stood, rung))
+        return Contender(self._governor, self._state, sample, start.priority)
+
+    def take(
+        self, tick: TraceTick, sample: PressureSample, outcome: tuple[GovernorState, Decision]
+    ) -> None:
+        """What was decided on ``tick``."""
+        self._state, decision = outcome
+        readings = tuple(self._governor.readings(self._state))
+        at_s = tick.t - self.segment.ticks[0].t
+        self.steps.append(Step(at_s, sample, decision, readings, tick.index))
+        self._stood = tick.index
 
 
 def elsewhere(sample: PressureSample, ratio: float) -> PressureSample:

@@ -57,6 +57,9 @@ class TraceStart(Wire, kw_only=True, tag="start"):
     policy: GovernorPolicy
     """Fitted: its temperatures are set."""
     ladder: tuple[Rung, ...]
+    pipeline: str = ""
+    priority: int = 0
+    """The higher, the more important among the device's pipelines."""
 
 
 class TraceTick(Wire, kw_only=True, tag="tick"):
@@ -91,16 +94,26 @@ class TraceFile:
         device_id: named in the trace.
         profile: likewise.
         epoch: seconds since the epoch.
+        pipeline: whose governor this is.
+        priority: of the pipeline.
     """
 
     def __init__(
-        self, config: TraceConfig, device_id: str, profile: str, epoch: Callable[[], float]
+        self,
+        config: TraceConfig,
+        device_id: str,
+        profile: str,
+        epoch: Callable[[], float],
+        *,
+        pipeline: str = "",
+        priority: int = 0,
     ) -> None:
         self._path = Path(config.path)
         self._half_bytes = int(config.max_mib * 2**20 / 2)
         self._device_id = device_id
         self._profile = profile
         self._epoch = epoch
+        self._pipeline, self._priority = pipeline, priority
         self._start: TraceStart | None = None
         self._waiting: list[bytes] = []
         self._broken = False
@@ -113,6 +126,8 @@ class TraceFile:
             at=self._epoch(),
             policy=policy,
             ladder=tuple(ladder),
+            pipeline=self._pipeline,
+            priority=self._priority,
         )
         self._waiting.append(_line(self._start))
 

@@ -34,7 +34,7 @@ from agent.update.trust import Device, Fitting, accept_manifest, record_of
 from edge_sdk.bundle.needs import whole_bytes
 from edge_sdk.contracts.manifest import BlobRef
 from edge_sdk.contracts.update import Desired
-from edge_sdk.errors import EdgeError, TrustError
+from edge_sdk.errors import ConfigError, EdgeError, TrustError
 
 Emit = Callable[[Event], None]
 
@@ -91,6 +91,12 @@ class Acquisition:
 
         Ends in ManifestVerified or Refused.
         """
+        try:
+            self._holding.heed(desired.windows)
+        except ConfigError as error:  # a newer server may write windows that are unknown here
+            self._refuse(error)
+            return
+        self._download.limit(desired.max_bytes_per_s)
         self._envelope_bytes = desired.manifest.size_bytes
         self._unjudged, self._since = desired, self._clock.monotonic()
         self._tick_judge()

@@ -70,7 +70,8 @@ class Downloader:
         self._queue: deque[ChunkId] = deque()
         self._awaited: dict[ChunkId, _Awaited] = {}
         self._connected = self._held = False
-        self._pace = Pace(limits.max_bytes_per_s)
+        self._bytes_per_s = limits.max_bytes_per_s
+        self._pace = Pace(self._bytes_per_s)
         self._answer_s = UNKNOWN_ANSWERS * limits.chunk_timeout_s / SLOW_ANSWERS
         """How long an answer takes, smoothed; at first a guess, since a fleet may have just begun
         together, and asking twice would make a busy broker busier."""
@@ -111,6 +112,13 @@ class Downloader:
                 self._queue.extend((ref.digest, index) for index in indexes)
         self._last_good = self._clock.monotonic()
         self._fill()
+
+    def limit(self, bytes_per_s: int) -> int:
+        """Keep to this as well as to the device's own bound (0 for none); the one that holds."""
+        bounds = [bound for bound in (bytes_per_s, self._limits.max_bytes_per_s) if bound]
+        self._bytes_per_s = min(bounds, default=0)
+        self._pace = Pace(self._bytes_per_s)
+        return self._bytes_per_s
 
     def stop(self) -> None:
         """Want nothing any more."""
@@ -197,7 +205,7 @@ class Downloader:
 
     def _rides(self, ref: BlobRef, missing: int) -> bool:
         """Whether to wait for a wave: not for little, and not where the pace is bounded."""
-        free = self._connected and not self._held and not self._limits.max_bytes_per_s
+        free = self._connected and not self._held and not self._bytes_per_s
         most = missing >= MIN_CHUNKS and 2 * missing > len(ref.chunks)
         return free and most and self._link.gather_s > 0
 

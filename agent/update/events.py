@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from agent.update.costs import Plan
+from agent.update.probation import Alarm, Probation
 from agent.update.state import ReleaseRecord, ServiceRecord
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
@@ -103,6 +104,7 @@ class TrialPassed:
 
     service: ServiceRecord
     detail: str = ""
+    probation: Probation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,13 @@ class ServiceUnhealthy:
     """The committed release crash-loops."""
 
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDegraded:
+    """The committed release does not do any more what it did on trial."""
+
+    alarm: Alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,7 @@ Event: TypeAlias = (
     | TrialFailed
     | WorkerCrashed
     | ServiceUnhealthy
+    | ServiceDegraded
     | ServiceMeasured
     | Refused
 )
@@ -233,6 +243,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """Report what is wrong with the service, while no deployment can say it."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Report where a deployment stands."""
 
@@ -257,4 +275,5 @@ Effect: TypeAlias = (
     | CollectGarbage
     | Tell
     | Notice
+    | Alert
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edge_sdk.delivery.windows import DAY_MINUTES, DAYS, opens_in_min, parse_window
+from edge_sdk.delivery.windows import Window, opens_in_words, parse_window
 
 
 class Holding:
     """Says whether downloads may run, and why not.
+
+    The device's windows and those of the rollout must both be open.
 
     Args:
         windows: as in the configuration; none for always.
@@ -27,21 +29,24 @@ class Holding:
         local: Callable[[float], time.struct_time] = time.localtime,
     ) -> None:
         self._windows = [parse_window(text) for text in windows]
+        self._wished: list[Window] = []
         self._now, self._local = now, local
         self.paused = False
         """Somebody wants no downloads for now."""
+
+    def heed(self, windows: Sequence[str]) -> None:
+        """Take over the windows of the rollout that is under way; none for always.
+
+        Raises:
+            ConfigError: ``config.bad-window``.
+        """
+        self._wished = [parse_window(text) for text in windows]
 
     def reason(self) -> str:
         """Why downloads wait; empty when they may run."""
         if self.paused:
             return "Paused until `edge-agent resume`."
-        if not self._windows:
-            return ""
-        at = self._local(self._now())
-        minute = at.tm_hour * 60 + at.tm_min
-        wait = opens_in_min(self._windows, at.tm_wday, minute)
-        if not wait:
-            return ""
-        day, opens = divmod(at.tm_wday * DAY_MINUTES + minute + wait, DAY_MINUTES)
-        clock = f"{opens // 60:02}:{opens % 60:02}"
-        return f"Outside the maintenance windows; the next opens on {DAYS[day % 7]} at {clock}."
+        for whose, windows in (("", self._windows), ("rollout's ", self._wished)):
+            if windows and (opens := opens_in_words(windows, self._local(self._now()))):
+                return f"Outside the {whose}maintenance windows; the next opens {opens}."
+        return ""

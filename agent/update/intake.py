@@ -18,6 +18,7 @@ class Intake:
 
     def __init__(self, download: Downloader, mirror: Mirror) -> None:
         self._download, self._mirror = download, mirror
+        self._bounded = False
 
     @property
     def done(self) -> bool:
@@ -55,7 +56,12 @@ class Intake:
             wanted: blobs and their missing chunks.
             mirror: base URL that the signed manifest names.
         """
-        self._download.start(self._mirror.start(mirror, wanted))
+        base = "" if self._bounded else mirror  # a mirror knows no pace
+        self._download.start(self._mirror.start(base, wanted))
+
+    def limit(self, bytes_per_s: int) -> None:
+        """Bound what is fetched from now on, besides the device's own bound; 0 for no other."""
+        self._bounded = self._download.limit(bytes_per_s) > 0
 
     def stop(self) -> None:
         """Want nothing any more."""

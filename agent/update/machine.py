@@ -4,7 +4,7 @@
 
     offered -> preflight -> downloading (-> reconstructing) -> verifying -> golden -> trial
                                                                           trial -> committed
-       any of them -> rejected           trial -> rolled_back
+       any of them -> rejected           trial, committed -> rolled_back
 
 Rules that hold whatever the order of events (the property tests check them):
 
@@ -12,6 +12,7 @@ Rules that hold whatever the order of events (the property tests check them):
 * The committed release is never touched before that, so it can always serve.
 * A start of a candidate is counted in the state before it happens.
 * A release that failed its golden test, its trial or in service is never started again.
+* A committed release gives way to the one before only, and that one has proven itself here.
 * An outdated desired state (lower counter) changes nothing.
 * Deltas save bytes and nothing depends on them: what cannot be made from one is fetched whole.
 * A withdrawn one, which nobody signs, stops what is under way and touches nothing committed.
@@ -27,8 +28,7 @@ device before and is committed right after its golden test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -59,6 +59,7 @@ from agent.update.events import (
     RunGolden,
     RunTrial,
     Serve,
+    ServiceDegraded,
     ServiceMeasured,
     ServiceUnhealthy,
     SpaceShort,
@@ -70,9 +71,12 @@ from agent.update.events import (
     VerifyFailed,
     WorkerCrashed,
 )
-from agent.update.memory import condemn, contract_change, drop_damaged, is_bad, remember
-from agent.update.state import RUNNING, ReleaseRecord, ServiceRecord, UpdateState
-from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
+from agent.update.falling_back import degraded, unhealthy
+from agent.update.memory import condemn, contract_change, drop_damaged, is_bad
+from agent.update.probation import Probation
+from agent.update.state import ReleaseRecord, ServiceRecord, UpdateState
+from agent.update.steps import Step, end, enter, tell
+from edge_sdk.contracts.update import RUNNING_PHASES, Desired, Phase, UpdateCosts
 from edge_sdk.errors import EdgeError
 
 MAX_TRIES = 3
@@ -80,9 +84,6 @@ MAX_TRIES = 3
 MAX_VERIFY_TRIES = 3
 MAX_REBUILDS = 2
 """Times that files are made from deltas before they are fetched whole."""
-
-
-Step: TypeAlias = tuple[UpdateState, tuple[Effect, ...]]
 
 
 def step(state: UpdateState, event: Event) -> Step:
@@ -100,7 +101,9 @@ def step(state: UpdateState, event: Event) -> Step:
         case ServiceMeasured():
             return _measured(state, event.service), ()
         case ServiceUnhealthy():
-            return _unhealthy(state, event.detail)
+            return unhealthy(state, event.detail)
+        case ServiceDegraded():
+            return degraded(state, event.alarm)
         case Refused():
             return _refused(state, event.why)
         case _:
@@ -118,7 +121,7 @@ def _manifest_verified(state: UpdateState, event: ManifestVerified) -> Step:
         return _refused(state, outcomes.contract_changed(changed))
     # Only now is it known what to keep of earlier downloads; the rest makes room.
     state = replace(state, candidate=event.candidate)
-    return _enter(state, Phase.PREFLIGHT, CollectGarbage(), _look(state))
+    return enter(state, Phase.PREFLIGHT, CollectGarbage(), _look(state))
 
 
 def _look(state: UpdateState) -> CheckPreflight:
@@ -127,9 +130,9 @@ def _look(state: UpdateState) -> CheckPreflight:
 
 def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseRecord) -> Step:
     """The active release in another envelope: nothing to prove, but a new name to remember."""
-    record = replace(candidate, service=serving.service)
+    record = replace(candidate, service=serving.service, probation=serving.probation)
     slots = {**state.slots, state.active or "a": record}
-    state, effects = _end(
+    state, effects = end(
         replace(state, slots=slots), Phase.COMMITTED, "It was active already, signed differently."
     )
     return state, (Serve(), *effects)
@@ -138,7 +141,7 @@ def _resigned(state: UpdateState, candidate: ReleaseRecord, serving: ReleaseReco
 def _preflight_passed(state: UpdateState, event: PreflightPassed) -> Step:
     costs = planned(state.costs, event.plan)
     state = replace(state, tries=0, deltas=event.deltas, costs=costs)
-    return _enter(state, Phase.DOWNLOADING, FetchBlobs())
+    return enter(state, Phase.DOWNLOADING, FetchBlobs())
 
 
 def _space_short(state: UpdateState, event: SpaceShort) -> Step:
@@ -152,51 +155,51 @@ def _space_short(state: UpdateState, event: SpaceShort) -> Step:
 def _downloaded(state: UpdateState, _: Downloaded) -> Step:
     if state.deltas:
         state = replace(state, rebuilds=state.rebuilds + 1)
-        return _enter(state, Phase.RECONSTRUCTING, Rebuild())
-    return _enter(state, Phase.VERIFYING, VerifyBlobs())
+        return enter(state, Phase.RECONSTRUCTING, Rebuild())
+    return enter(state, Phase.VERIFYING, VerifyBlobs())
 
 
 def _rebuild_failed(state: UpdateState, event: RebuildFailed) -> Step:
     costs = planned(state.costs, event.plan)
     state = replace(state, phase=Phase.DOWNLOADING, code="", detail=event.detail, costs=costs)
     state = replace(state, deltas=(), rebuilds=MAX_REBUILDS)
-    return state, (*_tell(state), FetchBlobs(whole=True))
+    return state, (*tell(state), FetchBlobs(whole=True))
 
 
 def _rebuilt(state: UpdateState, _: Rebuilt) -> Step:
     # The deltas stay until the end: beside their files they tell, after a restart, what was made.
-    return _enter(state, Phase.VERIFYING, VerifyBlobs())
+    return enter(state, Phase.VERIFYING, VerifyBlobs())
 
 
 def _verified(state: UpdateState, _: Verified) -> Step:
-    return _enter(replace(state, tries=1), Phase.GOLDEN, RunGolden())
+    return enter(replace(state, tries=1), Phase.GOLDEN, RunGolden())
 
 
 def _verify_failed(state: UpdateState, event: VerifyFailed) -> Step:
     if state.tries + 1 >= MAX_VERIFY_TRIES:
         return _refused(state, outcomes.damaged(event.detail))
     state = replace(state, tries=state.tries + 1, deltas=())
-    return _enter(state, Phase.DOWNLOADING, FetchBlobs(whole=True))
+    return enter(state, Phase.DOWNLOADING, FetchBlobs(whole=True))
 
 
 def _golden_passed(state: UpdateState, _: GoldenPassed) -> Step:
     candidate, fallback = state.candidate, state.fallback
     if candidate is not None and fallback is not None and fallback.digest == candidate.digest:
         detail = "It has passed its trial here before."
-        return _committed(state, fallback.service, detail, Serve())
-    return _enter(replace(state, tries=1, crashes=0), Phase.TRIAL, RunTrial())
+        return _committed(state, fallback.service, fallback.probation, detail, Serve())
+    return enter(replace(state, tries=1, crashes=0), Phase.TRIAL, RunTrial())
 
 
 def _golden_failed(state: UpdateState, event: GoldenFailed) -> Step:
-    return _end(condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
+    return end(condemn(state), Phase.REJECTED, outcomes.golden_failed(event.detail))
 
 
 def _trial_passed(state: UpdateState, event: TrialPassed) -> Step:
-    return _committed(state, event.service, event.detail, Commit())
+    return _committed(state, event.service, event.probation, event.detail, Commit())
 
 
 def _trial_failed(state: UpdateState, event: TrialFailed) -> Step:
-    return _end(condemn(state), Phase.ROLLED_BACK, event.why)
+    return end(condemn(state), Phase.ROLLED_BACK, event.why)
 
 
 def _worker_crashed(state: UpdateState, event: WorkerCrashed) -> Step:
@@ -231,12 +234,12 @@ def _booted(state: UpdateState, intact: frozenset[str]) -> Step:
     match state.phase:
         case Phase.GOLDEN | Phase.TRIAL if _candidate_in(state, intact):
             state, again = _start_again(state)
-        case phase if phase in RUNNING:
+        case phase if phase in RUNNING_PHASES:
             # Whatever was fetched is found again and reused; what was verified is verified anew.
             state = replace(state, phase=Phase.OFFERED, candidate=None, tries=0, crashes=0)
-            again = (Serve(), *_tell(state), FetchManifest())
+            again = (Serve(), *tell(state), FetchManifest())
         case _:
-            again = (Serve(), *_tell(state))
+            again = (Serve(), *tell(state))
     return state, (CollectGarbage(), *again)
 
 
@@ -254,15 +257,16 @@ def _start_again(state: UpdateState) -> tuple[UpdateState, tuple[Effect, ...]]:
         return _trial_failed(state, TrialFailed(outcomes.crash_loop(detail)))
     state = replace(state, tries=state.tries + 1)
     if state.phase is Phase.GOLDEN:
-        return state, (Serve(), *_tell(state), RunGolden())
-    return state, (*_tell(state), RunTrial())
+        return state, (Serve(), *tell(state), RunGolden())
+    return state, (*tell(state), RunTrial())
 
 
 def _desired(state: UpdateState, desired: Desired) -> Step:
     known = state.desired is not None and state.desired.deployment == desired.deployment
     resumes = known and state.code == outcomes.withdrawn().code
     if known and not resumes:
-        return state, _tell(state)
+        state = _reissued(state, desired)
+        return state, tell(state)
     stale = desired.counter < state.counter
     if stale or (desired.counter == state.counter and state.desired is not None and not resumes):
         why = outcomes.replayed(desired.counter, state.counter)
@@ -286,17 +290,25 @@ def _desired(state: UpdateState, desired: Desired) -> Step:
     return state, (*abandoned, *effects)
 
 
+def _reissued(state: UpdateState, desired: Desired) -> UpdateState:
+    """The same wish under a newer counter, which the device's answers then name."""
+    before = state.desired
+    if before is None or desired.counter <= state.counter or desired.manifest != before.manifest:
+        return state
+    return replace(state, desired=desired, counter=desired.counter)
+
+
 def _offered(state: UpdateState, desired: Desired) -> Step:
     if state.serving is not None and state.serving.digest == desired.manifest.digest:
-        return _end(state, Phase.COMMITTED, "It was active already.")
+        return end(state, Phase.COMMITTED, "It was active already.")
     if is_bad(state, desired.manifest.digest):
         return _known_bad(state)
-    return _enter(state, Phase.OFFERED, FetchManifest())
+    return enter(state, Phase.OFFERED, FetchManifest())
 
 
 def _supersede(state: UpdateState, by: Desired) -> Step:
     """Leave a running update cleanly."""
-    if state.phase not in RUNNING or state.desired is None:
+    if state.phase not in RUNNING_PHASES or state.desired is None:
         return state, ()
     in_trial = state.phase is Phase.TRIAL
     phase = Phase.ROLLED_BACK if in_trial else Phase.REJECTED
@@ -312,64 +324,28 @@ def _measured(state: UpdateState, service: ServiceRecord) -> UpdateState:
     return replace(state, slots=slots)
 
 
-def _unhealthy(state: UpdateState, detail: str) -> Step:
-    """Fall back to the release before; without one, go on trying with what there is."""
-    serving, fallback = state.serving, state.fallback
-    if state.phase is Phase.TRIAL or serving is None:
-        return state, ()
-    if fallback is None:
-        return state, (Serve(),)
-    state = replace(
-        state,
-        slots={state.spare: fallback},
-        active=state.spare,
-        bad=remember(state.bad, (serving.digest, serving.payload_digest)),
-    )
-    if state.phase is not Phase.COMMITTED:
-        return state, (Serve(), CollectGarbage())
-    return _end(state, Phase.ROLLED_BACK, outcomes.crash_loop(detail))
-
-
 def _refused(state: UpdateState, why: EdgeError) -> Step:
-    if state.phase not in RUNNING:
+    if state.phase not in RUNNING_PHASES:
         return state, ()
     phase = Phase.ROLLED_BACK if state.phase is Phase.TRIAL else Phase.REJECTED
-    return _end(state, phase, why)
+    return end(state, phase, why)
 
 
 def _known_bad(state: UpdateState) -> Step:
-    return _end(state, Phase.REJECTED, outcomes.known_bad())
+    return end(state, Phase.REJECTED, outcomes.known_bad())
 
 
-def _committed(state: UpdateState, service: ServiceRecord, detail: str, how: Effect) -> Step:
+def _committed(
+    state: UpdateState,
+    service: ServiceRecord,
+    probation: Probation | None,
+    detail: str,
+    how: Effect,
+) -> Step:
     if state.candidate is None:
         return state, ()
-    record = replace(state.candidate, service=service)
+    record = replace(state.candidate, service=service, probation=probation)
     slots = {**state.slots, state.spare: record}
     state = replace(state, slots=slots, active=state.spare, candidate=None, salvaged=False)
-    state, effects = _end(state, Phase.COMMITTED, detail)
+    state, effects = end(state, Phase.COMMITTED, detail)
     return state, (how, *effects)
-
-
-def _enter(state: UpdateState, phase: Phase, *work: Effect) -> Step:
-    state = replace(state, phase=phase, code="", detail="")
-    return state, (*_tell(state), *work)
-
-
-def _end(state: UpdateState, phase: Phase, outcome: EdgeError | str) -> Step:
-    """End the deployment; a rollback puts the committed release back into service."""
-    if isinstance(outcome, EdgeError):
-        code, detail = outcome.code, outcome.cause
-    else:
-        code, detail = "", outcome
-    state = replace(
-        state, phase=phase, code=code, detail=detail, candidate=None, tries=0, crashes=0, deltas=()
-    )
-    back: Iterable[Effect] = (Serve(),) if phase is Phase.ROLLED_BACK else ()
-    return state, (Abandon(), *back, *_tell(state), CollectGarbage())
-
-
-def _tell(state: UpdateState) -> tuple[Tell, ...]:
-    if state.desired is None:
-        return ()
-    return (Tell(state.desired, state.phase, state.code, state.detail, state.costs),)

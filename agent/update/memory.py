@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from agent.update.input_contract import difference
-from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, UpdateState
-from edge_sdk.contracts.update import Phase
+from agent.update.state import MAX_BAD, ReleaseRecord, UpdateState
+from edge_sdk.contracts.update import RUNNING_PHASES, Phase
 
 
 def drop_damaged(state: UpdateState, intact: frozenset[str]) -> UpdateState:
@@ -20,7 +20,7 @@ def drop_damaged(state: UpdateState, intact: frozenset[str]) -> UpdateState:
         return replace(state, slots=slots)
     active = state.spare if state.spare in slots else None
     state = replace(state, slots=slots, active=active)
-    if state.phase in RUNNING:
+    if state.phase in RUNNING_PHASES:
         return state
     return replace(state, phase=Phase.IDLE, desired=None, code="", detail="")
 

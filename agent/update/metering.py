@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from agent.update.costs import Reading, charged
 from agent.update.intake import Intake
 from agent.update.ports import Clock
-from agent.update.state import RUNNING, UpdateState
+from agent.update.state import UpdateState
 from agent.update.store import PieceStorage
+from edge_sdk.contracts.update import RUNNING_PHASES
 
 CHECKPOINT_S = 300.0
 """In a long phase the sums are written this often; more would wear the flash that they count."""
@@ -59,7 +60,7 @@ class Meter:
     def charge(self, state: UpdateState) -> UpdateState:
         """The state with what has happened since the last call."""
         since, self._since = self._since, self._reading()
-        if state.phase not in RUNNING:
+        if state.phase not in RUNNING_PHASES:
             return state
         return replace(state, costs=charged(state.costs, state.phase, since, self._since))
 
@@ -69,7 +70,10 @@ class Meter:
 
     def wants_saving(self, state: UpdateState) -> bool:
         """Whether a cut would lose many sums."""
-        return state.phase in RUNNING and self._clock.monotonic() - self._saved_s >= CHECKPOINT_S
+        return (
+            state.phase in RUNNING_PHASES
+            and self._clock.monotonic() - self._saved_s >= CHECKPOINT_S
+        )
 
     def _reading(self) -> Reading:
         download = self._download

@@ -77,6 +77,11 @@ def slow(detail: str) -> GateError:
     return GateError("latency", detail, "Convert with a tighter latency budget for this profile.")
 
 
+def degraded(detail: str) -> GateError:
+    """The committed release does worse than on trial."""
+    return GateError("degraded", detail, _LOOK)
+
+
 def contract_changed(detail: str) -> ContractError:
     """Whoever relies on labels or preprocessing has not been asked."""
     return ContractError(

@@ -9,6 +9,7 @@ from agent.update.events import (
     Event,
     GoldenFailed,
     GoldenPassed,
+    ServiceDegraded,
     TrialFailed,
     TrialPassed,
     WorkerCrashed,
@@ -16,8 +17,10 @@ from agent.update.events import (
 from agent.update.health import Baseline, Counts, Proven, baseline, judge
 from agent.update.limits import UpdateLimits
 from agent.update.outcomes import unproven
-from agent.update.ports import Clock, Host, PlacedRelease, ServiceStats
+from agent.update.ports import Clock, Host, PlacedRelease, ServiceStats, UpdateSensors
+from agent.update.probation import Probation
 from agent.update.state import ReleaseRecord, ServiceRecord
+from agent.update.watch import Watch
 from edge_sdk.contracts.update import TrialPolicy
 
 Emit = Callable[[Event], None]
@@ -31,6 +34,7 @@ class _Trial:
     began: float
     started: float
     """Of the present worker; a crash starts another within the same trial."""
+    probation: Probation
     counts: Counts = field(default_factory=Counts)
     ready: bool = False
 
@@ -40,6 +44,7 @@ class Proving:
 
     Args:
         host: the owner of the workers.
+        sensors: whether heat, and not a release, makes everything slower.
         clock: time.
         limits: timeouts.
         emit: receives the events.
@@ -49,18 +54,21 @@ class Proving:
     def __init__(
         self,
         host: Host,
+        sensors: UpdateSensors,
         clock: Clock,
         limits: UpdateLimits,
         emit: Emit,
         objective_ms: float = 0.0,
     ) -> None:
-        self._host, self._clock, self._limits, self._emit = host, clock, limits, emit
+        self._host, self._sensors, self._clock = host, sensors, clock
+        self._limits, self._emit = limits, emit
         self._objective_ms = objective_ms
         self._golden_token = ""
         self._golden_began = 0.0
         self._trial: _Trial | None = None
         self._service_token = ""
         self._service_counts = Counts()
+        self._watch: Watch | None = None
         self._tokens = 0
 
     def run_golden(self, release: PlacedRelease) -> None:
@@ -86,20 +94,23 @@ class Proving:
         now, token = self._clock.monotonic(), self._new_token("trial")
         if self._trial is None:
             bar = baseline(candidate, serving, self._objective_ms)
-            self._trial = _Trial(policy=policy, bar=bar, token=token, began=now, started=now)
+            probation = Probation.under(policy, self._objective_ms)
+            self._trial = _Trial(policy, bar, token, now, now, probation)
         self._trial.token, self._trial.started, self._trial.ready = token, now, False
-        self._service_token = ""
+        self._service_token, self._watch = "", None
         self._host.start_trial(release, token)
 
-    def commit(self, release: PlacedRelease) -> None:
+    def commit(self, release: PlacedRelease, record: ReleaseRecord) -> None:
         """The trial's worker is the committed one now."""
+        self._watch_over(record)
         self._service_token = self._trial.token if self._trial else self._new_token("serve")
         self._service_counts = Counts()
         self._trial = None
         self._host.commit(release, self._service_token)
 
-    def serve(self, release: PlacedRelease | None) -> None:
+    def serve(self, release: PlacedRelease | None, record: ReleaseRecord | None) -> None:
         """Serve the committed release, or nothing; ends a trial."""
+        self._watch_over(record)
         self._trial = None
         self._service_counts = Counts()
         self._service_token = self._new_token("serve")
@@ -130,9 +141,23 @@ class Proving:
         if self._trial is not None and token == self._trial.token:
             self._trial.ready = True
             self._trial.counts = self._trial.counts.plus(stats)
+            self._trial.probation = self._trial.probation.plus(stats)
             self._judge(self._trial)
         elif token and token == self._service_token:
             self._service_counts = self._service_counts.plus(stats)
+            self._look_after(stats)
+
+    def _watch_over(self, record: ReleaseRecord | None) -> None:
+        probation = record.probation if record is not None else None
+        self._watch = None if probation is None else Watch(probation, self._objective_ms)
+
+    def _look_after(self, stats: ServiceStats) -> None:
+        if self._watch is None:
+            return
+        hot = self._sensors.throttled()
+        alarm = self._watch.add(stats, self._clock.monotonic(), hot=hot)
+        if alarm is not None:
+            self._emit(ServiceDegraded(alarm))
 
     def on_worker_crash(self, token: str, detail: str) -> None:
         """The worker of ``token`` died; matters here only during a trial."""
@@ -166,7 +191,7 @@ class Proving:
         if verdict is None:
             return
         if isinstance(verdict, Proven):
-            self._emit(TrialPassed(trial.counts.record(), verdict.detail))
+            self._emit(TrialPassed(trial.counts.record(), verdict.detail, trial.probation))
         else:
             self._emit(TrialFailed(verdict))
 

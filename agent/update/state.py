@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.update.input_contract import InputContract
+from agent.update.probation import Probation
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.update import Desired, Phase, UpdateCosts
 
@@ -15,19 +16,6 @@ SlotName = Literal["a", "b"]
 
 MAX_BAD = 64
 """Digests remembered as bad; the oldest are forgotten."""
-
-RUNNING = frozenset(
-    {
-        Phase.OFFERED,
-        Phase.PREFLIGHT,
-        Phase.DOWNLOADING,
-        Phase.RECONSTRUCTING,
-        Phase.VERIFYING,
-        Phase.GOLDEN,
-        Phase.TRIAL,
-    }
-)
-"""Phases in which an update is under way."""
 
 
 class ServiceRecord(Wire, kw_only=True):
@@ -56,6 +44,8 @@ class ReleaseRecord(Wire, kw_only=True):
     service: ServiceRecord = ServiceRecord()
     contract: InputContract | None = None
     """None in states of earlier versions."""
+    probation: Probation | None = None
+    """What it showed on trial; None before it has passed one, and in states of earlier versions."""
 
 
 class UpdateState(Wire, kw_only=True):

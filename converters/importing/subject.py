@@ -12,6 +12,7 @@ from converters.metadata import ModelNotes
 from converters.packing import pack
 from converters.task import Floats
 from converters.wiring import module_order
+from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.manifest import Preprocess
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.contracts.topics import check_name
@@ -29,6 +30,10 @@ class Described:
     preprocess: Preprocess | None = None
     tolerance: float = 0.1
     """See :attr:`edge_sdk.contracts.manifest.TaskInfo.output_tolerance`."""
+    states: tuple[tuple[int, int], ...] = ()
+    """(input, output) positions of a streaming model's states, in the file's order."""
+    sound: SoundInfo | None = None
+    """How it listens, if it does."""
 
 
 def subject_of(
@@ -76,7 +81,18 @@ def subject_of(
         schemes=(),
         kind="classification" if classifies and preprocess else "generic",
         tolerance=described.tolerance,
+        states=_in_module_order(described.states, inputs, outputs),
+        sound=described.sound,
     )
+
+
+def _in_module_order(
+    states: tuple[tuple[int, int], ...],
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+) -> tuple[tuple[int, int], ...]:
+    taken, given = module_order(inputs), module_order(outputs)
+    return tuple((taken.index(before), given.index(after)) for before, after in states)
 
 
 class _Bare:

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from converters.norm_statistics import Batch
 from converters.slim.groups import Entry, Group, owner
 from converters.slim.narrow import tensors_of
-from converters.slim.samples import Batch
 from converters.slim.statistics import input_energy
 
 Method = Literal["l1", "l2", "bn", "taylor", "activation"]

@@ -12,13 +12,13 @@ from torch import nn
 
 from converters.distill.batches import is_labelled
 from converters.loading import LoadedTask
+from converters.norm_statistics import Batch
 from converters.purity import flat_outputs
 from converters.slim.costs import Cost, Layers, latency_cost
 from converters.slim.find import Analysis, Inputs, analyse
 from converters.slim.groups import Held, shapes_of
 from converters.slim.importance import Loss, Method, importance, ranking
 from converters.slim.narrow import permute, tensors_of
-from converters.slim.samples import Batch
 from converters.slim.search import LEAST_OF_WIDTH, Unit, search, uniform, units_of
 from converters.slim.sensitivity import Damages, curves
 from converters.slim.settings import Settings, round_to_of

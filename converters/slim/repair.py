@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.norm_statistics import Batch, recalibrate
 from converters.slim.groups import Group, kept_positions, shapes_of
 from converters.slim.narrow import tensors_of
-from converters.slim.samples import Batch, recalibrate
 from converters.slim.statistics import readers_of
 
 _RIDGE = 1e-3

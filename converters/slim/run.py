@@ -18,12 +18,13 @@ from converters.distill.batches import is_labelled
 from converters.loading import LoadedTask
 from converters.measure import accuracy_of
 from converters.module import build_module, check_examples, reference_outputs
+from converters.norm_statistics import recalibrate
 from converters.slim.description import Slim, describe, write
 from converters.slim.groups import Held
 from converters.slim.network import FULL, SlimNetwork, width_key
 from converters.slim.plan import Plan, plan, rounding
 from converters.slim.repair import compensate, repair
-from converters.slim.samples import recalibrate, sample_batches
+from converters.slim.samples import sample_batches
 from converters.slim.settings import Settings
 from converters.slim.statistics import second_moments
 from converters.slim.training import Progress, Trainer

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
-
 import torch
-from torch import nn
 
 from converters.data import calibration_set
 from converters.distill.batches import distillation_steps
 from converters.generic import example_arrays
 from converters.loading import LoadedTask
+from converters.norm_statistics import Batch
 from converters.packing import unpack
 from converters.task import Floats
 from edge_sdk.errors import TaskError
 
-Batch = tuple[torch.Tensor, ...]
-"""One tensor per input, samples first."""
 BATCH = 64
 MAX_BYTES = 256 * 1024**2
 """Of samples kept in memory."""
@@ -72,50 +66,3 @@ def _tensors(task: LoadedTask, samples: Floats, height: int, width: int) -> Batc
     return tuple(
         torch.from_numpy(part.copy()).to(one.dtype) for part, one in zip(parts, like, strict=True)
     )
-
-
-def norms_of(module: nn.Module) -> list[Any]:
-    """The layers that keep statistics of their inputs."""
-    return [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
-    ]
-
-
-@contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Let every BatchNorm use the batch's own statistics, leaving its kept ones alone."""
-    norms = norms_of(module)
-    kept = [(norm.training, norm.track_running_stats) for norm in norms]
-    for norm in norms:
-        norm.training, norm.track_running_stats = True, False
-        norm.saved = norm.running_mean, norm.running_var
-        norm.running_mean = norm.running_var = None
-    try:
-        yield
-    finally:
-        for norm, (training, tracks) in zip(norms, kept, strict=True):
-            norm.training, norm.track_running_stats = training, tracks
-            norm.running_mean, norm.running_var = norm.saved
-            del norm.saved
-
-
-def recalibrate(module: nn.Module, batches: Sequence[Batch]) -> None:
-    """BatchNorm statistics anew, the mean over batches; everything else stays in evaluation mode.
-
-    Without it a narrowed network is useless: its channels have other means than the wide one's.
-    """
-    norms = norms_of(module)
-    if not norms:
-        return
-    module.eval()
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum, norm.training = None, True
-    with torch.no_grad():
-        for batch in batches:
-            module(*batch)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum, norm.training = momentum, False

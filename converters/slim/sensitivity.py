@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from converters.norm_statistics import Batch, batch_statistics
 from converters.purity import flat_outputs
 from converters.slim.groups import Group
 from converters.slim.narrow import narrow
 from converters.slim.repair import compensate
-from converters.slim.samples import Batch, batch_statistics
 from converters.slim.search import Curve, Damage, Unit
 
 SHARES = (0.15, 0.3, 0.5, 0.7, 0.85)

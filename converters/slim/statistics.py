@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from converters.norm_statistics import Batch
 from converters.slim.groups import Group, owner
-from converters.slim.samples import Batch
 
 MAX_FEATURES = 2048
 """Inputs of a layer whose second moments are worth a square matrix."""

@@ -20,9 +20,9 @@ from torch import nn
 from converters.distill.batches import is_labelled
 from converters.distill.losses import logit_loss
 from converters.loading import LoadedTask
+from converters.norm_statistics import Batch
 from converters.purity import flat_outputs
 from converters.slim.network import FULL, SlimNetwork
-from converters.slim.samples import Batch
 from converters.slim.settings import Settings
 from converters.train import (
     DEFAULT_LEARNING_RATE,

@@ -8,7 +8,8 @@ from torch import nn
 from converters.data import Samples, calibration_set, evaluation_set
 from converters.loading import LoadedTask
 from converters.module import reference_outputs
-from converters.slim.samples import BATCH, Batch, recalibrate
+from converters.norm_statistics import Batch, recalibrate
+from converters.slim.samples import BATCH
 from converters.supernet.network import Supernet
 from converters.supernet.search import Quality
 from converters.supernet.space import Genes

@@ -23,9 +23,9 @@ import torch
 
 from converters.distill.losses import logit_loss
 from converters.loading import LoadedTask
+from converters.norm_statistics import Batch
 from converters.slim.importance import importance, ranking
 from converters.slim.narrow import permute
-from converters.slim.samples import Batch
 from converters.supernet.network import Supernet
 from converters.supernet.space import KINDS, Genes, Kind
 from converters.train import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from agent.adapt.policy import GovernorPolicy
     from agent.adapt.replay import Summary
     from agent.adapt.trace import Segment
+    from edge_sdk.cli.governor_inputs import Picked
 
 FILE = click.Path(path_type=Path)
 MAX_MOVES = 40
@@ -26,7 +28,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("trace", type=FILE)
+@click.argument("traces", type=FILE, nargs=-1, required=True, metavar="TRACE...")
 @click.option("-p", "--profile", help="Temperatures of this device profile, and its ladder.")
 @click.option("--ladder", type=FILE, help="Folder of a conversion or release with the ladder.")
 @click.option(
@@ -42,12 +44,14 @@ def command() -> None:
     is_flag=True,
     help="Take every sample as it is, also where the replay stands on another point.",
 )
-@click.option("--plot", "picture", type=FILE, help="PNG to write; default TRACE.png.")
+@click.option(
+    "--plot", "picture", type=FILE, help="PNG to write, of several its stem; default TRACE.png."
+)
 @with_output
 def replay(
     out: Output,
     /,
-    trace: Path,
+    traces: tuple[Path, ...],
     profile: str | None,
     ladder: Path | None,
     changes: tuple[str, ...],
@@ -59,35 +63,51 @@ def replay(
 
     The governor is the agent's own. Where it stands on another point than the device did, latency
     and what follows from it are scaled by the points' costs; the pressure of others is as recorded.
+    Several traces are those of one device's pipelines: the agent's arbiter decides for all.
     """
     from agent.adapt.governor import Governor
-    from agent.adapt.replay import replay as run
-    from agent.adapt.replay import summarise
-    from agent.adapt.trace import read_trace
-    from edge_sdk.cli.governor_inputs import pick_segment, resolve_ladder, resolve_policy
+    from agent.adapt.replay import replay_together, summarise
+    from edge_sdk.cli.governor_inputs import (
+        pick_segments,
+        pictures,
+        resolve_ladder,
+        resolve_policy,
+    )
     from edge_sdk.cli.governor_plot import plot_replay
 
-    segments = read_trace(trace)
-    chosen, number = pick_segment(segments, segment, trace)
-    policy = resolve_policy(chosen.start.policy, profile, changes)
-    rungs = resolve_ladder(chosen, ladder, profile)
-    with out.progress("replay", total=2) as progress:
-        steps = run(chosen, Governor(policy, rungs), feedback=not as_recorded)
-        summary = summarise(steps, rungs)
-        progress.step("plot")
-        target = picture or trace.with_name(trace.name + ".png")
-        plot_replay(steps, rungs, chosen.start.ladder, target)
+    picked = pick_segments(traces, segment)
+    governors = [
+        Governor(
+            resolve_policy(one.segment.start.policy, profile, changes),
+            resolve_ladder(one.segment, ladder, profile),
+        )
+        for one in picked
+    ]
+    targets = pictures(picked, picture)
+    results = []
+    with out.progress("replay", total=1 + len(picked)) as progress:
+        together = list(zip((one.segment for one in picked), governors, strict=True))
+        every = replay_together(together, feedback=not as_recorded)
+        for one, governor, steps, target in zip(picked, governors, every, targets, strict=True):
+            progress.step(f"plot {target.name}")
+            plot_replay(steps, governor.ladder, one.segment.start.ladder, target)
+            summary = summarise(steps, governor.ladder)
+            results.append(_result(one.segment, governor.policy, summary, target))
+            _show(out, one, summary, governor.ladder)
+            out.line(f"Plot: {target}")
         progress.step()
-    _show(out, chosen, f"segment {number} of {len(segments)}", summary, rungs)
-    out.line(f"Plot: {target}")
-    out.result(_result(chosen, policy, summary, target))
-    out.next_step(f"edge governor replay {trace} --set dwell_up_s=30", f"open {target}")
+    out.result(results[0] if len(results) == 1 else {"pipelines": results})
+    out.next_step(
+        f"edge governor replay {' '.join(map(str, traces))} --set dwell_up_s=30",
+        f"open {targets[0]}",
+    )
 
 
-def _show(out: Output, segment: Segment, which: str, summary: Summary, rungs: list[Rung]) -> None:
-    start = segment.start
+def _show(out: Output, picked: Picked, summary: Summary, rungs: Sequence[Rung]) -> None:
+    segment, start = picked.segment, picked.segment.start
+    who = f"{start.device_id} {start.pipeline}".rstrip()
     out.line(
-        f"{start.device_id} ({start.profile}), {which}: {summary.seconds:.0f} s, "
+        f"{who} ({start.profile}), {picked.which}: {summary.seconds:.0f} s, "
         f"{len(segment.ticks)} samples, {len(summary.moves)} moves",
         style="bold",
     )
@@ -138,6 +158,7 @@ def _result(
     return {
         "device_id": segment.start.device_id,
         "profile": segment.start.profile,
+        "pipeline": segment.start.pipeline,
         "samples": len(segment.ticks),
         "policy": msgspec.to_builtins(policy),
         "recorded_seconds_at": recorded_seconds(segment),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 
 from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import GovernorPolicy, fitted
-from agent.adapt.trace import Segment
+from agent.adapt.trace import Segment, read_trace
 from edge_sdk.contracts.base import Wire, convert_config, decode
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.errors import ContractError, StorageError, UsageError
@@ -27,15 +28,44 @@ class Ladders(Wire, kw_only=True):
     ladders: dict[str, tuple[OperatingPoint, ...]]
 
 
-def pick_segment(
-    segments: Sequence[Segment], number: int | None, trace: Path
-) -> tuple[Segment, int]:
-    """The segment a person means, and its number from 1.
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A stretch of a trace that is replayed."""
+
+    trace: Path
+    segment: Segment
+    which: str
+
+
+def pick_segments(traces: Sequence[Path], number: int | None) -> list[Picked]:
+    """The segments a person means, one per trace, the most important pipeline first.
 
     Raises:
-        UsageError: ``usage.no-such-segment``.
-        ContractError: ``contract.bad-trace`` when there are none.
+        UsageError: ``usage.no-such-segment``, ``usage.traces-apart``.
+        ContractError: ``contract.bad-trace``.
+        StorageError: ``storage.unreadable``.
     """
+    picked = [_pick(trace, number) for trace in traces]
+    picked.sort(key=lambda one: -one.segment.start.priority)
+    first = picked[0]
+    for other in picked[1:]:
+        same = other.segment.start.device_id == first.segment.start.device_id
+        if not same or not _ticks(first).intersection(_ticks(other)):
+            raise UsageError(
+                "traces-apart",
+                f"{other.trace} is not of the same device and time as {first.trace}.",
+                "Give the traces that the pipelines of one device wrote together, or choose a "
+                "stretch with --segment.",
+            )
+    return picked
+
+
+def _ticks(picked: Picked) -> set[float]:
+    return {tick.t for tick in picked.segment.ticks}
+
+
+def _pick(trace: Path, number: int | None) -> Picked:
+    segments = read_trace(trace)
     if not segments:
         raise ContractError(
             "bad-trace",
@@ -49,7 +79,19 @@ def pick_segment(
             f"{trace} has {len(segments)} segments; there is no segment {chosen}.",
             f"Give --segment a number from 1 to {len(segments)}.",
         )
-    return segments[chosen - 1], chosen
+    return Picked(trace, segments[chosen - 1], f"segment {chosen} of {len(segments)}")
+
+
+def pictures(picked: Sequence[Picked], wanted: Path | None) -> list[Path]:
+    """Where the plot of each replay goes; among several each has a file of its own."""
+    if wanted is None:
+        return [one.trace.with_name(one.trace.name + ".png") for one in picked]
+    if len(picked) == 1:
+        return [wanted]
+    return [
+        wanted.with_name(f"{wanted.stem}-{one.segment.start.pipeline or at}{wanted.suffix}")
+        for at, one in enumerate(picked)
+    ]
 
 
 def resolve_policy(

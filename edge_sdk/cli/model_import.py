@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from edge_sdk.contracts.manifest import Preprocess
 
 
-@click.command(name="import", help="Quantize, verify and pack the model FILE (.onnx or .tflite).")
+@click.command(
+    name="import",
+    help="Quantize, verify and pack the model FILE (.onnx, .tflite, or a microWakeWord's .json).",
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--out", "folder", type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
@@ -37,6 +40,13 @@ if TYPE_CHECKING:
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one per line.")
 @click.option("--mean", help="Per channel, in pixel units, e.g. 123.7,116.3,103.5.")
 @click.option("--std", help="Per channel, in pixel units, e.g. 58.4,57.1,57.4.")
+@click.option(
+    "--openwakeword",
+    "companions",
+    type=click.Path(path_type=Path),
+    help="FILE is a word of openWakeWord; the folder with melspectrogram.onnx and "
+    "embedding_model.onnx.",
+)
 @click.option("--max-drop", default=0.01, show_default=True, help="Gate, 0..1.")
 @click.option("--force", is_flag=True, help="Replace a folder that is not a conversion.")
 @with_output
@@ -61,9 +71,18 @@ def import_file(out: Output, /, file: Path, profiles: tuple[str, ...], **options
         max_drop=gate_share(options, "max_drop"),
         force=options["force"],
     )
+    listens = None
+    if file.suffix == ".json" or options["companions"]:
+        from converters.foreign.run import import_wakeword, read_wakeword
+
+        listens = read_wakeword(file, options["companions"], chosen.described.labels or ())
     with out.progress("import", None) as bar:
-        found = profiles or _default_profiles(file)
-        imported = import_model(file, found, folder, options=chosen, progress=bar.step)
+        if listens is None:
+            found = profiles or _default_profiles(file)
+            imported = import_model(file, found, folder, options=chosen, progress=bar.step)
+        else:
+            found = profiles or _profiles_of(listens.format)
+            imported = import_wakeword(listens, found, folder, options=chosen, progress=bar.step)
     _show(out, imported)
     out.result(_conversion_data(imported.outcome) | {"left_out": imported.left_out})
     out.next_step(
@@ -76,11 +95,15 @@ def import_file(out: Output, /, file: Path, profiles: tuple[str, ...], **options
 
 def _default_profiles(file: Path) -> list[str]:
     """The usual profiles, as far as they run the file's format."""
-    from converters.importing.profiles import runs_format
     from converters.inspect.model import format_of
+
+    return _profiles_of(format_of(file))
+
+
+def _profiles_of(kind: str) -> list[str]:
+    from converters.importing.profiles import runs_format
     from edge_sdk.cli.model import DEFAULT_PROFILES
 
-    kind = format_of(file)
     return [name for name in DEFAULT_PROFILES if runs_format(name, kind)]
 
 

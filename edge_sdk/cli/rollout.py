@@ -56,6 +56,21 @@ def command() -> None:
     is_flag=True,
     help="Its labels or its preprocessing differ from what runs now, and that is meant.",
 )
+@click.option(
+    "--window",
+    "windows",
+    multiple=True,
+    help="When it may happen, e.g. '22:00-05:00' or 'Sat,Sun 00:00-24:00', local time; repeatable.",
+)
+@click.option(
+    "--rate-kib-s", default=0, type=click.IntRange(0), help="Each device fetches at most so fast."
+)
+@click.option(
+    "--devices-per-hour",
+    default=0,
+    type=click.IntRange(0, 1_000_000),
+    help="At most so many begin in an hour.",
+)
 @click.option("--no-wait", is_flag=True, help="Return when it has started.")
 @click.option(
     "--timeout",
@@ -79,6 +94,9 @@ def create(
     trial_max_frames: int,
     trial_seconds: float,
     new_contract: bool,
+    windows: tuple[str, ...],
+    rate_kib_s: int,
+    devices_per_hour: int,
     no_wait: bool,
     timeout_s: float,
     server: str,
@@ -101,6 +119,9 @@ def create(
             devices=devices,
             trial=trial,
             new_contract=new_contract,
+            windows=windows,
+            rate_kib_s=rate_kib_s,
+            devices_per_hour=devices_per_hour,
         )
         out.line(f"Rollout {info.id} of {release} {version} to {len(info.members)} devices.")
         if info.skipped:
@@ -146,17 +167,48 @@ def abort(out: Output, rollout_id: str, server: str, token: str, data: Path | No
         _show(out, client.abort(rollout_id))
 
 
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def pause(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Let no further device begin with the running rollout.
+
+    Devices that have begun to fetch the release go on to commit it or roll it back. Offers that
+    nobody has begun with are recalled, and canaries promote nothing until `edge rollout resume`.
+    """
+    with open_client(server, token, data) as client:
+        _show(out, client.pause(rollout_id))
+
+
+@command.command()
+@click.argument("rollout_id", default="latest")
+@fleet_options
+@with_output
+def resume(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+    """Go on with a paused rollout."""
+    with open_client(server, token, data) as client:
+        _show(out, client.resume(rollout_id))
+
+
 def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float) -> RolloutInfo:
-    """Poll until the rollout has ended, saying what changes."""
+    """Poll until the rollout has ended, saying what changes; a pause costs no time."""
     from edge_sdk.contracts.fleet import ENDED
     from edge_sdk.errors import LinkError
 
-    deadline = time.monotonic() + timeout_s
+    left_s, before = timeout_s, time.monotonic()
+    paused = told = False
     seen: dict[str, str] = {}
     finished: set[str] = set()
     with out.progress("Rolling out", len(info.members)) as progress:
         while True:
             info = client.rollout(info.id)
+            if info.waits and not told:
+                told = True
+                out.line(f"It waits. {info.waits}")
+            if info.paused is not paused:
+                paused = info.paused
+                out.line("Paused; `edge rollout resume` goes on." if paused else "It goes on.")
             for member in info.members:
                 text = _describe(member)
                 if seen.get(member.device_id) != text:
@@ -169,7 +221,9 @@ def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float
                     progress.step(text)
             if info.state in ENDED:
                 return info
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            left_s, before = left_s - (0.0 if paused else now - before), now
+            if left_s < 0:
                 raise LinkError(
                     "rollout-timeout",
                     f"Rollout {info.id} has not ended after {timeout_s:.0f} s; it goes on.",
@@ -194,9 +248,11 @@ def _show(out: Output, info: RolloutInfo) -> None:
 
     from edge_sdk.accounting import added, in_words, times_in_words
 
-    out.line(f"Rollout {info.id}: {info.release} {info.version}, {info.state.replace('_', ' ')}")
-    if info.reason:
-        out.line(info.reason)
+    state = info.state.replace("_", " ") + (", paused" if info.paused else "")
+    out.line(f"Rollout {info.id}: {info.release} {info.version}, {state}")
+    for line in (info.reason, _bounds(info), info.waits):
+        if line:
+            out.line(line)
     rows = [
         (
             member.device_id,
@@ -215,12 +271,23 @@ def _show(out: Output, info: RolloutInfo) -> None:
         out.line(costs)
     _warn_kept(out, info)
     out.result(to_builtins(info))
-    if info.state.value in ("pending", "canary", "full"):
-        out.next_step("edge rollout status", "edge rollout abort")
+    if info.paused:
+        out.next_step("edge rollout resume", "edge rollout abort")
+    elif info.state.value in ("pending", "canary", "full"):
+        out.next_step("edge rollout status", "edge rollout pause", "edge rollout abort")
     elif info.state.value == "done":
         out.next_step("edge device list", "edge rollout rollback")
     else:
         out.next_step("edge device list")
+
+
+def _bounds(info: RolloutInfo) -> str:
+    """``Windows: 22:00-05:00; 256 KiB/s a device; 60 devices an hour``."""
+    parts = [f"windows: {', '.join(info.windows)}"] if info.windows else []
+    parts += [f"{info.rate_kib_s} KiB/s a device"] if info.rate_kib_s else []
+    parts += [f"{info.devices_per_hour} devices an hour"] if info.devices_per_hour else []
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:]
 
 
 def _warn_kept(out: Output, info: RolloutInfo) -> None:

@@ -168,6 +168,9 @@ class FleetClient:
         devices: tuple[str, ...] = (),
         trial: TrialPolicy | None = None,
         new_contract: bool = False,
+        windows: tuple[str, ...] = (),
+        rate_kib_s: int = 0,
+        devices_per_hour: int = 0,
     ) -> RolloutInfo:
         """Start rolling a release out; see :class:`RolloutRequest` for the arguments."""
         request = RolloutRequest(
@@ -179,6 +182,9 @@ class FleetClient:
             devices=devices,
             trial=trial or TrialPolicy(),
             new_contract=new_contract,
+            windows=windows,
+            rate_kib_s=rate_kib_s,
+            devices_per_hour=devices_per_hour,
         )
         return self._send("POST", "/rollouts", request, RolloutInfo)
 
@@ -192,12 +198,22 @@ class FleetClient:
 
     def rollback(self, rollout_id: str = "latest") -> RolloutInfo:
         """Give every device of the newest rollout its previous release back."""
-        path = f"/rollouts/{_segment(rollout_id)}/rollback"
-        return self._decode(self._request("POST", path), RolloutInfo)
+        return self._turn(rollout_id, "rollback")
 
     def abort(self, rollout_id: str = "latest") -> RolloutInfo:
         """Stop a rollout; devices that have committed keep the release."""
-        path = f"/rollouts/{_segment(rollout_id)}/abort"
+        return self._turn(rollout_id, "abort")
+
+    def pause(self, rollout_id: str = "latest") -> RolloutInfo:
+        """Let no further device begin; those that have begun go on."""
+        return self._turn(rollout_id, "pause")
+
+    def resume(self, rollout_id: str = "latest") -> RolloutInfo:
+        """Go on with a paused rollout."""
+        return self._turn(rollout_id, "resume")
+
+    def _turn(self, rollout_id: str, action: str) -> RolloutInfo:
+        path = f"/rollouts/{_segment(rollout_id)}/{action}"
         return self._decode(self._request("POST", path), RolloutInfo)
 
     def events(self, after: int = 0, limit: int = 200) -> list[FleetEvent]:

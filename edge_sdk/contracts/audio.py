@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from edge_sdk.contracts.base import Wire
 
@@ -16,8 +16,12 @@ class FeatureSpec(Wire, kw_only=True):
     (per-channel energy normalisation, Wang et al. 2017, "Trainable frontend for robust and
     far-field keyword spotting"), so that a far or quiet microphone gives much the same values as a
     near one; ``log`` is the plain logarithm.
+
+    Networks of other projects bring their own: ``samples`` are the samples as they are, ``bands``
+    of them to a frame; ``micro`` are microWakeWord's, which need ``pymicro-features``.
     """
 
+    kind: Literal["mel", "samples", "micro"] = "mel"
     sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
     window_samples: Annotated[int, Meta(ge=32, le=8192)] = 400
     hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160
@@ -65,3 +69,26 @@ class SoundInfo(Wire, kw_only=True):
     """What makes probabilities of it; ``none`` where the network ends in one."""
     words: tuple[WakeWord, ...] = ()
     """Reported when heard. Empty: the most probable label of every step is the result."""
+
+
+class EnhanceSpec(Wire, kw_only=True):
+    """How an enhancer cuts sound into spectra; the step between two is half a window.
+
+    The delay of what comes out is one window: 32 ms by default.
+    """
+
+    sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
+    window_samples: Annotated[int, Meta(ge=32, le=8192)] = 512
+    bands: Annotated[int, Meta(ge=4, le=1024)] = 128
+    """That the network sees and answers for."""
+    single_bins: Annotated[int, Meta(ge=1, le=1024)] = 64
+    """The lowest bands are one bin each, so that a voice's overtones are told apart."""
+
+
+class Enhancement(Wire, kw_only=True):
+    """A network that cleans speech: a task of its own, or the filter before one that listens."""
+
+    spec: EnhanceSpec
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """By runtime, digest of the artifact that is the filter; empty where the task's own network
+    cleans."""

@@ -9,10 +9,12 @@ from msgspec import Meta
 
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.telemetry import TelemetrySample
-from edge_sdk.contracts.update import TrialPolicy, UpdateCosts
+from edge_sdk.contracts.update import MaintenanceWindows, TrialPolicy, UpdateCosts
 
 Devices = Annotated[int, Meta(le=1_000_000)]
 """A number of devices."""
+Rate = Annotated[int, Meta(ge=0, le=2**30)]
+"""KiB per second."""
 
 
 class RolloutState(StrEnum):
@@ -92,6 +94,8 @@ class DeviceInfo(Wire, kw_only=True):
     desired_version: str = ""
     counter: int = 0
     """Counter of the last desired state issued to it."""
+    root_version: int = 0
+    """Of the TUF root that it says it believes; 0 where it says none."""
     accuracy: float | None = None
     """Share of labelled frames decided correctly since the running version started."""
     labelled: int = 0
@@ -125,6 +129,13 @@ class RolloutInfo(Wire, kw_only=True):
     created_at: float
     updated_at: float
     reason: str = ""
+    paused: bool = False
+    """No further device begins; those that have begun go on."""
+    windows: MaintenanceWindows = ()
+    rate_kib_s: Rate = 0
+    devices_per_hour: Devices = 0
+    waits: str = ""
+    """Why no further device is offered it at this moment, though some wait."""
     members: tuple[RolloutMember, ...] = ()
     skipped: tuple[str, ...] = ()
     """Devices left out because the release has no ladder for their profile."""
@@ -145,6 +156,12 @@ class RolloutRequest(Wire, kw_only=True):
     trial: TrialPolicy = TrialPolicy()
     new_contract: bool = False
     """Devices may take it although its labels or its preprocessing differ from what they run."""
+    windows: MaintenanceWindows = ()
+    """When devices may be offered it (the server's local time) and may fetch it (their own)."""
+    rate_kib_s: Rate = 0
+    """Each device fetches at most so fast; 0 for no bound."""
+    devices_per_hour: Devices = 0
+    """At most so many are offered it in an hour; 0 for no bound."""
 
 
 class EnrollRequest(Wire, kw_only=True):
@@ -161,7 +178,7 @@ class FleetEvent(Wire, kw_only=True):
     """Server's clock, seconds since the epoch."""
     kind: str
     """``release``, ``rollout``, ``offer``, ``restore``, ``withdraw``, ``keep``, ``update``,
-    ``refusal``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
+    ``refusal``, ``alert``, ``device``, ``ladder``, ``broker``, ``delivery``..."""
     text: str
     """One sentence for a person."""
     device_id: str = ""

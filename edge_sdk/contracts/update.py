@@ -32,6 +32,15 @@ class Phase(StrEnum):
 
 FINAL_PHASES = frozenset({Phase.COMMITTED, Phase.ROLLED_BACK, Phase.REJECTED})
 """Phases in which a deployment has ended on a device."""
+RUNNING_PHASES = frozenset(Phase) - FINAL_PHASES - {Phase.IDLE}
+"""Phases in which an update is under way."""
+
+
+RootVersion = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+WishCounter = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+MaintenanceWindows = Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=16)]
+"""``"22:00-05:00"``, ``"Sat,Sun 00:00-24:00"``; see :mod:`edge_sdk.delivery.windows`."""
+BytesPerSecond = Annotated[int, Meta(ge=0, le=2**40)]
 
 
 class TrialPolicy(Wire, kw_only=True):
@@ -71,6 +80,11 @@ class Desired(Wire, kw_only=True):
     trial: TrialPolicy = TrialPolicy()
     new_contract: bool = False
     """The release is meant to have other labels or another preprocessing than the one before."""
+    windows: MaintenanceWindows = ()
+    """When files may be fetched, in the device's local time, besides its own windows; always where
+    there are none. Agents of earlier versions do not know it."""
+    max_bytes_per_s: BytesPerSecond = 0
+    """Bound on fetching, besides the device's own; 0 for none. Likewise."""
     issued_at: float = 0.0
     """Seconds since the epoch, the server's clock."""
     profile: str = ""
@@ -123,6 +137,8 @@ class UpdateStatus(UpdateCosts, kw_only=True):
     """One sentence for a person."""
     code: str = ""
     """Error code where the phase is a failure."""
+    counter: WishCounter = 0
+    """Of the desired state that this is about; 0 from agents of earlier versions."""
 
 
 class DeviceState(Wire, kw_only=True):
@@ -138,10 +154,14 @@ class DeviceState(Wire, kw_only=True):
     version: str = ""
     phase: Phase = Phase.IDLE
     deployment: str = ""
+    counter: WishCounter = 0
+    """Of the desired state that phase and deployment are about; 0 from earlier versions."""
     detail: str = ""
     point: str = ""
     delivery: str = ""
     """Which way chunks take to it, and why."""
+    root_version: RootVersion = 0
+    """Of the TUF root that it believes; 0 without TUF, and from agents of earlier versions."""
     at: float = 0.0
 
 

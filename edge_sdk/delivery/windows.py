@@ -8,6 +8,7 @@ everything may happen at any time.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,21 @@ def opens_in_min(windows: Sequence[Window], weekday: int, minute: int) -> int:
         for day in window.days
     ]
     return min(waits, default=0)
+
+
+def opens_in_words(windows: Sequence[Window], at: time.struct_time) -> str:
+    """``on Sat at 22:00``, when the next window opens; empty while one is open.
+
+    Args:
+        windows: all that apply.
+        at: local time.
+    """
+    minute = at.tm_hour * 60 + at.tm_min
+    wait = opens_in_min(windows, at.tm_wday, minute)
+    if not wait:
+        return ""
+    day, opens = divmod(at.tm_wday * DAY_MINUTES + minute + wait, DAY_MINUTES)
+    return f"on {DAYS[day % 7]} at {opens // 60:02}:{opens % 60:02}"
 
 
 def _wait(now: int, begins: int, lasts: int) -> int:

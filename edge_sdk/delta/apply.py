@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.delta.coder import Reader
+from edge_sdk.delta.coder import Ints, Reader
+from edge_sdk.delta.mixing import told_count
 from edge_sdk.delta.predict import (
     ALPHABETS,
+    NO_SIDE,
+    MixedRows,
     blocks,
     channel_of,
     corrected,
@@ -17,8 +20,8 @@ from edge_sdk.delta.predict import (
     factors,
     gathered,
 )
-from edge_sdk.delta.program import Copy, Fresh, Kind, Program, Tensor, Text
-from edge_sdk.delta.values import TEXT, Alphabet, Modeller
+from edge_sdk.delta.program import Copy, Fresh, Instruction, Kind, Program, Tensor, Text
+from edge_sdk.delta.values import MIXING, TEXT, Alphabet, Modeller, unzigzag
 from edge_sdk.delta.wire import read_delta
 
 COPY_BYTES = 1 << 18
@@ -57,26 +60,29 @@ class _Machine:
         self._borrowed = 0
 
     def run(self) -> Iterator[Piece | None]:
-        for place, tensor in self._program.early:
-            kept = bytearray()
-            for data in self._tensor(tensor):
-                if data is not None:
-                    yield place + len(kept), data
-                    kept += data
-            self._early.append(np.frombuffer(bytes(kept), "<f4"))
-        holes = [(place, place + tensor.length) for place, tensor in self._program.early]
-        at = 0
-        for each in self._program.instructions:
-            for data in self._follow(each):
-                if data is None:
-                    yield None
-                    continue
-                for start, piece in around(at, data, holes):
-                    yield start, piece
-                    at = start + len(piece)
+        for now in (True, False):
+            at = 0
+            for each in self._program.instructions:
+                early = isinstance(each, Tensor) and each.early
+                if early == now:
+                    yield from self._made(each, at, early)
+                at += each.length
         self._reader.finish()
 
-    def _follow(self, each: Copy | Fresh | Text | Tensor) -> Iterator[bytes | None]:
+    def _made(self, each: Instruction, at: int, keep: bool) -> Iterator[Piece | None]:
+        kept = bytearray()
+        for data in self._follow(each):
+            if data is None:
+                yield None
+                continue
+            yield at, data
+            at += len(data)
+            if keep:
+                kept += data
+        if keep:
+            self._early.append(np.frombuffer(bytes(kept), "<f4"))
+
+    def _follow(self, each: Instruction) -> Iterator[bytes | None]:
         match each:
             case Copy():
                 end = each.place + each.length
@@ -92,9 +98,10 @@ class _Machine:
 
     def _text(self, each: Text) -> Iterator[bytes | None]:
         old = np.frombuffer(self._base, np.int8, each.length, each.place).astype(np.int64)
-        side = np.zeros(1, np.uint8)
         for start, stop in blocks(each.length):
-            coding = self._modeller(TEXT).code(self._reader, stop - start, each.first, side, None)
+            coding = self._modeller(TEXT).code(
+                self._reader, stop - start, each.first, NO_SIDE, None
+            )
             for coded in coding:
                 yield None if coded is None else corrected(Kind.INT8, old[start:stop], coded)
 
@@ -106,31 +113,36 @@ class _Machine:
             old = self._early[each.like].view("<u4")
         if each.scaling is not None:
             factor = factors(self._base, each.kind, each.scaling, self._program.maps, self._early)
-        modeller = self._modeller(ALPHABETS[each.kind])
-        for start, stop in blocks(each.count):
+        modeller, mixed = self._modeller(ALPHABETS[each.kind]), None
+        if each.rows:
+            told = yield from self._told(each)
+            mixed = MixedRows(each, told)
+        for start, stop in blocks(each.count, each.width):
             multipliers = None
             if each.scaling is not None and factor is not None:
                 multipliers = factor[channel_of(each.scaling, start, stop)]
             part = None if old is None else old[start:stop]
             expectation, sides = expected(each.kind, part, multipliers)
+            sides = sides if mixed is None else mixed.sides(sides)
             for coded in modeller.code(self._reader, stop - start, each.first, sides, None):
-                yield None if coded is None else corrected(each.kind, expectation, coded)
+                if coded is None:
+                    yield None
+                elif mixed is None or part is None:
+                    yield corrected(each.kind, expectation, coded)
+                else:
+                    yield from mixed.corrected(part, multipliers, coded)
+
+    def _told(self, each: Tensor) -> Generator[None, None, Ints]:
+        """What mixed rows need."""
+        found = []
+        for start, stop in blocks(told_count(each.rows, each.width)):
+            coding = self._modeller(MIXING).code(self._reader, stop - start, 0, NO_SIDE, None)
+            for coded in coding:
+                if coded is None:
+                    yield
+                else:
+                    found.append(unzigzag(coded))
+        return np.concatenate(found)
 
     def _modeller(self, alphabet: Alphabet) -> Modeller:
         return self._modellers.setdefault(alphabet, Modeller(alphabet))
-
-
-def around(at: int, data: bytes, holes: Sequence[tuple[int, int]]) -> Iterator[Piece]:
-    """Lay data from ``at`` on into the target, leaving out what is there already."""
-    for start, end in holes:
-        if end <= at:
-            continue
-        size = min(start - at, len(data))
-        if size > 0:
-            yield at, data[:size]
-            data, at = data[size:], at + size
-        if not data:
-            return
-        at = end
-    if data:
-        yield at, data

@@ -25,9 +25,9 @@ MAX_RAW_BITS = 16
 MAX_LANES = 4096
 _FLOOR = 1 << 16
 """A state below this takes in another word."""
-_WEIGHT = 24
+_WEIGHT = 256
 """What one symbol adds to its count."""
-_MAX_TOTAL = 1 << 18
+_MAX_TOTAL = 1 << 22
 """Counts of a context are halved beyond this, so that it follows what changes."""
 _REFRESH = 2048
 """Symbols between two renewals of the tables, at most."""
@@ -37,7 +37,7 @@ class Table:
     """Adaptive frequencies of an alphabet in a number of contexts.
 
     Args:
-        prior: first counts, (contexts, symbols), none below 1; what one symbol weighs is 24.
+        prior: first counts, (contexts, symbols), none below 1; what one symbol weighs is 256.
     """
 
     def __init__(self, prior: Ints) -> None:
@@ -53,7 +53,7 @@ class Table:
         self._fresh.append(places)
         self._pending += len(places)
         self._seen += len(places)
-        if self._pending >= min(1 + self._seen // 8, _REFRESH):
+        if self._pending >= min(1 + self._seen // 32, _REFRESH):
             counted = np.bincount(np.concatenate(self._fresh), minlength=self._counts.size)
             self._counts += counted.reshape(self._counts.shape) * _WEIGHT
             self._fresh, self._pending = [], 0

@@ -7,7 +7,8 @@ tried before it is returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 from edge_sdk.delta.apply import apply_delta
@@ -72,27 +73,31 @@ class _Finder:
                 self._match(part, index)
         scales = list(self._scales())
         chosen = {part: self._choose(part, scales) for part in self._parts}
-        needed = {choice.needs for choice in chosen.values() if choice and choice.needs}
-        early = [self._early(part, chosen[part]) for part in self._parts if part in needed]
-        items = [self._item(part, choice) for part, choice in chosen.items() if part not in needed]
+        needed = _needed(chosen)
+        items = [
+            self._early(part, choice) if part in needed else self._item(part, choice)
+            for part, choice in chosen.items()
+        ]
         text = TextFinder(self._base.data, self._base.gaps, self._target)
         for span in _gaps(self._parts, len(self._target)):
             found = text.find(span, *self._neighbours(span))
             items += [Item(at, instruction) for at, instruction in found]
         items.sort(key=lambda item: item.at)
-        return encode_delta(self._base.data, self._target, early, items, self._maps)
+        return encode_delta(self._base.data, self._target, items, self._maps)
 
     def _item(self, part: Part, choice: Choice | None) -> Item:
         if choice is None:
             return Item(part.offset, Copy(self._found[part][0].offset, part.length))
-        return Item(part.offset, choice.tensor, part, choice.needs)
+        return Item(part.offset, choice.tensor, part, choice.needs, choice.told)
 
     def _early(self, part: Part, choice: Choice | None) -> Item:
-        """Scales that others are divided by: floats that need no other ones themselves."""
-        if choice is not None and choice.tensor.kind is Kind.FLOAT32 and choice.needs is None:
-            return self._item(part, choice)
+        """Scales that others are divided by: floats, which need at most scales before them."""
+        if choice is not None and choice.tensor.kind is Kind.FLOAT32:
+            return Item(
+                part.offset, replace(choice.tensor, early=True), part, choice.needs, choice.told
+            )
         old, axes = self._found[part]
-        plain = Tensor(Kind.FLOAT32, prod(part.shape), 0, old.offset, axes=axes)
+        plain = Tensor(Kind.FLOAT32, prod(part.shape), 0, old.offset, axes=axes, early=True)
         return Item(part.offset, plain, part)
 
     def _match(self, part: Part, index: int) -> None:
@@ -156,6 +161,19 @@ class _Finder:
 
     def _old_bytes(self, part: Part) -> bytes:
         return self._base.data[part.offset : part.offset + part.length]
+
+
+def _needed(chosen: Mapping[Part, Choice | None]) -> set[Part]:
+    """What tensors are divided by or multiples of, and what that is a multiple of in turn."""
+    needed: set[Part] = set()
+    waiting = [choice for choice in chosen.values() if choice and choice.needs]
+    while waiting:
+        choice = waiting.pop()
+        if choice.needs and choice.needs not in needed:
+            needed.add(choice.needs)
+            further = chosen[choice.needs]
+            waiting += [further] if further and further.tensor.kind is Kind.FLOAT32 else []
+    return needed
 
 
 def _gaps(parts: Iterable[Part], size: int) -> Iterator[Span]:

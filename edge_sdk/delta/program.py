@@ -6,16 +6,17 @@ must cost neither memory nor time beyond the sizes that its signed manifest stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import prod
 from typing import TypeAlias
 
 from edge_sdk.delta.coder import bad_delta
+from edge_sdk.delta.mixing import MAX_TOLD, MAX_WIDTH, told_count
 
 MAX_COUNT = 65_536
-"""Instructions, early tensors, maps, factors of a tensor, indexes of all maps together."""
+"""Instructions, maps, factors of a tensor, indexes of all maps together."""
 MAX_DIMENSIONS = 8
 MAX_EARLY_VALUES = 1 << 20
 """Of all early tensors: they stay in memory."""
@@ -66,7 +67,7 @@ class Text:
     place: int
     length: int
     first: int
-    """Expected size of the first difference, see :mod:`edge_sdk.delta.values`."""
+    """Expected size of differences, see :func:`edge_sdk.delta.values.expectation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,20 @@ class Tensor:
     axes: tuple[Axis, ...] = ()
     """Of the base where not all of it is taken, outermost first."""
     scaling: Scaling | None = None
+    early: bool = False
+    """Made before all that is not, and kept: others need it."""
+    rows: int = 0
+    """That are mixed, see :mod:`edge_sdk.delta.mixing`; 0 for none."""
 
     @property
     def length(self) -> int:
         """Bytes that it gives."""
         return self.count * self.kind.itemsize
+
+    @property
+    def width(self) -> int:
+        """Numbers of a mixed row, or one."""
+        return self.count // self.rows if self.rows else 1
 
 
 Instruction: TypeAlias = Copy | Fresh | Text | Tensor
@@ -131,11 +141,15 @@ class Program:
     lanes: int
     maps: Sequence[Map] = ()
     """Map 1 is the first: 0 stands for all indexes."""
-    early: Sequence[tuple[int, Tensor]] = ()
-    """With their places in the target, ascending."""
     instructions: Sequence[Instruction] = ()
+    """What they make lies behind each other, whatever is made first."""
     literals: bytes = b""
     coded: bytes | memoryview = field(default=b"", repr=False)
+
+    @property
+    def early(self) -> list[Tensor]:
+        """In the order in which they are made, and numbered."""
+        return [each for each in self.instructions if isinstance(each, Tensor) and each.early]
 
 
 def check_program(program: Program) -> None:
@@ -144,39 +158,32 @@ def check_program(program: Program) -> None:
     Raises:
         ContractError: ``contract.bad-delta``.
     """
-    if sum(tensor.count for _, tensor in program.early) > MAX_EARLY_VALUES:
+    early = program.early
+    if sum(tensor.count for tensor in early) > MAX_EARLY_VALUES:
         raise bad_delta("it keeps too much in memory")
-    end = 0
-    for place, tensor in program.early:
-        if place < end:
-            raise bad_delta("its early tensors lie in each other")
-        end = place + tensor.length
-    made = sum(tensor.length for _, tensor in program.early)
-    borrowed = 0
-    for number, each in enumerate(_all(program)):
-        made += each.length if number >= len(program.early) else 0
+    made = borrowed = ready = 0
+    for each in program.instructions:
+        made += each.length
         borrowed += each.length if isinstance(each, Fresh) else 0
-        if each.length < 1 or made > program.target_size or end > program.target_size:
+        if each.length < 1 or made > program.target_size:
             raise bad_delta("it writes more than it says")
         if isinstance(each, Copy | Text) and each.place + each.length > program.base_size:
             raise bad_delta("it reads beyond the end of its base")
         if isinstance(each, Tensor):
-            _check_tensor(program, each, min(number, len(program.early)))
+            _check_tensor(program, each, early[:ready] if each.early else early)
+            ready += each.early
     if made != program.target_size or borrowed != len(program.literals):
         raise bad_delta("it writes less than it says")
 
 
-def _all(program: Program) -> Iterator[Instruction]:
-    yield from (tensor for _, tensor in program.early)
-    yield from program.instructions
-
-
-def _check_tensor(program: Program, tensor: Tensor, known: int) -> None:
-    """``known`` early tensors come before it."""
+def _check_tensor(program: Program, tensor: Tensor, known: Sequence[Tensor]) -> None:
+    """``known`` are made before it."""
+    if tensor.early and tensor.kind is not Kind.FLOAT32:
+        raise bad_delta("an early tensor is none")
     if tensor.like >= 0:
-        if tensor.like >= known or tensor.place >= 0 or tensor.axes:
+        if tensor.like >= len(known) or tensor.place >= 0 or tensor.axes:
             raise bad_delta("a tensor has a base that is none")
-        other = program.early[tensor.like][1]
+        other = known[tensor.like]
         if (other.kind, other.count) != (tensor.kind, tensor.count):
             raise bad_delta("a tensor does not fit its base")
     if tensor.place >= 0:
@@ -185,9 +192,23 @@ def _check_tensor(program: Program, tensor: Tensor, known: int) -> None:
         end = tensor.place + prod(sizes) * tensor.kind.itemsize
         if taken != tensor.count or end > program.base_size:
             raise bad_delta("a tensor does not fit its base")
-    scaling = tensor.scaling
-    if scaling is None:
-        return
+    if tensor.rows:
+        _check_rows(tensor)
+    if tensor.scaling is not None:
+        _check_scaling(program, tensor, tensor.scaling, known)
+
+
+def _check_rows(tensor: Tensor) -> None:
+    width, rest = divmod(tensor.count, tensor.rows)
+    if tensor.kind is not Kind.FLOAT32 or tensor.place < 0 or rest or not 0 < width <= MAX_WIDTH:
+        raise bad_delta("rows of a tensor are mixed that has none")
+    if told_count(tensor.rows, width) > MAX_TOLD:
+        raise bad_delta("it keeps too much in memory")
+
+
+def _check_scaling(
+    program: Program, tensor: Tensor, scaling: Scaling, known: Sequence[Tensor]
+) -> None:
     turn = scaling.inner * scaling.channels
     if (
         not turn
@@ -203,9 +224,9 @@ def _check_tensor(program: Program, tensor: Tensor, known: int) -> None:
         if _taken(program, axis) != scaling.channels:
             raise bad_delta("the factors of a tensor do not fit it")
     if scaling.new >= 0:
-        if scaling.new >= known:
+        if scaling.new >= len(known):
             raise bad_delta("factors are used before they are known")
-        other = program.early[scaling.new][1]
+        other = known[scaling.new]
         if (other.kind, other.count) != (Kind.FLOAT32, scaling.channels):
             raise bad_delta("the factors of a tensor do not fit it")
 

@@ -10,9 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.delta.coder import Ints
+from edge_sdk.delta.fits import compare, exact_factor, fit, steps, told_factor, usual
+from edge_sdk.delta.mixes import find_mix, find_quiet
+from edge_sdk.delta.mixing import MAX_TOLD, MAX_WIDTH, told_count
 from edge_sdk.delta.predict import (
     ALPHABETS,
+    NO_SIDE,
     STORED,
+    MixedRows,
     channel_of,
     differences,
     expected,
@@ -20,10 +25,12 @@ from edge_sdk.delta.predict import (
     gathered,
     ordered,
 )
-from edge_sdk.delta.program import MAX_COUNT, OWN_STEP, Axis, Kind, Map, Scaling, Tensor
-from edge_sdk.delta.values import Sides, cost_bits, expectation
+from edge_sdk.delta.program import MAX_COUNT, Axis, Kind, Map, Scaling, Tensor
+from edge_sdk.delta.values import LONG, MIXING, Sides, cost_bits, expectation, lengths, zigzag
 from edge_sdk.recipes.parts import Part
 
+MIXED_BITS = 4.0
+"""Of each number, from which on it is worth trying to mix rows."""
 SAMPLE = 1 << 15
 """Numbers that a choice is made on."""
 FACTOR_BITS = {Kind.INT8: 9, Kind.FLOAT16: 20, Kind.FLOAT32: 28, Kind.INT32: 28}
@@ -51,6 +58,8 @@ class Choice:
     bits: float
     needs: Part | None = None
     """The new scales it is divided by; they have to be an early tensor."""
+    told: Ints | None = None
+    """How its rows are mixed."""
 
 
 class Chooser:
@@ -82,26 +91,59 @@ class Chooser:
             found.append(self._priced(part, plain, None))
             for scaling, needs in self._scalings(part, plain, scales):
                 found.append(self._priced(part, replace(plain, scaling=scaling), needs))
-        return min(found, key=lambda choice: choice.bits)
+        best = min(found, key=lambda choice: choice.bits)
+        mixed = self._mixed(part, best)
+        return best if mixed is None or best.bits < mixed.bits else mixed
+
+    def _mixed(self, part: Part, choice: Choice) -> Choice | None:
+        """The same with its rows mixed."""
+        tensor, rows = choice.tensor, part.shape[0] if part.shape else 0
+        if tensor.kind is not Kind.FLOAT32 or choice.bits < MIXED_BITS * tensor.count or rows < 2:
+            return None
+        tensor = replace(tensor, rows=rows)
+        if told_count(rows, tensor.width) > MAX_TOLD or not 0 < tensor.width <= MAX_WIDTH:
+            return None
+        old = self._multiplied(part, tensor)
+        new = self._floats(self._target, part).astype(np.float64).reshape(old.shape)
+        if not (np.isfinite(old).all() and np.isfinite(new).all()):
+            return None
+        mix = find_mix(old, new)
+        told = np.append(np.zeros(tensor.width, np.int64), mix)
+        values, sides = self.values(part, tensor, choice.needs, told)
+        sizes = (lengths(values) + sides / 2).reshape(rows, -1)
+        told = np.append(find_quiet(sizes), mix)
+        sides = MixedRows(tensor, told).sides(sides)
+        bits = cost_bits(LONG, values, sides) + cost_bits(MIXING, zigzag(told), NO_SIDE)
+        return Choice(tensor, bits + 100, choice.needs, told)
+
+    def _multiplied(self, part: Part, tensor: Tensor) -> Floats:
+        old = _numbers(Kind.FLOAT32, gathered(self._base, tensor, self._maps))
+        if tensor.scaling is not None:
+            factor = factors(self._base, tensor.kind, tensor.scaling, self._maps, [])
+            old = old * factor[channel_of(tensor.scaling, 0, tensor.count)]
+        return old.reshape(tensor.rows, -1)
 
     def like(self, part: Part, others: Sequence[Part]) -> Choice | None:
         """From other float32 of the target itself: scales of biases are a multiple of weights'."""
-        new = self._floats(self._target, part).astype(np.float64)
+        new = self._floats(self._target, part)
         best: tuple[float, float, Part | None] = (1e-6, 0.0, None)
         for other in others:
             if prod(other.shape) == len(new) and other.offset != part.offset:
-                factor, error = _compare(new, self._floats(self._target, other).astype(np.float64))
+                factor, error = compare(new, self._floats(self._target, other))
                 if error < best[0]:
                     best = error, factor, other
         if best[2] is None:
             return None
-        scaling = Scaling(float(np.float32(best[1])), len(new), 1)
+        factor = exact_factor(new, self._floats(self._target, best[2]), best[1])
+        scaling = Scaling(factor, len(new), 1)
         tensor = Tensor(Kind.FLOAT32, len(new), 0, like=0, scaling=scaling)
         return self._priced(part, tensor, best[2])
 
-    def values(self, part: Part, tensor: Tensor, needs: Part | None) -> tuple[Ints, Sides]:
+    def values(
+        self, part: Part, tensor: Tensor, needs: Part | None, told: Ints | None = None
+    ) -> tuple[Ints, Sides]:
         """The coded differences of a whole part, and their sides."""
-        return self._differences(part, tensor, needs, tensor.count)
+        return self._differences(part, tensor, needs, tensor.count, told)
 
     def _priced(self, part: Part, tensor: Tensor, needs: Part | None) -> Choice:
         size = min(tensor.count, SAMPLE)
@@ -110,12 +152,17 @@ class Chooser:
         bits += 60 if tensor.place >= 0 else 20
         if tensor.scaling is not None:
             scaling = tensor.scaling
-            bits += len(scaling.own) * FACTOR_BITS[tensor.kind] + 64 * (scaling.factor != 1.0) + 30
+            bits += len(scaling.own) * FACTOR_BITS[tensor.kind] + 24 * (scaling.factor != 1.0) + 30
         first = expectation(ALPHABETS[tensor.kind], values, sides)
         return Choice(replace(tensor, first=first), bits, needs)
 
     def _differences(
-        self, part: Part, tensor: Tensor, needs: Part | None, count: int
+        self,
+        part: Part,
+        tensor: Tensor,
+        needs: Part | None,
+        count: int,
+        told: Ints | None = None,
     ) -> tuple[Ints, Sides]:
         old = multipliers = None
         if tensor.place >= 0:
@@ -129,6 +176,9 @@ class Chooser:
             multipliers = factor[channel_of(scaling, 0, count)]
         expectation_, sides = expected(tensor.kind, old, multipliers)
         new = np.frombuffer(self._target, STORED[tensor.kind], count, part.offset)
+        if told is not None and old is not None:
+            rows = MixedRows(tensor, told)
+            return rows.differences(old, multipliers, new), rows.sides(sides)
         whole = ordered(tensor.kind, new.astype(np.int64))
         return differences(tensor.kind, whole, expectation_), sides
 
@@ -141,20 +191,30 @@ class Chooser:
         new = _numbers(kind, np.frombuffer(self._target, STORED[kind], plain.count, part.offset))
         if not (np.isfinite(old).all() and np.isfinite(new).all()):
             return
-        whole = float(_fit(old, new, 1, 1)[0])
+        whole = told_factor(float(fit(old, new, 1, 1)[0]), kind)
         if whole not in (0.0, 1.0):
             yield Scaling(whole, plain.count, 1), None
         for inner, channels in _turns(part.shape):
-            fitted = _fit(old, new, inner, channels)
+            fitted = fit(old, new, inner, channels)
             if inner > 1 or plain.count > channels:
-                yield Scaling(1.0, inner, channels, own=_steps(fitted, kind)), None
+                yield Scaling(1.0, inner, channels, own=steps(fitted, kind)), None
+                if kind is Kind.FLOAT32:
+                    agreed = usual(old, new, inner, fitted)
+                    if (agreed != fitted).any():
+                        yield Scaling(1.0, inner, channels, own=steps(agreed, kind)), None
             if kind is not Kind.FLOAT32:
-                yield from self._by_scales(part, fitted, inner, channels, scales)
+                yield from self._by_scales(part, kind, fitted, (inner, channels), scales)
 
     def _by_scales(
-        self, part: Part, fitted: Floats, inner: int, channels: int, scales: Sequence[Scales]
+        self,
+        part: Part,
+        kind: Kind,
+        fitted: Floats,
+        turn: tuple[int, int],
+        scales: Sequence[Scales],
     ) -> Iterator[tuple[Scaling, Part | None]]:
         """Ratios of scales, the one that agrees best and the one whose name does."""
+        inner, channels = turn
         found: list[tuple[float, int, Scaling, Part | None]] = []
         for each in scales:
             if prod(each.new.shape) != channels:
@@ -170,9 +230,10 @@ class Chooser:
                     0 if new else -1,
                 )
                 vector = self._vector(scaling, each.new if new else None)
-                factor, error = _compare(fitted, vector)
-                if abs(factor - 1) < 1e-3 and old and new:
-                    factor = 1.0
+                factor, error = compare(fitted, vector)
+                factor = (
+                    1.0 if abs(factor - 1) < 1e-3 and old and new else told_factor(factor, kind)
+                )
                 if factor:
                     tried = replace(scaling, factor=factor)
                     found.append((error, alike, tried, each.new if new else None))
@@ -218,29 +279,3 @@ def _numbers(kind: Kind, stored: npt.NDArray[np.generic]) -> Floats:
         stored = stored.view("<f2")
     with np.errstate(all="ignore"):
         return stored.astype(np.float64)
-
-
-def _fit(old: Floats, new: Floats, inner: int, channels: int) -> Floats:
-    """Least squares, one factor for each channel; 1 for a channel of zeros."""
-    with np.errstate(all="ignore"):
-        before, after = (each.reshape(-1, channels, inner) for each in (old, new))
-        power = (before * before).sum((0, 2))
-        ratios = (before * after).sum((0, 2)) / np.where(power == 0, 1, power)
-        return np.where((power == 0) | ~np.isfinite(ratios), 1.0, ratios)
-
-
-def _steps(fitted: Floats, kind: Kind) -> tuple[int, ...]:
-    """Factors as a delta tells them."""
-    return tuple(int(step) for step in np.rint((np.clip(fitted, -64, 64) - 1) / OWN_STEP[kind]))
-
-
-def _compare(fitted: Floats, vector: Floats) -> tuple[float, float]:
-    """The factor that brings a vector next to the fitted one, and how far off it then is."""
-    with np.errstate(all="ignore"):
-        ratios = fitted / vector
-        ratios = ratios[np.isfinite(ratios)]
-        if not ratios.size:
-            return 0.0, np.inf
-        factor = float(np.median(ratios))
-        error = float(np.abs(ratios / factor - 1).mean()) if factor else np.inf
-    return (factor, error) if np.isfinite(error) else (0.0, np.inf)

@@ -4,7 +4,8 @@ A number is its token below 16; beyond, the token says its length in bits and it
 the first (as in JPEG XL's hybrid integers), and the rest follows as plain bits. What is expected is
 the mean size of the differences before it in its lane, that is: of its neighbours in the tensor.
 For floats, sizes are counted in powers of two of the value, not of its last place: a step of
-training changes weights by similar amounts whatever their own size is.
+training changes weights by similar amounts whatever their own size is. Columns of mixed rows have
+an own size beside that, which side information tells.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ _CLASSES = 14
 """Of expected sizes, of small numbers."""
 _EDGES = np.array([4, 10, 20, 36, 60, 96, 150, 230, 350, 540, 850, 1400, 2600], np.int64)
 """Of the classes, in 1/256."""
+_MIDDLES = np.append((_EDGES + np.append(0, _EDGES[:-1])) // 2, 4000)
 _BITS_STEPS = 72
 """Of expected lengths, in half bits."""
+_SIDES = 1024
+"""Bounds the side information of any alphabet."""
+_PRIOR = 640
+"""What the likeliest number weighs before any was seen; a seen one weighs 256."""
 PARTS = 16
 """How finely a prediction between two whole numbers is told apart."""
 STEPS_PER_TURN = 64
 """A generator takes a breath after so many."""
 
-Sides = npt.NDArray[np.uint8]
+Sides = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +44,21 @@ class Alphabet:
 
     symbols: int
     sides: int
-    """Values of the side information; 0 when it is an exponent that lengths are relative to."""
+    """Values of the side information; 0 when it is what lengths are relative to, in half bits."""
     slowness: int
     """A new size counts for ``2 ** -slowness`` of the mean."""
+
+    def mean(self, first: int) -> int:
+        """A mean to begin with, from what :func:`expectation` told."""
+        return int(_MIDDLES[min(first, _CLASSES - 1)]) if self.sides else min(first, _SIDES) << 4
 
 
 SMALL = Alphabet(symbols=32, sides=PARTS, slowness=4)
 """Signed bytes."""
 TEXT = Alphabet(symbols=32, sides=1, slowness=2)
 """Bytes between tensors."""
+MIXING = Alphabet(symbols=32, sides=1, slowness=3)
+"""Steps and weights of mixed rows."""
 HALF = Alphabet(symbols=64, sides=0, slowness=4)
 """Numbers of 16 bits."""
 LONG = Alphabet(symbols=128, sides=0, slowness=4)
@@ -101,7 +113,7 @@ class Modeller:
         Args:
             coder: a writer, or a reader that gives the numbers.
             count: how many.
-            first: the expected size to begin with, as :func:`expectation` gives it.
+            first: the expected size to begin with, as :func:`expectation` gives it; any number.
             sides: side information on each, or one for all.
             values: up to 32 bits each, (count,) int64; None for a reader.
         """
@@ -109,7 +121,7 @@ class Modeller:
         grid = _grid(values, coder.lanes, rows) if values is not None else None
         hints = _grid(sides, coder.lanes, rows) if len(sides) == count else None
         out = np.zeros((rows, coder.lanes), np.uint32)
-        mean = np.full(coder.lanes, first, np.int64)
+        mean = np.full(coder.lanes, self._alphabet.mean(first), np.int64)
         step = self._small if self._alphabet.sides else self._large
         for row in range(rows):
             active = min(coder.lanes, -(-(count - row) // rows))
@@ -128,9 +140,9 @@ class Modeller:
         return values
 
     def _large(self, coder: Coder, mean: Ints, side: Ints | int, known: Ints | None) -> Ints:
-        contexts = np.clip((mean >> 3) - 2 * side + 4, 0, _BITS_STEPS - 1)
+        contexts = np.clip((mean >> 3) - side + 4, 0, _BITS_STEPS - 1)
         values = self._number(coder, contexts, known)
-        mean += (((lengths(values) + side) << 4) - mean) >> 3
+        mean += (((lengths(values) << 4) + (side << 3)) - mean) >> self._alphabet.slowness
         return values
 
     def _number(self, coder: Coder, contexts: Ints, known: Ints | None) -> Ints:
@@ -152,19 +164,20 @@ class Modeller:
 
 
 def expectation(alphabet: Alphabet, values: Ints, sides: Sides) -> int:
-    """The mean size of numbers, in the unit that their model counts in."""
+    """The mean size of numbers: its class for small ones, in bits for others."""
     if not len(values):
         return 0
     if alphabet.sides:
-        return int(np.minimum((values + 1) >> 1, 64).mean() * 256)
-    return int((lengths(values) + sides.astype(np.int64)).mean() * 16)
+        mean = int(np.minimum((values + 1) >> 1, 64).mean() * 256)
+        return int(_EDGES.searchsorted(mean, "right"))
+    return round(float((lengths(values) + sides / 2).mean()))
 
 
 def cost_bits(alphabet: Alphabet, values: Ints, sides: Sides) -> float:
     """About how many bits numbers will take; for choosing between predictions."""
     tokens = tokens_of(values)
     total = float(_PLAIN[tokens].sum())
-    keys = tokens * (alphabet.sides or 256) + sides
+    keys = tokens * (alphabet.sides or _SIDES) + sides
     joint = np.unique(keys, return_counts=True)[1].astype(np.float64)
     side = np.bincount(np.broadcast_to(sides, tokens.shape)).astype(np.float64)
     side = side[side > 0]
@@ -180,14 +193,20 @@ def _grid(values: npt.NDArray[np.int64] | Sides, lanes: int, rows: int) -> npt.N
 
 
 def _prior(contexts: int, alphabet: Alphabet) -> Ints:
-    """Small numbers are likelier, the more so the smaller the expected ones."""
+    """Large numbers as by Student's distribution of the expected size, with seven degrees of
+    freedom; small ones as by a geometric one. Only operations that every machine does alike."""
     symbols = np.arange(alphabet.symbols)
     if not alphabet.sides:
-        centre = np.arange(contexts)[:, None] // 2 - 2
-        near = np.abs(symbols[None] - np.where(centre > 4, _DIRECT + (centre - 5) * 4, centre))
-        return np.asarray(np.maximum(24 - near, 1), np.int64)
+        width = np.ldexp(1.0, np.minimum(_PLAIN[symbols], 40))
+        middle = _BASE[symbols] + (width - 1) / 2
+        turns = np.arange(contexts) - 3
+        scale = np.ldexp(np.where(turns % 2, np.sqrt(2.0), 1.0), turns // 2)[:, None]
+        spread = 1 + (middle / scale) ** 2 / 7
+        shares = width / (spread * spread * spread * spread)
+        total = shares.cumsum(1)[:, -1:]  # one after the other, unlike sum
+        return np.asarray(1 + 12 * _PRIOR * shares / total, np.int64)
     middle = np.append(_EDGES, 4000)[np.arange(contexts) // alphabet.sides]
-    weights, column = np.full((contexts, 1), 60), np.empty((contexts, 0), np.int64)
+    weights, column = np.full((contexts, 1), _PRIOR), np.empty((contexts, 0), np.int64)
     for symbol in symbols:
         column = np.hstack([column, np.maximum(weights, 1)])
         if symbol % 2 == 0:

@@ -2,15 +2,15 @@
 
 ::
 
-    "EDGD" 01                        magic and version
+    "EDGD" 02                        magic and version
     base_size target_size lanes      what goes in and comes out, in bytes; states of the coder
     program_size literals_size packed_size
     packed                           program and literals, by LZMA
     coded                            the differences, by :mod:`edge_sdk.delta.coder`
 
 Numbers are unsigned LEB128, places in the base signed (zigzag) and relative to the end of what was
-read last. The program is the maps, then the tensors that are needed before their turn, with their
-places, and then the instructions that fill the rest of the target in order.
+read last. The program is the maps, and then the instructions that fill the target in order; those
+of tensors say whether they are needed before their turn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from edge_sdk.delta.program import (
     check_program,
 )
 
-MAGIC = b"EDGD\x01"
+MAGIC = b"EDGD\x02"
 MAX_PROGRAM_BYTES = 1 << 20
 """Of the inflated program; real ones have a few kilobytes."""
 _DICTIONARY_BYTES = 1 << 20
@@ -53,10 +53,6 @@ def write_delta(program: Program) -> bytes:
         out.number(len(indexes))
         for before, index in zip((0, *indexes), indexes, strict=False):
             out.signed(index - before)
-    out.number(len(program.early))
-    for place, tensor in program.early:
-        out.number(place)
-        out.instruction(tensor)
     for instruction in program.instructions:
         out.instruction(instruction)
     packed = lzma.compress(bytes(out.data) + program.literals, lzma.FORMAT_RAW, filters=_FILTERS)
@@ -116,13 +112,6 @@ def _parse(source: _In, program: Program) -> None:
         maps.append(tuple(source.map(room)))
         room -= len(maps[-1])
     program.maps = maps
-    early = []
-    for _ in range(source.count(MAX_COUNT)):
-        place, tensor = source.number(), source.instruction()
-        if not isinstance(tensor, Tensor) or tensor.kind is not Kind.FLOAT32:
-            raise bad_delta("an early tensor is none")
-        early.append((place, tensor))
-    program.early = early
     instructions: list[Instruction] = []
     while not source.done:
         if len(instructions) >= MAX_COUNT:
@@ -169,7 +158,15 @@ class _Out:
 
     def tensor(self, each: Tensor) -> None:
         based, scaled, like = each.place >= 0, each.scaling is not None, each.like >= 0
-        self.number(3 + each.kind + 4 * based + 8 * scaled + 16 * like)
+        self.number(
+            3
+            + each.kind
+            + 4 * based
+            + 8 * scaled
+            + 16 * like
+            + 32 * each.early
+            + 64 * (each.rows > 0)
+        )
         self.number(each.count)
         self.number(each.first)
         if based:
@@ -181,20 +178,24 @@ class _Out:
         if like:
             self.number(each.like)
         if each.scaling is not None:
-            self.scaling(each.scaling)
+            self.scaling(each.scaling, each.count)
+        if each.rows:
+            self.number(each.rows)
 
     def axis(self, axis: Axis) -> None:
         self.number(axis.size)
         self.number(axis.map)
 
-    def scaling(self, each: Scaling) -> None:
-        plain = each.factor == 1.0
-        flags = (plain, each.old >= 0, each.old_axis is not None, each.new >= 0, bool(each.own))
+    def scaling(self, each: Scaling, count: int) -> None:
+        plain, whole = each.factor == 1.0, (each.inner, each.channels) == (count, 1)
+        places = (each.old >= 0, each.old_axis is not None, each.new >= 0)
+        flags = (plain, *places, bool(each.own), whole)
         self.number(sum(flag << bit for bit, flag in enumerate(flags)))
         if not plain:
-            self.data += struct.pack("<d", each.factor)
-        self.number(each.inner)
-        self.number(each.channels)
+            self.data += struct.pack("<f", each.factor)
+        if not whole:
+            self.number(each.inner)
+            self.number(each.channels)
         if each.old >= 0:
             self.signed(each.old - self._cursor)
         if each.old_axis is not None:
@@ -272,7 +273,7 @@ class _In:
             return Fresh(length)
         if opcode == 2:
             return Text(self.place(length), length, self.number())
-        if opcode >= 3 + 32:
+        if opcode >= 3 + 128:
             raise bad_delta(f"instruction {opcode} is unknown")
         return self.tensor(opcode - 3, length)
 
@@ -287,16 +288,17 @@ class _In:
         if code & 16:
             like = self.number()
         if code & 8:
-            scaling = self.scaling()
-        return Tensor(kind, count, first, place, like, axes, scaling)
+            scaling = self.scaling(count)
+        rows = self.number() if code & 64 else 0
+        return Tensor(kind, count, first, place, like, axes, scaling, bool(code & 32), rows)
 
     def axis(self) -> Axis:
         return Axis(self.number(), self.number())
 
-    def scaling(self) -> Scaling:
+    def scaling(self, count: int) -> Scaling:
         flags = self.number()
-        factor: float = 1.0 if flags & 1 else struct.unpack("<d", self.bytes(8))[0]
-        inner, channels = self.number(), self.number()
+        factor: float = 1.0 if flags & 1 else struct.unpack("<f", self.bytes(4))[0]
+        inner, channels = (count, 1) if flags & 32 else (self.number(), self.number())
         old = self._cursor + self.signed() if flags & 2 else -1
         axis = self.axis() if flags & 4 else None
         new = self.number() if flags & 8 else -1

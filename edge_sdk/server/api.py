@@ -167,26 +167,38 @@ async def rollouts(request: Request) -> Response:
     fleet = _context(request).fleet
     if request.method == "POST":
         body = decode(await _body(request, MAX_BODY_BYTES), RolloutRequest, "The request")
-        return _json(await _call(fleet.create_rollout, body), 201)
-    return _json(await _call(fleet.rollouts))
+        return _json(await _call(fleet.rolling.create, body), 201)
+    return _json(await _call(fleet.rolling.rollouts))
 
 
 async def rollout(request: Request) -> Response:
     """One rollout; ``latest`` names the newest."""
     fleet = _context(request).fleet
-    return _json(await _call(fleet.rollout, request.path_params["rollout_id"]))
+    return _json(await _call(fleet.rolling.rollout, request.path_params["rollout_id"]))
 
 
 async def rollback(request: Request) -> Response:
     """Take a rollout back."""
     fleet = _context(request).fleet
-    return _json(await _call(fleet.rollback, request.path_params["rollout_id"]))
+    return _json(await _call(fleet.rolling.rollback, request.path_params["rollout_id"]))
 
 
 async def abort(request: Request) -> Response:
     """Stop a rollout."""
     fleet = _context(request).fleet
-    return _json(await _call(fleet.abort, request.path_params["rollout_id"]))
+    return _json(await _call(fleet.rolling.abort, request.path_params["rollout_id"]))
+
+
+async def pause(request: Request) -> Response:
+    """Let no further device begin."""
+    fleet = _context(request).fleet
+    return _json(await _call(fleet.rolling.pause, request.path_params["rollout_id"]))
+
+
+async def resume(request: Request) -> Response:
+    """Go on with a paused rollout."""
+    fleet = _context(request).fleet
+    return _json(await _call(fleet.rolling.resume, request.path_params["rollout_id"]))
 
 
 async def events(request: Request) -> Response:
@@ -208,5 +220,7 @@ ROUTES = [
     Route("/rollouts/{rollout_id}", rollout),
     Route("/rollouts/{rollout_id}/rollback", rollback, methods=["POST"]),
     Route("/rollouts/{rollout_id}/abort", abort, methods=["POST"]),
+    Route("/rollouts/{rollout_id}/pause", pause, methods=["POST"]),
+    Route("/rollouts/{rollout_id}/resume", resume, methods=["POST"]),
     Route("/events", events),
 ]

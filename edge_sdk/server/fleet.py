@@ -6,12 +6,10 @@ any time, so the server may be killed between a commit and the messages that fol
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import msgspec
 import sqlalchemy as sa
 
 from edge_sdk.bundle.blobs import blob_ref
@@ -20,11 +18,9 @@ from edge_sdk.contracts.fleet import (
     DeviceInfo,
     FleetEvent,
     ReleaseInfo,
-    RolloutInfo,
-    RolloutRequest,
 )
 from edge_sdk.contracts.topics import Topics, check_name
-from edge_sdk.errors import ConfigError, UsageError
+from edge_sdk.errors import UsageError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Courier
 from edge_sdk.server.db.schema import devices
@@ -33,19 +29,16 @@ from edge_sdk.server.ingest import Incoming, Ingest
 from edge_sdk.server.issuing import Changes, Issuer
 from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.metadata_desk import MetadataDesk
-from edge_sdk.server.records import Row
-from edge_sdk.server.rollout import Abort, Start, TakeBack, plan
-from edge_sdk.server.targets import choose_devices, previous_release
+from edge_sdk.server.rollout_desk import RolloutDesk
 from edge_sdk.suggest import did_you_mean
 
 OFFLINE_AFTER_SECONDS = 90.0
 """Silence after which a device no longer counts as online: nine samples at the agent's default."""
 MAX_EVENTS_PER_CALL = 1000
-MAX_ROLLOUTS_PER_CALL = 100
 
 
 class Fleet:
-    """The server's operations. Thread-safe.
+    """The server's operations; those about rollouts are in :attr:`rolling`. Thread-safe.
 
     Args:
         engine: an open, migrated database.
@@ -75,6 +68,9 @@ class Fleet:
         self.desk = MetadataDesk(metadata, key, topics, now, self._transaction)
         self._issuer = Issuer(key, depot, now, metadata)
         self._ingest = Ingest(topics, self._issuer, now)
+        self.rolling = RolloutDesk(
+            engine, self._transaction, self._issuer, self.desk, self._heard_since, self._carry
+        )
         self._write = threading.Lock()
         self._courier: Courier | None = None
 
@@ -152,7 +148,11 @@ class Fleet:
             if found:
                 return found[0]
             known = [device.id for device in records.device_infos(connection, 0.0)]
-        raise _unknown("device", device_id, known)
+        raise UsageError(
+            "unknown-device",
+            f"There is no device {device_id!r} on this server.",
+            did_you_mean(device_id, known[:50]),
+        )
 
     def enroll(self, device_id: str, profile: str) -> DeviceInfo:
         """Make a device known before it first reports.
@@ -179,88 +179,6 @@ class Fleet:
         """The newest events, newest first."""
         with self._engine.connect() as connection:
             return records.newest_events(connection, limit)
-
-    def create_rollout(self, request: RolloutRequest) -> RolloutInfo:
-        """Start rolling a release out.
-
-        Raises:
-            UsageError: ``usage.rollout-active``, ``usage.unknown-release``,
-                ``usage.unknown-device``, ``usage.profile-not-in-release`` or
-                ``usage.no-devices``.
-            ConfigError: ``config.bad-rollout``.
-        """
-        if request.canary < 0 or request.max_failures < 0:
-            raise ConfigError(
-                "bad-rollout",
-                "canary and max_failures of a rollout cannot be negative.",
-                "Use 0 or more.",
-            )
-        with self._transaction() as connection:
-            self._refuse_second(connection)
-            release = self._find_release(connection, request.release, request.version)
-            self.desk.check_published(release)
-            profiles = json.loads(release["profiles"])
-            chosen, skipped = choose_devices(connection, request, profiles, self._heard_since())
-            previous = {device.id: previous_release(connection, device) for device in chosen}
-            rollout = plan(
-                previous,
-                canary=request.canary,
-                max_failures=request.max_failures,
-                rollback_on_failure=request.rollback_on_failure,
-                without_previous={name for name, known in previous.items() if known is None},
-            )
-            row = rollout_records.add_rollout(
-                connection,
-                rollout,
-                previous,
-                release_id=release["id"],
-                canary=request.canary,
-                trial=msgspec.json.encode(request.trial).decode(),
-                new_contract=request.new_contract,
-                skipped=json.dumps(skipped),
-                created_at=self._now(),
-            )
-            records.mark_seeded(connection, [release["id"]], True)
-            changes = self._issuer.apply(connection, row, Start())
-            info = self._info(connection, row["id"])
-        if self._courier is not None:
-            self._courier.seed([release["digest"]])
-        self._carry(changes)
-        return info
-
-    def rollout(self, rollout_id: str) -> RolloutInfo:
-        """One rollout; ``latest`` names the newest.
-
-        Raises:
-            UsageError: ``usage.unknown-rollout``.
-        """
-        with self._engine.connect() as connection:
-            return self._info(connection, rollout_id)
-
-    def rollouts(self, limit: int = MAX_ROLLOUTS_PER_CALL) -> list[RolloutInfo]:
-        """The newest rollouts, newest first."""
-        with self._engine.connect() as connection:
-            rows = rollout_records.all_rollouts(connection, limit)
-            return [rollout_records.rollout_info(connection, row) for row in rows]
-
-    def abort(self, rollout_id: str) -> RolloutInfo:
-        """Stop a rollout; devices that have not committed get their release back.
-
-        Raises:
-            UsageError: ``usage.unknown-rollout`` or ``usage.rollout-ended``.
-        """
-        return self._end(rollout_id, Abort())
-
-    def rollback(self, rollout_id: str) -> RolloutInfo:
-        """Give every device of the newest rollout its previous release back.
-
-        A device that has none keeps what it has committed (``kept``); an open offer is withdrawn.
-
-        Raises:
-            UsageError: ``usage.unknown-rollout``, ``usage.rollout-ended`` or
-                ``usage.not-latest-rollout``.
-        """
-        return self._end(rollout_id, TakeBack())
 
     def ingest(self, messages: Sequence[Incoming]) -> None:
         """Apply device messages, in order, in one transaction."""
@@ -318,31 +236,12 @@ class Fleet:
     def _heard_since(self) -> float:
         return self._now() - self._offline_after_s
 
-    def _end(self, rollout_id: str, event: Abort | TakeBack) -> RolloutInfo:
-        with self._transaction() as connection:
-            row = self._find_rollout(connection, rollout_id)
-            latest = rollout_records.latest_rollout(connection)
-            if latest is not None and latest["number"] != row["number"]:
-                raise UsageError(
-                    "not-latest-rollout",
-                    f"Rollout {row['id']} has been followed by {latest['id']}.",
-                    "Roll the wanted version out again with `edge rollout create`.",
-                )
-            changes = self._issuer.apply(connection, row, event)
-            info = self._info(connection, row["id"])
-            if not changes.ended:
-                raise UsageError(
-                    "rollout-ended",
-                    f"Rollout {row['id']} is {info.state.replace('_', ' ')} already.",
-                    "See `edge rollout status`.",
-                )
-        self._carry(changes)
-        return info
-
     def _carry(self, changes: Changes) -> None:
         """Tell the courier what a committed transaction changed."""
         if self._courier is None:
             return
+        if changes.seeded:
+            self._courier.seed(changes.seeded)
         if changes.restored:
             self._courier.desired(changes.restored, after_seeding=False)
         if changes.offered:
@@ -357,43 +256,5 @@ class Fleet:
         with self._write, self._engine.begin() as connection:
             yield connection
 
-    def _refuse_second(self, connection: sa.Connection) -> None:
-        active = rollout_records.active_rollout(connection)
-        if active is not None:
-            raise UsageError(
-                "rollout-active",
-                f"Rollout {active['id']} is still {active['state']}.",
-                "Wait for it, or end it: `edge rollout rollback` or `edge rollout abort`.",
-            )
-
-    def _find_release(self, connection: sa.Connection, name: str, version: str) -> Row:
-        found = records.release_named(connection, name, version)
-        if found is None:
-            rows = records.all_releases(connection)
-            known = [f"{row['name']} {row['version']}" for row in rows]
-            raise _unknown("release", f"{name} {version}", known)
-        return found
-
-    def _find_rollout(self, connection: sa.Connection, rollout_id: str) -> Row:
-        if rollout_id == "latest":
-            row = rollout_records.latest_rollout(connection)
-        else:
-            row = rollout_records.rollout_row(connection, rollout_id)
-        if row is None:
-            rows = rollout_records.all_rollouts(connection, MAX_ROLLOUTS_PER_CALL)
-            raise _unknown("rollout", rollout_id, [known["id"] for known in rows])
-        return row
-
-    def _info(self, connection: sa.Connection, rollout_id: str) -> RolloutInfo:
-        return rollout_records.rollout_info(connection, self._find_rollout(connection, rollout_id))
-
     def _event(self, connection: sa.Connection, kind: str, text: str, release: ReleaseInfo) -> None:
         records.add_event(connection, self._now(), kind, text, version=release.version)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> UsageError:
-    return UsageError(
-        f"unknown-{what}",
-        f"There is no {what} {name!r} on this server.",
-        did_you_mean(name, known[:50]),
-    )

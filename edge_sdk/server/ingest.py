@@ -23,10 +23,11 @@ from edge_sdk.contracts.update import (
     UpdateCosts,
     UpdateStatus,
 )
-from edge_sdk.errors import ContractError
+from edge_sdk.errors import ContractError, GateError
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.courier import Request
 from edge_sdk.server.issuing import RESTORE_SUFFIX, Changes, Issuer
+from edge_sdk.server.ladders import steps
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Committed, Failed
 
@@ -35,6 +36,16 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
 """Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
+STANDING = (
+    "agent_version",
+    "runtime",
+    "release",
+    "version",
+    "detail",
+    "point",
+    "root_version",
+)
+"""What a twin says of a device, and the database keeps."""
 LEAVES = ("state", "ota", "tel", "req", "want", "ask")
 
 
@@ -164,8 +175,7 @@ class Ingest:
             values["last_seen"] = self.now()
         if state.online or row["last_seen"] is None:
             # A last will is as old as the connection it ended: only "offline" in it is news.
-            names = ("agent_version", "runtime", "release", "version", "detail", "point")
-            values |= {name: getattr(state, name) for name in names}
+            values |= {name: getattr(state, name) for name in STANDING}
             values["profile"] = state.profile or row["profile"]
         records.save_device(connection, state.device_id, **values)
         if state.online:
@@ -188,6 +198,8 @@ class Ingest:
             return Changes()
         if state.deployment != rollout["id"] or state.phase not in FINAL_PHASES:
             return Changes()
+        if self._outdated(connection, rollout, state):
+            return Changes()
         return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
 
     def _status(self, connection: sa.Connection, status: UpdateStatus) -> Changes:
@@ -201,13 +213,29 @@ class Ingest:
         self._phase(
             connection, row, status.deployment, status.phase, status.detail, status.code, status
         )
+        if status.phase is Phase.COMMITTED and status.code:
+            self._once(connection, "alert", f"{status.device_id}: {status.detail}", status)
         rollout = rollout_records.rollout_row(connection, status.deployment)
-        if rollout is None:
+        if rollout is None or self._outdated(connection, rollout, status):
             return Changes()
         self._note_member(connection, rollout["number"], status)
         if status.phase not in FINAL_PHASES:
             return Changes()
         return self._verdict(connection, rollout, status.device_id, status.phase, status.detail)
+
+    def _outdated(
+        self, connection: sa.Connection, rollout: Row, about: DeviceState | UpdateStatus
+    ) -> bool:
+        """Whether a device speaks of an offer that was recalled or replaced since.
+
+        What it says of one that still stands, and of a rollout that it is done with, counts.
+        """
+        last = records.desired_row(connection, about.device_id)
+        if last is None or not 0 < about.counter < last["counter"]:
+            return False
+        member = rollout_records.member_row(connection, rollout["number"], about.device_id)
+        standing = (MemberStatus.WAITING, MemberStatus.OFFERED, MemberStatus.COMMITTED)
+        return member is not None and member["status"] in standing
 
     def _note_member(self, connection: sa.Connection, number: int, status: UpdateStatus) -> None:
         """The device's own last word; why it was left alone stays beside it."""
@@ -231,9 +259,18 @@ class Ingest:
         """
         if not (status.code or status.detail):
             return
-        text = f"{status.device_id} refuses a desired state: {status.detail or status.code}"
-        if records.last_event(connection, "refusal", status.device_id) != text:
-            self._event(connection, "refusal", text, status.device_id, code=status.code)
+        said = status.detail or status.code
+        if status.code.startswith(GateError.family):  # about what serves, and no message
+            self._once(connection, "alert", f"{status.device_id}: {said}", status)
+            return
+        self._once(
+            connection, "refusal", f"{status.device_id} refuses a desired state: {said}", status
+        )
+
+    def _once(self, connection: sa.Connection, kind: str, text: str, status: UpdateStatus) -> None:
+        """Note what a device repeats, unless it was its last word of that kind."""
+        if records.last_event(connection, kind, status.device_id) != text:
+            self._event(connection, kind, text, status.device_id, code=status.code)
 
     def _phase(
         self,
@@ -293,14 +330,12 @@ class Ingest:
             labelled=sample.labelled + (row["labelled"] if same else 0),
             correct=sample.correct + (row["correct"] if same else 0),
         )
-        last = records.last_sample(row)
-        before, after = last.ladder if last is not None else None, sample.ladder
-        if after is not None and before is not None and after.index != before.index:
-            way = "down" if after.index > before.index else "up"
+        for name, way, position in steps(records.last_sample(row), sample):
+            who = f"{sample.device_id} {name}".rstrip()
             self._event(
                 connection,
                 "ladder",
-                f"{sample.device_id} stepped {way} to {after.point} ({after.reason}).",
+                f"{who} stepped {way} to {position.point} ({position.reason}).",
                 sample.device_id,
                 version=sample.version,
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +13,7 @@ import sqlalchemy as sa
 from edge_sdk.bundle.signing import SigningKey, sign
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.envelope import DESIRED_TYPE
-from edge_sdk.contracts.fleet import MemberStatus, RolloutState
+from edge_sdk.contracts.fleet import ENDED, MemberStatus
 from edge_sdk.contracts.update import Desired, TrialPolicy
 from edge_sdk.server import records, rollout_records
 from edge_sdk.server.db.schema import releases
@@ -24,6 +27,7 @@ from edge_sdk.server.rollout import (
     Issue,
     Rollout,
     is_quiet,
+    may_settle,
     settle,
     step,
 )
@@ -44,6 +48,8 @@ class Changes:
     """Devices whose desired state names a release they have run before, or none any more."""
     ended: bool = False
     """A rollout has ended, so chunks may have become unnecessary."""
+    seeded: tuple[str, ...] = ()
+    """Envelope digests of releases whose chunks must be on the broker from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,14 @@ class Issuer:
         depot: where the envelopes that desired states refer to lie.
         now: seconds since the epoch.
         metadata: what the publisher has said exists, where the fleet goes by TUF.
+        local: the clock on the wall, for maintenance windows.
     """
 
     key: SigningKey
     depot: Depot
     now: Callable[[], float]
     metadata: MetadataShop | None = None
+    local: Callable[[float], time.struct_time] = time.localtime
 
     def apply(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         """Apply ``event`` to the stored rollout ``row`` and issue what follows from it."""
@@ -68,11 +76,28 @@ class Issuer:
             return self._verdict(connection, row, event)
         return self._step(connection, row, event)
 
+    def waits(self, connection: sa.Connection, row: Row) -> str:
+        """Why a rollout offers its release to nobody at this moment, though some wait."""
+        if row["paused"] or not rollout_records.is_running(row):
+            return ""
+        now = self.now()
+        waits = rollout_records.pacing_value(row).waits(now, self.local(now))
+        return waits if waits and rollout_records.somebody_waits(connection, row) else ""
+
+    def due(self, connection: sa.Connection, row: Row) -> bool:
+        """Whether time alone has made room for further offers."""
+        pacing, now = rollout_records.pacing_value(row), self.now()
+        if row["paused"] or not pacing.bounded or not pacing.room(now, self.local(now)):
+            return False
+        return rollout_records.somebody_waits(connection, row)
+
     def _verdict(self, connection: sa.Connection, row: Row, verdict: Committed | Failed) -> Changes:
         """Most verdicts concern one device alone, and then no other is loaded."""
         number = row["number"]
         stored = rollout_records.member_row(connection, number, verdict.device_id)
-        if stored is None or stored["status"] != MemberStatus.OFFERED:
+        if stored is None or not rollout_records.is_running(row):
+            return Changes()
+        if not may_settle(MemberStatus(stored["status"]), verdict):
             return Changes()
         quiet = is_quiet(
             verdict,
@@ -92,15 +117,19 @@ class Issuer:
     def _step(self, connection: sa.Connection, row: Row, event: Event) -> Changes:
         members = rollout_records.member_rows(connection, row["number"])
         before = rollout_records.rollout_value(row, members)
-        after, issues = step(before, event)
+        pacing, now = rollout_records.pacing_value(row), self.now()
+        after, issues = step(before, event, pacing.room(now, self.local(now)))
         if after == before and not issues:
             return Changes()
-        rollout_records.save_rollout(connection, row["number"], before, after, self.now())
+        rollout_records.save_rollout(connection, row["number"], before, after, now)
+        next_at = pacing.spent(sum(issue.what == "offer" for issue in issues), now)
+        rollout_records.touch_rollout(connection, row["number"], now, next_offer_at=next_at)
         previous = {member["device_id"]: member["previous_id"] for member in members}
         for issue in issues:
             target = row["release_id"] if issue.what == "offer" else previous[issue.device_id]
             self._issue(connection, row, issue, target)
         self._note_kept(connection, row, before, after)
+        self._note_pause(connection, row, before, after)
         self._note(connection, row, before, after)
         return _changes(before, after, issues)
 
@@ -127,6 +156,8 @@ class Issuer:
                 manifest=self.depot.envelope_ref(release["digest"]),
                 trial=trial,
                 new_contract=restore or row["new_contract"],
+                windows=() if restore else tuple(json.loads(row["windows"])),
+                max_bytes_per_s=row["rate_kib_s"] * 1024,
                 issued_at=self.now(),
                 profile=device["profile"] if device else "",
                 target=path,
@@ -159,6 +190,8 @@ class Issuer:
             text = f"Offered {name} to {issue.device_id} (desired state {counter})."
         elif issue.what == "withdraw":
             text = f"Withdrew the offer to {issue.device_id}: {NOTHING_BEFORE}."
+        elif issue.what == "recall":
+            text = f"Recalled the offer to {issue.device_id}: the rollout is paused."
         else:
             text = f"Pointed {issue.device_id} back at {name} (desired state {counter})."
         records.add_event(
@@ -191,6 +224,20 @@ class Issuer:
                     rollout_id=row["id"],
                 )
 
+    def _note_pause(
+        self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout
+    ) -> None:
+        if after.paused == before.paused or after.state is not before.state:
+            return
+        text = f"Rollout {row['id']} goes on."
+        if after.paused:
+            counts = Counter(member.status for member in after.members)
+            text = (
+                f"Rollout {row['id']} is paused: {counts[MemberStatus.OFFERED]} devices that have"
+                f" begun go on, {counts[MemberStatus.WAITING]} wait."
+            )
+        records.add_event(connection, self.now(), "rollout", text, rollout_id=row["id"])
+
     def _note(self, connection: sa.Connection, row: Row, before: Rollout, after: Rollout) -> None:
         if after.state is before.state:
             return
@@ -209,7 +256,6 @@ class Issuer:
 
 
 def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Changes:
-    running = (RolloutState.PENDING, RolloutState.CANARY, RolloutState.FULL)
     restored = [issue.device_id for issue in issues if issue.what != "offer"]
     offered = [
         issue.device_id
@@ -219,5 +265,5 @@ def _changes(before: Rollout, after: Rollout, issues: Sequence[Issue]) -> Change
     return Changes(
         offered=tuple(offered),
         restored=tuple(restored),
-        ended=before.state is not after.state and after.state not in running,
+        ended=before.state is not after.state and after.state in ENDED,
     )

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from edge_sdk.accounting import added
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo, RolloutInfo
+from edge_sdk.server.ladders import positions
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -75,7 +76,7 @@ def _server_families(context: Context) -> Iterator[Metric]:
     connected.add_metric([], float(context.broker_connected()))
     yield connected
     active = GaugeMetricFamily("edge_rollouts_active", "Rollouts that have not ended.")
-    newest = context.fleet.rollouts(1)  # no other can be active
+    newest = context.fleet.rolling.rollouts(1)  # no other can be active
     active.add_metric([], sum(rollout.state not in ENDED for rollout in newest))
     yield active
     for rollout in newest:
@@ -149,6 +150,16 @@ def _sample_families(devices: list[DeviceInfo]) -> Iterator[Metric]:
         if sample is not None and sample.ladder is not None:
             ladder.add_metric([device_id], sample.ladder.index)
     yield ladder
+    each = GaugeMetricFamily(
+        "edge_pipeline_ladder_index",
+        "Operating point of each of several pipelines; 0 is the most accurate.",
+        labels=["device", "pipeline"],
+    )
+    for device_id, sample in samples:
+        for name, position in positions(sample).items():
+            if name:
+                each.add_metric([device_id, name], position.index)
+    yield each
 
 
 async def scrape(request: Request) -> Response:

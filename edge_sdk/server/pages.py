@@ -18,7 +18,8 @@ from starlette.responses import HTMLResponse, Response
 from edge_sdk import __version__
 from edge_sdk.accounting import added, in_words, times_in_words
 from edge_sdk.contracts.fleet import ENDED, DeviceInfo, MemberStatus, RolloutInfo
-from edge_sdk.contracts.telemetry import TelemetrySample
+from edge_sdk.contracts.telemetry import LadderPosition, TelemetrySample
+from edge_sdk.server.ladders import positions
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -44,10 +45,9 @@ class DeviceLine:
     """Colour class: good, busy, bad or quiet."""
 
     @property
-    def ladder(self) -> str:
-        """``1/4`` and the reason, or nothing."""
-        position = self.sample.ladder if self.sample else None
-        return f"{position.index + 1}/{position.size}" if position else ""
+    def ladders(self) -> dict[str, LadderPosition]:
+        """Where each pipeline stands, the most important first."""
+        return positions(self.sample)
 
 
 def ago(then: float | None, now: float) -> str:
@@ -101,10 +101,11 @@ _pages.filters |= {"clock": clock, "added": added, "costs": in_words, "times": t
 def _model(context: Context) -> dict[str, Any]:
     """Everything the page shows."""
     fleet, now = context.fleet, time.time()
-    rollouts = fleet.rollouts(1 + EARLIER_SHOWN)
+    rollouts = fleet.rolling.rollouts(1 + EARLIER_SHOWN)
     return {
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,
+        "root_version": fleet.desk.versions().root,
         "connected": context.broker_connected(),
         "broker_report": context.broker_report(),
         "devices": [

@@ -5,10 +5,16 @@ operator may take a rollout back from every state but pending. :func:`step` neve
 returns what to issue. Whoever calls it stores the new state and the issued desired states in one
 transaction, so a server killed at any moment resumes with both or neither.
 
-Invariant: a device whose member is ``waiting`` has not been touched, ``offered`` and ``committed``
-have a desired state naming the new release, ``failed`` and ``restored`` one naming the previous,
-or none where there is no previous one. ``kept`` names the new release if the device had committed
-it, and nothing otherwise. A restarted device is therefore never offered again what it has refused.
+A rollout that runs can be paused. Devices that have begun to fetch go on to their verdict, which
+counts as ever: too many failures end a paused rollout too. Offers that nobody has begun with are
+recalled, no other is made, and canaries that have all committed promote nothing, however long it
+takes. Once resumed it goes on from there.
+
+Invariant: a device whose member is ``waiting`` has not been touched, or was recalled and has the
+desired state of one that was restored. ``offered`` and ``committed`` have a desired state naming
+the new release, ``failed`` and ``restored`` one naming the previous, or none where there is no
+previous one. ``kept`` names the new release if the device had committed it, and nothing otherwise.
+A restarted device is therefore never offered again what it has refused.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutState
+from edge_sdk.server.pacing import EVERYBODY
 
 _RUNNING = frozenset({RolloutState.CANARY, RolloutState.FULL})
 _FINAL = frozenset(MemberStatus) - {MemberStatus.WAITING, MemberStatus.OFFERED}
@@ -32,6 +39,8 @@ class Member:
     status: MemberStatus = MemberStatus.WAITING
     has_previous: bool = True
     """Whether there is a release it can be given back."""
+    begun: bool = False
+    """Whether it has begun to fetch what it is offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ class Rollout:
     max_failures: int = 0
     rollback_on_failure: bool = False
     reason: str = ""
+    paused: bool = False
 
     @property
     def failures(self) -> int:
@@ -71,6 +81,21 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """The operator wants no further device to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The operator wants a paused rollout to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed, so that there may be room for further offers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """The operator stops the rollout; what has committed stays."""
 
@@ -80,7 +105,7 @@ class TakeBack:
     """The operator wants the previous release on every device again."""
 
 
-Event = Start | Committed | Failed | Abort | TakeBack
+Event = Start | Committed | Failed | Pause | Resume | Tick | Abort | TakeBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +113,9 @@ class Issue:
     """Issue a desired state to one device, with the next counter."""
 
     device_id: str
-    what: Literal["offer", "restore", "withdraw"]
+    what: Literal["offer", "restore", "withdraw", "recall"]
     """``offer`` names the rollout's release, ``restore`` the device's previous one, ``withdraw``
-    none: the device has nothing to go back to."""
+    none: the device has nothing to go back to. ``recall`` is either of the two, for now."""
 
 
 def plan(
@@ -112,22 +137,34 @@ def plan(
     return Rollout(RolloutState.PENDING, members, max_failures, rollback_on_failure)
 
 
-def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
-    """The rollout after ``event``, and what to issue. Events that do not apply change nothing."""
+def step(
+    rollout: Rollout, event: Event, room: int = EVERYBODY
+) -> tuple[Rollout, tuple[Issue, ...]]:
+    """The rollout after ``event``, and what to issue. Events that do not apply change nothing.
+
+    Args:
+        rollout: before it.
+        event: what has happened.
+        room: so many devices may be offered the release now; the others wait for a :class:`Tick`.
+    """
     match event:
         case Start() if rollout.state is RolloutState.PENDING:
-            return _start(rollout)
+            return _start(rollout, room)
         case Committed() if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, event), "")
+            return _advance(*_settle(rollout, event), "", room)
         case Failed() if rollout.state in _RUNNING:
-            return _advance(*_settle(rollout, event), event.reason)
+            return _advance(*_settle(rollout, event), event.reason, room)
+        case Tick() if rollout.state in _RUNNING:
+            return _advance(rollout, (), "", room)
+        case Pause() if rollout.state in _RUNNING and not rollout.paused:
+            return _recall(replace(rollout, paused=True))
+        case Resume() if rollout.state in _RUNNING and rollout.paused:
+            return _advance(replace(rollout, paused=False), (), "", room)
         case Abort() if rollout.state not in ENDED:
-            ended = replace(rollout, state=RolloutState.ABORTED, reason="stopped by the operator")
+            ended = _ended(rollout, RolloutState.ABORTED, "stopped by the operator")
             return _restore(ended, {MemberStatus.OFFERED})
         case TakeBack() if rollout.state not in (RolloutState.PENDING, RolloutState.ROLLED_BACK):
-            ended = replace(
-                rollout, state=RolloutState.ROLLED_BACK, reason="taken back by the operator"
-            )
+            ended = _ended(rollout, RolloutState.ROLLED_BACK, "taken back by the operator")
             return _restore(ended, {MemberStatus.OFFERED, MemberStatus.COMMITTED})
     return rollout, ()
 
@@ -135,13 +172,20 @@ def step(rollout: Rollout, event: Event) -> tuple[Rollout, tuple[Issue, ...]]:
 def settle(member: Member, verdict: Committed | Failed) -> tuple[Member, tuple[Issue, ...]]:
     """An offered device after its verdict; one that failed is given its previous release at once.
 
-    Anything but the first verdict of an offered device changes nothing.
+    A device may also fail after it has committed, when the release degrades or crash-loops in
+    service. Any other second verdict changes nothing.
     """
-    if member.status is not MemberStatus.OFFERED:
+    if not may_settle(member.status, verdict):
         return member, ()
     if isinstance(verdict, Committed):
         return replace(member, status=MemberStatus.COMMITTED), ()
     return replace(member, status=MemberStatus.FAILED), (_way_back(member),)
+
+
+def may_settle(status: MemberStatus, verdict: Committed | Failed) -> bool:
+    """Whether a verdict is news of a device that stands there."""
+    late = status is MemberStatus.COMMITTED and isinstance(verdict, Failed)
+    return status is MemberStatus.OFFERED or late
 
 
 def is_quiet(
@@ -152,7 +196,7 @@ def is_quiet(
     Lets a large rollout be stepped without loading all of it.
 
     Args:
-        verdict: of a device that is offered the release.
+        verdict: of a device that it settles.
         others_offered: whether another device is: its wave is not over then.
         failures: devices that failed before.
         max_failures: the rollout's limit.
@@ -160,12 +204,10 @@ def is_quiet(
     return others_offered and failures + isinstance(verdict, Failed) <= max_failures
 
 
-def _start(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
+def _start(rollout: Rollout, room: int) -> tuple[Rollout, tuple[Issue, ...]]:
     staged = 0 < sum(member.canary for member in rollout.members) < len(rollout.members)
-    started = replace(rollout, state=RolloutState.CANARY if staged else RolloutState.FULL)
-    offered, issues = _offer(started, canaries_only=staged)
-    after, more = _advance(offered, (), "")
-    return after, (*issues, *more)
+    state = RolloutState.CANARY if staged else RolloutState.FULL
+    return _advance(replace(rollout, state=state), (), "", room)
 
 
 def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tuple[Issue, ...]]:
@@ -178,36 +220,54 @@ def _settle(rollout: Rollout, verdict: Committed | Failed) -> tuple[Rollout, tup
 
 
 def _advance(
-    rollout: Rollout, issues: Sequence[Issue], reason: str
+    rollout: Rollout, issues: Sequence[Issue], reason: str, room: int
 ) -> tuple[Rollout, tuple[Issue, ...]]:
-    """Move on when a wave is over, or end when too many devices failed."""
+    """Offer what may be offered, or end when all is done or too many devices failed."""
     if rollout.failures > rollout.max_failures:
-        failed = replace(rollout, state=RolloutState.FAILED, reason=reason)
+        failed = _ended(rollout, RolloutState.FAILED, reason)
         statuses = {MemberStatus.OFFERED}
         if rollout.rollback_on_failure:
             statuses.add(MemberStatus.COMMITTED)
         ended, restores = _restore(failed, statuses)
         return ended, (*issues, *restores)
-    if rollout.state is RolloutState.CANARY and _all_final(rollout, canaries_only=True):
-        rollout, offers = _offer(replace(rollout, state=RolloutState.FULL), canaries_only=False)
-        return rollout, (*issues, *offers)
     if rollout.state is RolloutState.FULL and _all_final(rollout, canaries_only=False):
-        rollout = replace(rollout, state=RolloutState.DONE)
-    return rollout, tuple(issues)
+        return _ended(rollout, RolloutState.DONE, ""), tuple(issues)
+    if rollout.paused:
+        return rollout, tuple(issues)
+    if rollout.state is RolloutState.CANARY and _all_final(rollout, canaries_only=True):
+        rollout = replace(rollout, state=RolloutState.FULL)
+    rollout, offers = _offer(rollout, room)
+    return rollout, (*issues, *offers)
+
+
+def _ended(rollout: Rollout, state: RolloutState, reason: str) -> Rollout:
+    return replace(rollout, state=state, reason=reason, paused=False)
 
 
 def _all_final(rollout: Rollout, *, canaries_only: bool) -> bool:
     return all(m.status in _FINAL for m in rollout.members if m.canary or not canaries_only)
 
 
-def _offer(rollout: Rollout, *, canaries_only: bool) -> tuple[Rollout, tuple[Issue, ...]]:
+def _offer(rollout: Rollout, room: int) -> tuple[Rollout, tuple[Issue, ...]]:
     chosen = [
         member.device_id
         for member in rollout.members
-        if member.status is MemberStatus.WAITING and (member.canary or not canaries_only)
-    ]
+        if member.status is MemberStatus.WAITING
+        and (member.canary or rollout.state is RolloutState.FULL)
+    ][:room]
     offered = _with_status(rollout, set(chosen), MemberStatus.OFFERED)
     return offered, tuple(Issue(device_id, "offer") for device_id in chosen)
+
+
+def _recall(rollout: Rollout) -> tuple[Rollout, tuple[Issue, ...]]:
+    """Take back the offers that nobody has begun with."""
+    chosen = [
+        member.device_id
+        for member in rollout.members
+        if member.status is MemberStatus.OFFERED and not member.begun
+    ]
+    recalled = _with_status(rollout, set(chosen), MemberStatus.WAITING)
+    return recalled, tuple(Issue(device_id, "recall") for device_id in chosen)
 
 
 def _restore(rollout: Rollout, statuses: set[MemberStatus]) -> tuple[Rollout, tuple[Issue, ...]]:

@@ -18,13 +18,17 @@ from edge_sdk.contracts.fleet import (
     RolloutMember,
     RolloutState,
 )
-from edge_sdk.contracts.update import Phase, TrialPolicy
+from edge_sdk.contracts.update import RUNNING_PHASES, Phase, TrialPolicy
+from edge_sdk.delivery.windows import parse_window
 from edge_sdk.server import records
 from edge_sdk.server.db.schema import desired, releases, rollout_devices, rollouts
+from edge_sdk.server.pacing import Pacing
 from edge_sdk.server.records import Row
 from edge_sdk.server.rollout import Member, Rollout
 
 _ACTIVE = rollouts.c.state.not_in(sorted(ENDED))
+_BEGUN = RUNNING_PHASES - {Phase.OFFERED, Phase.PREFLIGHT}
+_UNTOUCHED = {"phase": "", "detail": "", "code": ""}
 
 
 def rollout_row(connection: sa.Connection, rollout_id: str) -> Row | None:
@@ -36,6 +40,11 @@ def rollout_row(connection: sa.Connection, rollout_id: str) -> Row | None:
 def active_rollout(connection: sa.Connection) -> Row | None:
     """The rollout that has not ended, of which there is at most one."""
     return connection.execute(sa.select(rollouts).where(_ACTIVE)).mappings().first()
+
+
+def is_running(row: Row) -> bool:
+    """Whether a rollout has not ended."""
+    return row["state"] not in ENDED
 
 
 def latest_rollout(connection: sa.Connection) -> Row | None:
@@ -134,13 +143,24 @@ def rollout_value(row: Row, members: Iterable[Row]) -> Rollout:
         row["max_failures"],
         row["rollback_on_failure"],
         row["reason"],
+        row["paused"],
     )
+
+
+def pacing_value(row: Row) -> Pacing:
+    """How fast a rollout may go on."""
+    windows = tuple(parse_window(text) for text in json.loads(row["windows"]))
+    return Pacing(windows, row["devices_per_hour"], row["next_offer_at"])
 
 
 def member_value(row: Row) -> Member:
     """One device of a rollout as the state machine knows it."""
     return Member(
-        row["device_id"], row["canary"], MemberStatus(row["status"]), row["previous_id"] is not None
+        row["device_id"],
+        row["canary"],
+        MemberStatus(row["status"]),
+        row["previous_id"] is not None,
+        begun=row["phase"] in _BEGUN,
     )
 
 
@@ -148,10 +168,13 @@ def save_rollout(
     connection: sa.Connection, number: int, before: Rollout, after: Rollout, at: float
 ) -> None:
     """Store what a step changed."""
-    touch_rollout(connection, number, at, state=after.state, reason=after.reason)
+    about = {"state": after.state, "reason": after.reason, "paused": after.paused}
+    touch_rollout(connection, number, at, **about)
     for old, new in zip(before.members, after.members, strict=True):
         if old.status is not new.status:
-            update_member(connection, number, new.device_id, status=new.status)
+            # What a device said of an offer that is recalled is not about the next one.
+            fresh = _UNTOUCHED if new.status is MemberStatus.WAITING else {}
+            update_member(connection, number, new.device_id, status=new.status, **fresh)
 
 
 def touch_rollout(connection: sa.Connection, number: int, at: float, **values: Any) -> None:
@@ -171,6 +194,18 @@ def offered_besides(connection: sa.Connection, number: int, device_id: str) -> b
         )
         .limit(1)
     )
+    return connection.execute(query).first() is not None
+
+
+def somebody_waits(connection: sa.Connection, row: Row) -> bool:
+    """Whether a device would be offered the release if there were room."""
+    waiting = [
+        rollout_devices.c.rollout == row["number"],
+        rollout_devices.c.status == MemberStatus.WAITING,
+    ]
+    if row["state"] == RolloutState.CANARY:
+        waiting.append(rollout_devices.c.canary)
+    query = sa.select(rollout_devices.c.device_id).where(*waiting).limit(1)
     return connection.execute(query).first() is not None
 
 
@@ -217,6 +252,10 @@ def rollout_info(connection: sa.Connection, row: Row) -> RolloutInfo:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         reason=row["reason"],
+        paused=row["paused"],
+        windows=tuple(json.loads(row["windows"])),
+        rate_kib_s=row["rate_kib_s"],
+        devices_per_hour=row["devices_per_hour"],
         members=tuple(_member_info(member) for member in members),
         skipped=tuple(json.loads(row["skipped"])),
     )

@@ -34,8 +34,8 @@ from edge_sdk.server.keys import access_token, locked_data, online_keys
 from edge_sdk.server.link import BrokerAddress, Link
 from edge_sdk.server.metadata import MetadataShop
 from edge_sdk.server.outbox import Outbox
+from edge_sdk.server.periodic import Periodic, pacing, renewal
 from edge_sdk.server.probing import Prober
-from edge_sdk.server.renewal import Renewal
 from edge_sdk.server.waves import Waves
 from edge_sdk.tls import client_context
 
@@ -81,13 +81,14 @@ class _Parts:
     link: Link
     inbox: Inbox
     outbox: Outbox
-    renewal: Renewal
+    periodic: tuple[Periodic, ...]
     prober: Prober
     waves: Waves
     counters: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def start(self) -> None:
-        self.renewal.start()
+        for job in self.periodic:
+            job.start()
         self.inbox.start()
         self.outbox.start()
         self.waves.start()
@@ -95,7 +96,8 @@ class _Parts:
 
     def stop(self) -> None:
         """The link first: it wakes the outbox when that waits for an acknowledgement."""
-        self.renewal.stop()
+        for job in self.periodic:
+            job.stop()
         self.link.stop()
         self.waves.stop()
         self.outbox.stop()
@@ -198,7 +200,8 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
         "messages_failed": lambda: fleet.failed_messages,
         "messages_refused": lambda: fleet.refused_messages,
     }
-    return _Parts(fleet, link, inbox, outbox, Renewal(fleet, outbox), prober, waves, counters)
+    periodic = (renewal(fleet, outbox), pacing(fleet))
+    return _Parts(fleet, link, inbox, outbox, periodic, prober, waves, counters)
 
 
 @contextmanager

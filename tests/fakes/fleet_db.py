@@ -91,6 +91,7 @@ class FleetOnDisk:
         deployment: str = "",
         profile: str = "rpi4",
         delivery: str = "",
+        counter: int = 0,
     ) -> None:
         """The device's twin."""
         message = DeviceState(
@@ -102,6 +103,7 @@ class FleetOnDisk:
             phase=phase,
             deployment=deployment,
             delivery=delivery,
+            counter=counter,
         )
         self.hear("state", message)
 
@@ -109,6 +111,8 @@ class FleetOnDisk:
         """An update event about what the device was last told, unless it names another."""
         desired = self.desired(device)
         about = desired.deployment if desired is not None else ""
+        if deployment is None and desired is not None:
+            more.setdefault("counter", desired.counter)
         message = UpdateStatus(
             device_id=device,
             deployment=about if deployment is None else deployment,
@@ -131,6 +135,7 @@ class FleetOnDisk:
             version=desired.version,
             phase=Phase.COMMITTED,
             deployment=desired.deployment,
+            counter=desired.counter,
         )
 
     def desired(self, device: str) -> Desired | None:

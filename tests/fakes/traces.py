@@ -10,6 +10,7 @@ import msgspec
 from agent.adapt.governor import Governor
 from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
+from agent.adapt.steering import Seat, Steering, decide_together
 from agent.adapt.trace import TraceConfig, TraceFile
 from agent.sense.sample import PressureSample
 
@@ -29,6 +30,8 @@ CALM = PressureSample(
     queue_frames=0.0,
 )
 LATE = msgspec.structs.replace(CALM, deadline_miss_share=0.6, latency_share=1.5, queue_frames=2.0)
+BUSY = msgspec.structs.replace(LATE, cpu_pressure_percent=60.0)
+"""Late because the processor is contended for."""
 HOT = msgspec.structs.replace(CALM, temperature_celsius=84.0)
 
 
@@ -52,3 +55,37 @@ def write_trace(
             file.add(now, sample, decision)
     file.close()
     return path
+
+
+def write_joint_traces(
+    folder: Path, plateaus: Sequence[tuple[int, PressureSample, PressureSample]]
+) -> list[Path]:
+    """Traces of two pipelines under one arbiter, ``(ticks, door's sample, yard's)``.
+
+    The door comes first by priority, and is written second.
+    """
+    priorities = {"yard": 0, "door": 5}
+    paths = [folder / f"governor-{name}.jsonl" for name in priorities]
+    files = [
+        TraceFile(
+            TraceConfig(path=str(path)),
+            "pi-7",
+            "rpi4",
+            lambda: 1e9,
+            pipeline=name,
+            priority=priority,
+        )
+        for path, (name, priority) in zip(paths, priorities.items(), strict=True)
+    ]
+    steerings = [Steering(POLICY, file) for file in files]
+    now = 100.0
+    for steering in steerings:
+        steering.govern("release", lambda: LADDER, 0, now)
+    for count, door, yard in plateaus:
+        for _ in range(count):
+            now += TICK_S
+            samples = zip(steerings, priorities.values(), (yard, door), strict=True)
+            decide_together([Seat(*seat) for seat in samples], now)
+    for steering in steerings:
+        steering.close()
+    return paths

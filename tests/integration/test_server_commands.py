@@ -119,9 +119,21 @@ def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
     error = edge.json("rollout", "create", "digits", "5", "--timeout", "0.5", code=5)
     assert error["code"] == "link.rollout-timeout"
     assert edge.json("rollout", "create", "digits", "5", code=2)["code"] == "usage.rollout-active"
+    paused = edge.json("rollout", "pause")
+    assert (paused["state"], paused["paused"]) == ("full", True)
+    assert {member["status"] for member in paused["members"]} == {"waiting"}
+    assert "full, paused" in edge("rollout", "status")
+    assert "offered" in edge("rollout", "resume")
     assert "aborted" in edge("rollout", "abort")
-    assert "full" in edge("rollout", "create", "digits", "5", "--no-wait")
+    assert edge.json("rollout", "pause", code=2)["code"] == "usage.rollout-ended"
+    bounds = ("--window", "00:00-24:00", "--rate-kib-s", "64", "--devices-per-hour", "60")
+    text = edge("rollout", "create", "digits", "5", "--no-wait", *bounds)
+    assert "full" in text
+    assert "Windows: 00:00-24:00; 64 KiB/s a device; 60 devices an hour" in text
     edge("rollout", "abort")
+    bad = ("--window", "at night")
+    error = edge.json("rollout", "create", "digits", "5", *bad, code=4)
+    assert error["code"] == "config.bad-window"
 
 
 def test_a_rollback_warns_where_there_is_nothing_to_go_back_to(
@@ -224,6 +236,8 @@ def test_publishing_what_is_not_a_release_is_refused(edge: Shell, tmp_path: Path
         "rollout status",
         "rollout rollback",
         "rollout abort",
+        "rollout pause",
+        "rollout resume",
         "release publish",
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from edge_sdk.client.api import FleetClient
 from edge_sdk.contracts.fleet import ENDED, MemberStatus, RolloutInfo, RolloutState
-from edge_sdk.contracts.telemetry import LadderPosition
+from edge_sdk.contracts.telemetry import LadderPosition, PipelineSample
 from edge_sdk.contracts.update import Phase
 from tests.fakes.brokers import RunningBroker, broker
 from tests.fakes.fleet import PahoDevice, RunningServer, device_trust, write_release
@@ -125,6 +125,30 @@ def test_a_refused_version_leaves_every_device_on_the_old_one(scene: Scene) -> N
     assert wanted(client) == {"cam-a": "1", "cam-b": "1"}
     eventually(lambda: picky.counters == [1, 2, 3], "cam-a is pointed back at version 1")
     assert calm.counters == [1]
+
+
+def test_a_paused_rollout_reaches_nobody_else_until_it_goes_on(scene: Scene) -> None:
+    client = scene.client()
+    scene.publish("1")
+    scene.publish("2")
+    first = scene.device("cam-a")
+    others = [scene.device(name) for name in ("cam-b", "cam-c")]
+    client.create_rollout("digits", "1")
+    scene.finished()
+    client.create_rollout("digits", "2", canary=1)
+    assert client.pause().paused
+    eventually(lambda: wanted(client)["cam-a"] == "1" or first.version == "2", "cam-a has decided")
+    scene.server.stop()
+    scene.server.start()
+    client = scene.client()
+    time.sleep(1.0)
+    assert client.rollout().state is RolloutState.CANARY
+    assert [device.version for device in others] == ["1", "1"]
+    assert not client.resume().paused
+    assert scene.finished().state is RolloutState.DONE
+    eventually(
+        lambda: running(client) == {"cam-a": "2", "cam-b": "2", "cam-c": "2"}, "all run version 2"
+    )
 
 
 def test_an_operator_takes_a_rollout_back(scene: Scene) -> None:
@@ -243,6 +267,10 @@ class RetainedTopics:
         self._client.loop_stop()
 
 
+def moves(client: FleetClient) -> list[str]:
+    return [event.text for event in client.events(0, 1000) if event.kind == "ladder"]
+
+
 def test_telemetry_becomes_accuracy_events_and_metrics(scene: Scene) -> None:
     import httpx
 
@@ -256,13 +284,22 @@ def test_telemetry_becomes_accuracy_events_and_metrics(scene: Scene) -> None:
     device.telemetry(frames=10, labelled=10, correct=8, ladder=position(1, "pressure-cpu"))
     eventually(lambda: client.device("cam-a").labelled == 20, "both samples are counted")
     assert client.device("cam-a").accuracy == pytest.approx(0.85)
-    ladder = [event.text for event in client.events(0, 1000) if event.kind == "ladder"]
-    assert ladder == ["cam-a stepped down to p1 (pressure-cpu)."]
+    assert moves(client) == ["cam-a stepped down to p1 (pressure-cpu)."]
+    for index in (0, 2):
+        door = PipelineSample(pipeline="door", ladder=position(1, "pressure-cpu"))
+        yard = PipelineSample(pipeline="yard", ladder=position(index, "priority"))
+        device.telemetry(frames=5, ladder=door.ladder, pipelines=(door, yard))
+    eventually(lambda: len(moves(client)) == 2, "the step of the less important pipeline")
+    assert moves(client)[-1] == "cam-a yard stepped down to p2 (priority)."
     token = (scene.server.data / "token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}
     text = httpx.get(f"{scene.server.url}/metrics", headers=headers, trust_env=False).text
     assert 'edge_device_accuracy_ratio{device="cam-a"} 0.85' in text
     assert 'edge_device_ladder_index{device="cam-a"} 1.0' in text
+    assert 'edge_pipeline_ladder_index{device="cam-a",pipeline="yard"} 2.0' in text
+    page = httpx.get(scene.server.url, headers=headers, trust_env=False).text
+    assert "door <b>2/3</b> <code>p1</code> <small>pressure-cpu</small>" in page
+    assert "yard <b>3/3</b> <code>p2</code> <small>priority</small>" in page
     assert "edge_broker_connected 1.0" in text
 
 

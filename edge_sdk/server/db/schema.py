@@ -59,6 +59,7 @@ devices = Table(
     Column("deployment", String(64), nullable=False, default=""),
     Column("detail", Text, nullable=False, default=""),
     Column("point", String(128), nullable=False, default=""),
+    Column("root_version", Integer, nullable=False, default=0, server_default="0"),
     Column("telemetry", LargeBinary),  # latest sample as it came, JSON
     # Sums since the running version started.
     Column("sum_version", String(64), nullable=False, default=""),
@@ -79,6 +80,11 @@ rollouts = Table(
     Column("rollback_on_failure", Boolean, nullable=False),
     Column("trial", Text, nullable=False),  # JSON
     Column("new_contract", Boolean, nullable=False, default=False, server_default="0"),
+    Column("paused", Boolean, nullable=False, default=False, server_default="0"),
+    Column("windows", Text, nullable=False, default="[]", server_default="[]"),  # JSON list
+    Column("rate_kib_s", Integer, nullable=False, default=0, server_default="0"),
+    Column("devices_per_hour", Integer, nullable=False, default=0, server_default="0"),
+    Column("next_offer_at", Float, nullable=False, default=0.0, server_default="0"),
     Column("skipped", Text, nullable=False),  # JSON list
     Column("reason", Text, nullable=False, default=""),
     Column("created_at", Float, nullable=False),

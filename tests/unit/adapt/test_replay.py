@@ -12,9 +12,18 @@ from msgspec import structs
 from agent.adapt.governor import Governor
 from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
-from agent.adapt.replay import Step, elsewhere, replay, summarise
+from agent.adapt.replay import Step, elsewhere, replay, replay_together, summarise
 from agent.adapt.trace import Segment, read_trace
-from tests.fakes.traces import CALM, HOT, LADDER, LATE, TICK_S, write_trace
+from tests.fakes.traces import (
+    BUSY,
+    CALM,
+    HOT,
+    LADDER,
+    LATE,
+    TICK_S,
+    write_joint_traces,
+    write_trace,
+)
 
 
 def segment(tmp_path: Path, *plateaus: tuple[int, object]) -> Segment:
@@ -30,6 +39,23 @@ def test_the_governor_that_recorded_does_the_same_again(tmp_path: Path) -> None:
     steps = replay(found, Governor(found.start.policy, found.start.ladder))
     assert indexes(steps) == [tick.index for tick in found.ticks] == [s.recorded for s in steps]
     assert [s.decision.reason for s in steps] == [tick.reason for tick in found.ticks]
+
+
+def test_pipelines_replayed_together_do_what_their_arbiter_did(tmp_path: Path) -> None:
+    paths = write_joint_traces(
+        tmp_path, [(6, CALM, CALM), (20, BUSY, CALM), (60, CALM, CALM), (10, CALM, HOT)]
+    )
+    found = [read_trace(path)[0] for path in paths]
+    governors = [Governor(one.start.policy, one.start.ladder) for one in found]
+    every = replay_together(list(zip(found, governors, strict=True)))
+    for one, steps in zip(found, every, strict=True):
+        assert [tick.index for tick in one.ticks] == indexes(steps)
+        assert [tick.reason for tick in one.ticks] == [s.decision.reason for s in steps]
+    yard, door = every
+    assert "priority" in {step.decision.reason for step in yard}
+    assert indexes(yard).index(2) < next(at for at, index in enumerate(indexes(door)) if index)
+    alone = replay(found[0], governors[0], feedback=False)
+    assert "priority" not in {step.decision.reason for step in alone}
 
 
 def test_another_policy_moves_differently(tmp_path: Path) -> None:

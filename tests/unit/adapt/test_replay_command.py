@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from edge_sdk.cli.governor import command
 from edge_sdk.cli.governor_plot import deepest_signals
 from tests.fakes.classifiers import Recipe, make_release
-from tests.fakes.traces import CALM, HOT, LATE, write_trace
+from tests.fakes.traces import BUSY, CALM, HOT, LATE, write_joint_traces, write_trace
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -117,3 +117,24 @@ def test_the_plot_shows_the_signals_that_came_into_their_band(tmp_path: Path) ->
     assert shown((10, CALM), (20, HOT)) == ["temperature_celsius"]
     assert shown((10, LATE), (10, HOT))[0] == "deadline_miss_share"
     assert len(shown((10, CALM))) == 1, "the deepest stands for all where nothing happened"
+
+
+def test_traces_of_several_pipelines_are_replayed_together(tmp_path: Path) -> None:
+    paths = write_joint_traces(tmp_path, [(6, CALM, CALM), (8, BUSY, CALM)])
+    door, yard = replay(*paths, "--plot", tmp_path / "both.png")["pipelines"]
+    assert (door["pipeline"], yard["pipeline"]) == ("door", "yard")
+    assert [move["reason"] for move in yard["moves"]] == ["priority"]
+    assert yard["moves"][0]["at_s"] < door["moves"][0]["at_s"]
+    pictures = [tmp_path / "both-door.png", tmp_path / "both-yard.png"]
+    assert [Path(one["plot"]) for one in (door, yard)] == pictures
+    assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
+
+
+def test_traces_of_other_devices_or_times_are_not_replayed_together(tmp_path: Path) -> None:
+    paths = write_joint_traces(tmp_path, [(10, CALM, CALM)])
+    text = paths[0].read_text()
+    other = tmp_path / "other.jsonl"
+    for pattern, instead in (('"device_id":"pi-7"', '"device_id":"pi-8"'), ('"t":1', '"t":9')):
+        assert pattern in text
+        other.write_text(text.replace(pattern, instead))
+        assert replay(other, paths[1], code=2)["code"] == "usage.traces-apart"

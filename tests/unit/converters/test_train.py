@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from converters.loading import load_task
-from converters.train import Epoch, train
+from converters.module import build_module
+from converters.norm_statistics import norms_of
+from converters.train import Epoch, first_settled, one_epoch, settle, train, training_steps
 from edge_sdk.errors import TaskError
 
 
@@ -24,6 +26,31 @@ def test_a_seed_repeats_a_training(tiny: str) -> None:
     one, two, other = (train(task, seed=seed, epochs=1).module for seed in (1, 1, 2))
     assert torch.equal(one.head.weight, two.head.weight)  # type: ignore[union-attr,arg-type]
     assert not torch.equal(one.head.weight, other.head.weight)  # type: ignore[union-attr,arg-type]
+
+
+def test_settled_norms_have_the_statistics_of_every_resolution_and_keep_them(tiny: str) -> None:
+    task = load_task(tiny)
+    module = build_module(task, None).requires_grad_(True)
+    settle(task, module, seed=5)
+    norm, conv = norms_of(module)[0], module.body[0]  # type: ignore[index,union-attr]
+    with torch.no_grad():
+        steps = list(training_steps(task, 5))[:8]
+        means = [conv(inputs).mean((0, 2, 3)) for step in steps for inputs, _ in step]
+    assert len(means) == 2 * len(steps)
+    assert torch.allclose(norm.running_mean, torch.stack(means).mean(0), atol=1e-5)
+    settled, weights = norm.running_mean.clone(), conv.weight.clone()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    one_epoch(task, module, optimizer, 6, settled=True)
+    assert torch.equal(norm.running_mean, settled)
+    assert not torch.equal(conv.weight, weights)
+    one_epoch(task, module, optimizer, 7)
+    assert not torch.equal(norm.running_mean, settled)
+
+
+def test_the_last_epochs_are_settled_where_resolutions_share_norms(tiny: str, write_task) -> None:
+    assert first_settled(load_task(tiny), 10) == 8
+    assert first_settled(load_task(tiny), 1) == 2
+    assert first_settled(load_task(write_task("resolutions = ((24, 24),)")), 10) == 11
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,10 @@ def test_any_numbers_come_back(data: st.DataObject, name: str, lanes: int) -> No
     alphabet = ALPHABETS[name]
     numbers = st.integers(0, TOP[name] - 1) | st.integers(0, 3)
     values = np.array(data.draw(st.lists(numbers, min_size=1, max_size=300)), np.int64)
-    limit = alphabet.sides or 256
+    limit = alphabet.sides or 512
     one = data.draw(st.booleans())
     sides = np.random.default_rng(len(values)).integers(0, limit, 1 if one else len(values))
-    sides = sides.astype(np.uint8)
+    sides = sides.astype(np.uint16)
     coded = there(alphabet, values, sides, lanes)
     first = expectation(alphabet, values, sides)
     assert np.array_equal(back(alphabet, coded, len(values), first, sides, lanes), values)
@@ -64,7 +64,7 @@ def test_the_size_is_near_the_entropy() -> None:
     values = zigzag(np.rint(random.laplace(0, 1.5, 60_000)).astype(np.int64).clip(-128, 127))
     shares = np.bincount(values) / len(values)
     entropy = -sum(p * math.log2(p) for p in shares if p) * len(values) / 8
-    side = np.array([8], np.uint8)
+    side = np.array([8], np.uint16)
     assert len(there(SMALL, values, side, 16)) < 1.02 * entropy
     assert abs(cost_bits(SMALL, values, side) / 8 / entropy - 1) < 0.02
 
@@ -73,7 +73,7 @@ def test_neighbours_of_a_size_are_cheaper_than_a_mixture() -> None:
     random = np.random.default_rng(2)
     width = np.repeat([0.3, 6.0, 0.3, 6.0], 4000)
     values = zigzag(np.rint(random.laplace(0, width)).astype(np.int64).clip(-128, 127))
-    side = np.array([8], np.uint8)
+    side = np.array([8], np.uint16)
     mixed = random.permutation(values)
     assert len(there(SMALL, values, side, 4)) < 0.9 * len(there(SMALL, mixed, side, 4))
 
@@ -91,7 +91,7 @@ def test_zigzag_and_tokens(numbers: list[int]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 9), st.integers(1, 200))
 def test_garbage_is_refused_or_read_as_something(data: bytes, lanes: int, count: int) -> None:
-    side = np.zeros(1, np.uint8)
+    side = np.zeros(1, np.uint16)
     try:
         found = back(LONG, data, count, 0, side, lanes)
     except ContractError as error:
@@ -102,7 +102,7 @@ def test_garbage_is_refused_or_read_as_something(data: bytes, lanes: int, count:
 
 def test_a_changed_word_is_noticed() -> None:
     values = zigzag(np.random.default_rng(3).integers(-9, 10, 5000))
-    side = np.array([8], np.uint8)
+    side = np.array([8], np.uint16)
     coded = bytearray(there(SMALL, values, side, 4))
     coded[len(coded) // 2] ^= 1
     with pytest.raises(ContractError, match="bad-delta"):

@@ -149,7 +149,7 @@ NUMBER = st.integers(0, 40) | st.integers(0, 1 << 20)
 AXES = st.lists(st.builds(Axis, NUMBER, st.integers(0, 3)), max_size=3).map(tuple)
 SCALING = st.builds(
     Scaling,
-    st.sampled_from([1.0, 0.0, 0.5, 1e300, -2.0]),
+    st.sampled_from([1.0, 0.0, 0.5, 2.0**127, -2.0]),
     st.integers(0, 9),
     st.integers(0, 9),
     st.integers(-1, 50),
@@ -158,7 +158,7 @@ SCALING = st.builds(
 )
 TENSORS = st.builds(
     Tensor, st.sampled_from(Kind), NUMBER, NUMBER, st.integers(-1, 60), st.integers(-1, 2), AXES,
-    st.none() | SCALING,
+    st.none() | SCALING, st.booleans(), st.integers(0, 4),
 )  # fmt: skip
 INSTRUCTIONS = (
     st.builds(Copy, NUMBER, NUMBER)
@@ -171,13 +171,12 @@ INSTRUCTIONS = (
 @settings(max_examples=100, deadline=None)
 @given(
     maps=st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=5).map(tuple), max_size=3),
-    early=st.lists(st.tuples(st.integers(0, 60), TENSORS), max_size=2),
     instructions=st.lists(INSTRUCTIONS, max_size=6),
     size=st.integers(0, 200),
 )
-def test_any_program_is_refused_or_stays_inside(maps, early, instructions, size: int) -> None:
+def test_any_program_is_refused_or_stays_inside(maps, instructions, size: int) -> None:
     literals = bytes(each.length for each in instructions if isinstance(each, Fresh))
-    program = Program(64, size, 1, maps, early, instructions, literals, bytes(4000))
+    program = Program(64, size, 1, maps, instructions, literals, bytes(4000))
     assert isinstance(outcome(write_delta(program), bytes(range(64)), size), str | bytes)
 
 
@@ -220,7 +219,7 @@ def test_a_large_tensor_is_worked_on_in_blocks() -> None:
     base = np.random.default_rng(0).integers(-100, 100, count).astype(np.int8)
     new = (base + (np.arange(count) % 97 == 0)).astype(np.int8)
     item = Item(0, tensor, Part("w", 0, (count,), 1))
-    delta = encode_delta(base.tobytes(), new.tobytes(), [], [item], [])
+    delta = encode_delta(base.tobytes(), new.tobytes(), [item], [])
     whole = memoryview(base.tobytes())
     tracemalloc.start()
     try:

@@ -35,13 +35,13 @@ def here(tmp_path: Path) -> Iterator[FleetOnDisk]:
 def test_a_device_s_costs_are_kept_with_its_rollout(here: FleetOnDisk) -> None:
     here.publish("1")
     here.state("a")
-    here.fleet.create_rollout(RolloutRequest(release="digits", version="1"))
+    here.fleet.rolling.create(RolloutRequest(release="digits", version="1"))
     figures = {name: getattr(ONE, name) for name in UpdateCosts.__struct_fields__}
     invented = {f"phase {number}": 1.0 for number in range(1000)}
     figures["seconds_in"] = {**ONE.seconds_in, **invented}
     here.status("a", Phase.DOWNLOADING, **figures)
     here.status("a", Phase.COMMITTED)  # an older agent's word takes nothing back
-    (member,) = here.fleet.rollout("latest").members
+    (member,) = here.fleet.rolling.rollout("latest").members
     assert {name: getattr(member, name) for name in UpdateCosts.__struct_fields__} == {
         name: getattr(ONE, name) for name in UpdateCosts.__struct_fields__
     }
@@ -51,10 +51,12 @@ def test_the_metrics_add_all_devices_up(here: FleetOnDisk) -> None:
     here.publish("1")
     for device in ("a", "b"):
         here.state(device)
-    here.fleet.create_rollout(RolloutRequest(release="digits", version="1"))
+    here.fleet.rolling.create(RolloutRequest(release="digits", version="1"))
     for device in ("a", "b"):
         here.status(device, Phase.TRIAL, bytes_received=7, seconds_in={"trial": 1.5})
-    families = {family.name: family for family in cost_families(here.fleet.rollout("latest"))}
+    families = {
+        family.name: family for family in cost_families(here.fleet.rolling.rollout("latest"))
+    }
     received = [s for s in families["edge_rollout_bytes"].samples if s.labels["kind"] == "received"]
     assert [sample.value for sample in received] == [14]
     (trial,) = families["edge_rollout_phase_seconds"].samples

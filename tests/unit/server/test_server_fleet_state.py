@@ -35,7 +35,7 @@ def here(tmp_path: Path) -> Iterator[FleetOnDisk]:
 
 def roll(here: FleetOnDisk, version: str, **options: object) -> str:
     request = RolloutRequest(release="digits", version=version, **options)  # type: ignore[arg-type]
-    return here.fleet.create_rollout(request).id
+    return here.fleet.rolling.create(request).id
 
 
 def settle(here: FleetOnDisk, version: str, *devices: str) -> None:
@@ -43,7 +43,7 @@ def settle(here: FleetOnDisk, version: str, *devices: str) -> None:
     roll(here, version)
     for device in devices:
         here.commit(device)
-    assert here.fleet.rollout("latest").state is RolloutState.DONE
+    assert here.fleet.rolling.rollout("latest").state is RolloutState.DONE
 
 
 def test_a_rollout_names_the_release_and_its_trial(here: FleetOnDisk) -> None:
@@ -89,7 +89,7 @@ def test_a_failed_device_is_pointed_back_at_what_it_runs(here: FleetOnDisk) -> N
     settle(here, "1", "a", "b")
     roll(here, "2")
     here.status("a", Phase.ROLLED_BACK, detail="accuracy fell", code="gate.trial")
-    info = here.fleet.rollout("latest")
+    info = here.fleet.rolling.rollout("latest")
     assert info.state is RolloutState.FAILED
     assert info.reason == "a rolled back (accuracy fell)"
     assert {m.device_id: m.status for m in info.members} == {
@@ -144,7 +144,7 @@ def test_a_twin_that_lags_behind_is_not_believed(here: FleetOnDisk) -> None:
     here.status("a", Phase.ROLLED_BACK)
     # The worker on trial is still the one that serves when the way back is acknowledged.
     here.state("a", version="2", phase=Phase.COMMITTED, deployment=f"{failed}-restore")
-    info = here.fleet.rollout(roll(here, "3"))
+    info = here.fleet.rolling.rollout(roll(here, "3"))
     assert info.members[0].previous_version == "1"
 
 
@@ -153,7 +153,7 @@ def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
     here.state("a")
     rollout_id = roll(here, "1")
     here.state("a", version="1", phase=Phase.COMMITTED, deployment=rollout_id)
-    assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
+    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.DONE
 
 
 def test_a_candidate_that_serves_on_trial_is_no_verdict(here: FleetOnDisk) -> None:
@@ -162,7 +162,7 @@ def test_a_candidate_that_serves_on_trial_is_no_verdict(here: FleetOnDisk) -> No
     rollout_id = roll(here, "1")
     here.state("a", version="1", phase=Phase.IDLE)  # an agent that has just started
     here.state("a", version="1", phase=Phase.TRIAL, deployment=rollout_id)
-    assert here.fleet.rollout("latest").state is RolloutState.FULL
+    assert here.fleet.rolling.rollout("latest").state is RolloutState.FULL
 
 
 def test_what_a_device_reports_before_its_first_rollout_is_its_previous_release(
@@ -187,7 +187,7 @@ def test_verdicts_about_something_else_do_not_count(here: FleetOnDisk) -> None:
     here.status("stranger", Phase.REJECTED, deployment=rollout_id)
     here.state("a", version="0", phase=Phase.COMMITTED, deployment="r0-older")
     here.state("a", version="1", phase=Phase.TRIAL, deployment=rollout_id)
-    assert here.fleet.rollout(rollout_id).state is RolloutState.FULL
+    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.FULL
 
 
 @pytest.mark.parametrize("phase", [Phase.REJECTED, Phase.IDLE, Phase.DOWNLOADING])
@@ -200,14 +200,14 @@ def test_garbage_that_a_device_refuses_says_nothing_about_the_rollout(
     here.status("a", Phase.DOWNLOADING)
     for _ in range(3):
         here.status("a", phase, deployment="", detail="bad key", code="trust.bad-signature")
-    info = here.fleet.rollout(rollout_id)
+    info = here.fleet.rolling.rollout(rollout_id)
     assert (info.state, info.members[0].status) == (RolloutState.FULL, MemberStatus.OFFERED)
     assert (info.members[0].phase, here.fleet.device("a").phase) == ("downloading", "downloading")
     refusals = [event for event in here.fleet.events(0, 1000) if event.kind == "refusal"]
     assert [event.text for event in refusals] == ["a refuses a desired state: bad key"]
     assert [event.code for event in refusals] == ["trust.bad-signature"]
     here.commit("a")
-    assert here.fleet.rollout(rollout_id).state is RolloutState.DONE
+    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.DONE
 
 
 HUGE = 2**63
@@ -266,7 +266,7 @@ def test_a_rollback_without_a_previous_release_is_told_as_it_is(here: FleetOnDis
     rollout_id = roll(here, "1")
     here.commit("done")
     here.status("loading", Phase.DOWNLOADING)
-    info = here.fleet.rollback("latest")
+    info = here.fleet.rolling.rollback("latest")
     assert info.state is RolloutState.ROLLED_BACK
     assert {(m.device_id, m.status, m.detail) for m in info.members} == {
         (device, MemberStatus.KEPT, "nothing to go back to") for device in ("done", "loading")
@@ -280,7 +280,7 @@ def test_a_rollback_without_a_previous_release_is_told_as_it_is(here: FleetOnDis
     assert {("keep", "done"), ("withdraw", "loading")} <= kinds
     # A word that was on its way may say that it has committed; the reason stays beside it.
     here.status("loading", Phase.COMMITTED, deployment=rollout_id)
-    member = here.fleet.rollout(rollout_id).members[1]
+    member = here.fleet.rolling.rollout(rollout_id).members[1]
     assert (member.status, member.phase) == (MemberStatus.KEPT, "committed")
     assert member.detail == "nothing to go back to"
 
@@ -292,9 +292,9 @@ def test_what_was_committed_before_a_withdrawal_came_is_the_next_previous_releas
     here.publish("2")
     here.state("a")
     first = roll(here, "1")
-    here.fleet.rollback("latest")
+    here.fleet.rolling.rollback("latest")
     here.state("a", version="1", phase=Phase.COMMITTED, deployment=first)
-    info = here.fleet.rollout(roll(here, "2"))
+    info = here.fleet.rolling.rollout(roll(here, "2"))
     assert info.members[0].previous_version == "1"
 
 
@@ -313,7 +313,7 @@ def test_a_verdict_reads_no_other_device(here: FleetOnDisk) -> None:
         here.status(name, Phase.REJECTED if name == "d3" else Phase.COMMITTED)
     assert not [text for text in statements if "ORDER BY rollout_devices.position" in text]
     here.status(names[-1], Phase.COMMITTED)
-    assert here.fleet.rollout("latest").state is RolloutState.DONE
+    assert here.fleet.rolling.rollout("latest").state is RolloutState.DONE
 
 
 def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
@@ -322,14 +322,90 @@ def test_one_rollout_at_a_time(here: FleetOnDisk) -> None:
     first = roll(here, "1")
     with pytest.raises(UsageError, match="rollout-active"):
         roll(here, "1")
-    here.fleet.abort(first)
+    here.fleet.rolling.abort(first)
     second = roll(here, "1")
     with pytest.raises(UsageError, match="not-latest-rollout"):
-        here.fleet.rollback(first)
-    here.fleet.rollback(second)
-    for end in (here.fleet.rollback, here.fleet.abort):
+        here.fleet.rolling.rollback(first)
+    here.fleet.rolling.rollback(second)
+    rolling = here.fleet.rolling
+    for end in (rolling.rollback, rolling.abort, rolling.pause, rolling.resume):
         with pytest.raises(UsageError, match="rollout-ended"):
             end(second)
+
+
+def test_a_pause_outlives_a_restart_and_no_word_of_before_counts_after_it(tmp_path: Path) -> None:
+    here = FleetOnDisk(tmp_path)
+    for version in ("1", "2"):
+        here.publish(version)
+    for device in ("a", "b", "c"):
+        here.state(device)
+    settle(here, "1", "a", "b", "c")
+    rollout_id = roll(here, "2")
+    here.status("a", Phase.DOWNLOADING)
+    here.status("b", Phase.PREFLIGHT)
+    offered = wish_of(here, "b")
+    here.fleet.rolling.pause("latest")
+    here.close()
+
+    here = FleetOnDisk(tmp_path)
+    info = here.fleet.rolling.pause(rollout_id)
+    assert (info.state, info.paused) == (RolloutState.FULL, True)
+    assert [member.status for member in info.members] == ["offered", "waiting", "waiting"]
+    assert [wish_of(here, device).version for device in ("a", "b", "c")] == ["2", "1", "1"]
+    here.commit("a")
+    here.fleet.rolling.resume("latest")
+    assert wish_of(here, "b").counter == offered.counter + 2
+    late = {"deployment": rollout_id, "counter": offered.counter}
+    here.status("b", Phase.REJECTED, code="trust.superseded", **late)
+    here.state("b", version="1", phase=Phase.REJECTED, **late)
+    info = here.fleet.rolling.rollout("latest")
+    assert [member.status for member in info.members] == ["committed", "offered", "offered"]
+    assert info.members[1].phase == ""
+    here.commit("b")
+    here.commit("c")
+    assert here.fleet.rolling.rollout("latest").state is RolloutState.DONE
+    texts = [event.text for event in here.fleet.events(0, 1000)]
+    assert f"Rollout {rollout_id} is paused: 1 devices that have begun go on, 2 wait." in texts
+    assert f"Rollout {rollout_id} goes on." in texts
+    here.close()
+
+
+def test_an_offer_to_a_device_that_runs_nothing_is_withdrawn_for_the_pause(
+    here: FleetOnDisk,
+) -> None:
+    here.publish("1")
+    here.state("a")
+    rollout_id = roll(here, "1")
+    here.fleet.rolling.pause("latest")
+    assert here.desired("a") is None
+    here.status("a", Phase.REJECTED, rollout_id, code="link.withdrawn", counter=1)
+    here.fleet.rolling.resume("latest")
+    assert (wish_of(here, "a").deployment, wish_of(here, "a").counter) == (rollout_id, 3)
+    here.commit("a")
+    assert here.fleet.rolling.rollout("latest").state is RolloutState.DONE
+
+
+def test_what_degrades_after_its_commit_stops_the_rollout_and_is_told(here: FleetOnDisk) -> None:
+    for version in ("1", "2"):
+        here.publish(version)
+    for device in ("a", "b"):
+        here.state(device)
+    settle(here, "1", "a", "b")
+    rollout_id = roll(here, "2", canary=1)
+    here.commit("a")
+    degraded = {"detail": "A frame takes 80.0 ms, 20.0 ms on trial.", "code": "gate.degraded"}
+    for _ in range(2):
+        here.status("a", Phase.COMMITTED, **degraded)  # without anything to go back to
+        here.status("b", Phase.REJECTED, deployment="", **degraded)  # of an earlier release
+    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.FULL
+    here.status("a", Phase.ROLLED_BACK, **degraded)
+    info = here.fleet.rolling.rollout(rollout_id)
+    assert info.state is RolloutState.FAILED
+    assert {m.device_id: m.status for m in info.members} == {"a": "failed", "b": "restored"}
+    assert wish_of(here, "a").version == "1"
+    told = [(e.text, e.code) for e in here.fleet.events(0, 1000) if e.kind == "alert"]
+    said = "A frame takes 80.0 ms, 20.0 ms on trial."
+    assert told == [(f"a: {said}", "gate.degraded"), (f"b: {said}", "gate.degraded")]
 
 
 def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
@@ -346,9 +422,11 @@ def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
         roll(here, "1", devices=("a", "x"))
     with pytest.raises(ConfigError, match="bad-rollout"):
         roll(here, "1", canary=-1)
+    with pytest.raises(ConfigError, match="bad-rollout"):
+        roll(here, "1", devices_per_hour=-1)
     with pytest.raises(UsageError, match="unknown-rollout"):
-        here.fleet.rollout("r1")
-    assert here.fleet.rollouts() == []
+        here.fleet.rolling.rollout("r1")
+    assert here.fleet.rolling.rollouts() == []
     assert here.desired("a") is None
 
 
@@ -357,7 +435,7 @@ def test_devices_without_a_ladder_are_left_out_and_named(here: FleetOnDisk) -> N
     here.state("a")
     here.fleet.enroll("later", "rpi4")
     here.state("x", profile="jetson-nano")
-    info = here.fleet.rollout(roll(here, "1", canary=1))
+    info = here.fleet.rolling.rollout(roll(here, "1", canary=1))
     assert [(m.device_id, m.canary) for m in info.members] == [("a", True), ("later", False)]
     assert info.skipped == ("x",)
 
@@ -446,7 +524,7 @@ def test_a_device_that_falls_silent_is_not_online_for_ever(here: FleetOnDisk) ->
     here.state("b")
     assert [device.online for device in here.fleet.devices()] == [False, True]
     assert not here.fleet.device("a").online
-    info = here.fleet.rollout(roll(here, "1", canary=1))
+    info = here.fleet.rolling.rollout(roll(here, "1", canary=1))
     assert [member.device_id for member in info.members] == ["b", "a"]
     here.hear("tel", TelemetrySample(device_id="a", at=1.0, interval_s=1.0))
     assert here.fleet.device("a").online
@@ -572,10 +650,10 @@ class FleetMachine(RuleBasedStateMachine):
     def report(self, device: str, phase: Phase) -> None:
         self.here.status(device, phase)
 
-    @rule(end=st.sampled_from(("abort", "rollback")))
+    @rule(end=st.sampled_from(("abort", "rollback", "pause", "resume")))
     def end(self, end: str) -> None:
         try:
-            getattr(self.here.fleet, end)("latest")
+            getattr(self.here.fleet.rolling, end)("latest")
         except UsageError as error:
             assert error.slug in ("rollout-ended", "unknown-rollout")
 
@@ -592,18 +670,20 @@ class FleetMachine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_rollout_is_active_and_it_is_the_newest(self) -> None:
-        rollouts = self.here.fleet.rollouts() if hasattr(self, "here") else []
+        rollouts = self.here.fleet.rolling.rollouts() if hasattr(self, "here") else []
         assert all(rollout.state in ENDED for rollout in rollouts[1:])
 
     @invariant()
     def desired_states_follow_the_newest_rollout(self) -> None:
-        rollouts = self.here.fleet.rollouts() if hasattr(self, "here") else []
+        rollouts = self.here.fleet.rolling.rollouts() if hasattr(self, "here") else []
         for member in rollouts[0].members if rollouts else ():
             desired = self.here.desired(member.device_id)
             version = desired.version if desired else ""
+            back = {MemberStatus.FAILED, MemberStatus.RESTORED}
+            back |= {MemberStatus.WAITING} if rollouts[0].paused else set()
             if member.status in (MemberStatus.OFFERED, MemberStatus.COMMITTED):
                 assert version == rollouts[0].version
-            elif member.status in (MemberStatus.FAILED, MemberStatus.RESTORED):
+            elif member.status in back:
                 assert version == member.previous_version
             elif member.status is MemberStatus.KEPT:
                 assert version in ("", rollouts[0].version)

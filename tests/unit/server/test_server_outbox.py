@@ -77,7 +77,7 @@ def topics(sender: GatedSender) -> list[str]:
 
 
 def roll(here: FleetOnDisk, version: str) -> None:
-    here.fleet.create_rollout(RolloutRequest(release="digits", version=version))
+    here.fleet.rolling.create(RolloutRequest(release="digits", version=version))
 
 
 def test_chunks_are_there_before_the_offer(

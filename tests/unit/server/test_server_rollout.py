@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +15,14 @@ from edge_sdk.server.rollout import (
     Event,
     Failed,
     Issue,
+    Pause,
+    Resume,
     Rollout,
     Start,
     TakeBack,
+    Tick,
     is_quiet,
+    may_settle,
     plan,
     settle,
     step,
@@ -44,6 +50,12 @@ def offers(*names: str) -> list[Issue]:
 
 def restores(*names: str) -> list[Issue]:
     return [Issue(name, "restore") for name in names]
+
+
+def begun(rollout: Rollout, *names: str) -> Rollout:
+    """With those of its devices that begin as soon as they are offered anything."""
+    members = tuple(replace(member, begun=member.device_id in names) for member in rollout.members)
+    return replace(rollout, members=members)
 
 
 def test_without_canaries_everybody_is_offered_at_once() -> None:
@@ -120,7 +132,61 @@ def test_who_has_nothing_to_go_back_to_keeps_what_it_committed() -> None:
     assert issued[3:] == [Issue("a", "withdraw"), Issue("b", "withdraw"), *restores("c")]
 
 
-@pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack()])
+def test_a_pause_recalls_what_nobody_has_begun_with() -> None:
+    paused, issued = run(begun(plan("abc"), "b"), Start(), Pause())
+    assert (paused.state, paused.paused) == (RolloutState.FULL, True)
+    assert issued[3:] == [Issue("a", "recall"), Issue("c", "recall")]
+    assert statuses(paused) == {"a": "waiting", "b": "offered", "c": "waiting"}
+    resumed, issued = run(paused, Committed("b"), Committed("a"), Resume())
+    assert statuses(resumed) == {"a": "offered", "b": "committed", "c": "offered"}
+    assert (resumed.paused, issued) == (False, offers("a", "c"))
+
+
+def test_canaries_of_a_paused_rollout_promote_nothing_until_it_goes_on() -> None:
+    canaries = begun(plan("abc", canary=1), "a")
+    paused, issued = run(canaries, Start(), Pause(), Committed("a"))
+    assert (paused.state, issued) == (RolloutState.CANARY, offers("a"))
+    resumed, issued = run(paused, Resume())
+    assert (resumed.state, issued) == (RolloutState.FULL, offers("b", "c"))
+
+
+def test_too_many_failures_end_a_paused_rollout() -> None:
+    eager = begun(plan("abc"), "a", "b")
+    failed, issued = run(eager, Start(), Pause(), Failed("a", "a rolled back"))
+    assert (failed.state, failed.paused) == (RolloutState.FAILED, False)
+    assert issued[3:] == [Issue("c", "recall"), *restores("a", "b")]
+    assert statuses(failed) == {"a": "failed", "b": "restored", "c": "waiting"}
+
+
+def test_what_there_is_no_room_for_waits_for_the_next_tick() -> None:
+    rollout, issues = step(plan("abcd", canary=3), Start(), 2)
+    assert (rollout.state, list(issues)) == (RolloutState.CANARY, offers("a", "b"))
+    rollout, issues = step(rollout, Committed("a"), 0)
+    assert list(issues) == []
+    rollout, issues = step(rollout, Tick(), 5)
+    assert list(issues) == offers("c"), "the others are no canaries"
+    rollout, issued = run(rollout, Committed("b"), Committed("c"), Committed("d"))
+    assert (rollout.state, issued) == (RolloutState.DONE, offers("d"))
+
+
+def test_a_paused_rollout_is_done_when_nobody_waits() -> None:
+    done, _ = run(begun(plan("a"), "a"), Start(), Pause(), Committed("a"))
+    assert (done.state, done.paused) == (RolloutState.DONE, False)
+
+
+@given(st.data())
+def test_while_paused_nobody_is_offered_anything(data: st.DataObject) -> None:
+    rollout = data.draw(rollouts)
+    for event in [Start(), *data.draw(st.lists(any_event, max_size=30))]:
+        after, issues = step(rollout, event)
+        if rollout.paused and not isinstance(event, Resume):
+            assert all(issue.what != "offer" for issue in issues)
+            assert after.state is rollout.state or after.state in ENDED
+        assert not (after.paused and after.state in ENDED)
+        rollout = after
+
+
+@pytest.mark.parametrize("event", [Committed("a"), Failed("a"), TakeBack(), Pause(), Resume()])
 def test_nothing_happens_before_the_start(event: Event) -> None:
     assert run(plan("ab"), event) == (plan("ab"), [])
 
@@ -128,6 +194,15 @@ def test_nothing_happens_before_the_start(event: Event) -> None:
 def test_a_late_verdict_changes_nothing() -> None:
     failed, _ = run(plan("ab"), Start(), Failed("a"))
     assert run(failed, Committed("b"), Failed("b"), Committed("x")) == (failed, [])
+
+
+def test_a_release_that_degrades_after_its_commit_counts_as_a_failure() -> None:
+    events = (Start(), Committed("a"), Failed("a", "a degraded"))
+    rollout, _ = run(plan("abc", canary=1), *events)
+    assert (rollout.state, rollout.reason) == (RolloutState.FAILED, "a degraded")
+    assert statuses(rollout) == {"a": "failed", "b": "restored", "c": "restored"}
+    done, _ = run(plan("a"), Start(), Committed("a"))
+    assert run(done, Failed("a")) == (done, []), "a rollout that has ended stays as it is"
 
 
 def test_a_rollout_to_nobody_is_done() -> None:
@@ -139,21 +214,28 @@ any_event = st.one_of(
     st.builds(Start),
     st.builds(Committed, names),
     st.builds(Failed, names),
+    st.builds(Pause),
+    st.builds(Resume),
+    st.builds(Tick),
     st.builds(Abort),
     st.builds(TakeBack),
 )
 rollouts = st.builds(
-    lambda count, canary, failures, back, fresh: plan(
-        DEVICES[:count],
-        canary=canary,
-        max_failures=failures,
-        rollback_on_failure=back,
-        without_previous=fresh,
+    lambda count, canary, failures, back, fresh, eager: begun(
+        plan(
+            DEVICES[:count],
+            canary=canary,
+            max_failures=failures,
+            rollback_on_failure=back,
+            without_previous=fresh,
+        ),
+        *eager,
     ),
     st.integers(0, 4),
     st.integers(0, 5),
     st.integers(0, 4),
     st.booleans(),
+    st.sets(st.sampled_from(DEVICES)),
     st.sets(st.sampled_from(DEVICES)),
 )
 
@@ -174,7 +256,7 @@ def test_what_is_issued_matches_the_statuses(rollout: Rollout, events: list[Even
     for member in rollout.members:
         back = "restore" if member.has_previous else "withdraw"
         expected: dict[MemberStatus, set[str | None]] = {
-            MemberStatus.WAITING: {None},
+            MemberStatus.WAITING: {None, "recall"},
             MemberStatus.OFFERED: {"offer"},
             MemberStatus.COMMITTED: {"offer"},
             MemberStatus.FAILED: {back},
@@ -192,12 +274,14 @@ def test_a_quiet_verdict_concerns_one_device_alone(
 ) -> None:
     """What lets the server settle one device without loading the others equals the machine."""
     rollout, _ = run(rollout, Start(), *events)
-    offered = [m for m in rollout.members if m.status is MemberStatus.OFFERED]
-    for member in offered:
+    offered = {m.device_id for m in rollout.members if m.status is MemberStatus.OFFERED}
+    for member in rollout.members if rollout.state not in ENDED else ():
         verdict = data.draw(st.sampled_from((Committed, Failed)))(member.device_id)
+        if not may_settle(member.status, verdict):
+            continue
         quiet = is_quiet(
             verdict,
-            others_offered=len(offered) > 1,
+            others_offered=bool(offered - {member.device_id}),
             failures=rollout.failures,
             max_failures=rollout.max_failures,
         )
@@ -208,9 +292,20 @@ def test_a_quiet_verdict_concerns_one_device_alone(
             m for m in rollout.members if m.device_id != member.device_id
         ]
         assert settled in after.members
-        assert quiet == unmoved
+        assert quiet <= unmoved
+        if not any(isinstance(event, Pause) for event in events):
+            assert quiet == unmoved
         if quiet:
             assert issues == own
+
+
+@given(rollouts, st.lists(st.tuples(any_event, st.integers(0, 3)), max_size=30))
+def test_no_more_are_offered_it_than_there_is_room_for(
+    rollout: Rollout, events: list[tuple[Event, int]]
+) -> None:
+    for event, room in events:
+        rollout, issues = step(rollout, event, room)
+        assert sum(issue.what == "offer" for issue in issues) <= room
 
 
 @given(rollouts, st.lists(any_event, max_size=30))
@@ -226,7 +321,7 @@ def test_too_many_failures_always_end_it(rollout: Rollout, events: list[Event]) 
 def test_it_ends_once_every_device_answers(
     rollout: Rollout, events: list[Event], data: st.DataObject
 ) -> None:
-    rollout, _ = run(rollout, *events, Start())
+    rollout, _ = run(rollout, *events, Start(), Resume())
     for _ in range(2):  # canaries, then the rest
         for name in data.draw(st.permutations(DEVICES)):
             verdict = data.draw(st.sampled_from((Committed(name), Failed(name))))

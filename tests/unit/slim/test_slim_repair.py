@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from converters.norm_statistics import batch_statistics, recalibrate
 from converters.slim.find import analyse
 from converters.slim.importance import METHODS, importance, ranking
 from converters.slim.narrow import narrow, permute
 from converters.slim.network import SlimNetwork
 from converters.slim.repair import compensate, correct_biases
-from converters.slim.samples import batch_statistics, recalibrate
 from converters.slim.statistics import second_moments
 
 

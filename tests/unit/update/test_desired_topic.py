@@ -56,6 +56,32 @@ def test_what_is_not_believed_changes_nothing(rig: Rig, code: str, phase: Phase 
     assert rig.reports == [status], "the device's own last word is what is repeated"
 
 
+def test_an_offer_that_a_pause_recalled_is_taken_up_when_it_comes_again(rig: Rig) -> None:
+    rig.want(desired_bytes(V2, 2, deployment="r2"))
+    rig.reach(Phase.DOWNLOADING)
+    rig.want(desired_bytes(V1, 3, deployment="r2-restore"))
+    rig.settle()
+    assert (rig.updater.state.phase, rig.updater.state.counter) == (Phase.COMMITTED, 3)
+    superseded = [told for told in rig.reports if told.code == "trust.superseded"]
+    assert [(told.deployment, told.counter) for told in superseded] == [("r2", 2)]
+    rig.want(desired_bytes(V2, 4, deployment="r2"))
+    rig.settle()
+    serving = rig.updater.state.serving
+    assert serving is not None and serving.version == "2"
+
+
+def test_a_wish_that_comes_again_under_a_newer_counter_is_answered_under_it(rig: Rig) -> None:
+    rig.want(desired_bytes(V2, 2, deployment="r2"))
+    rig.reach(Phase.TRIAL)
+    rig.reports.clear()
+    rig.want(desired_bytes(V2, 4, deployment="r2"))
+    rig.settle()
+    assert {(told.deployment, told.counter) for told in rig.reports} == {("r2", 4)}
+    assert rig.updater.state.phase is Phase.COMMITTED
+    rig.want(desired_bytes(V1, 3, deployment="again"))
+    assert rig.reports[-1].code == "trust.replayed"
+
+
 @pytest.mark.parametrize(
     "phase",
     [Phase.OFFERED, Phase.PREFLIGHT, Phase.DOWNLOADING, Phase.VERIFYING, Phase.GOLDEN, Phase.TRIAL],

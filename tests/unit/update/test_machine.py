@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -11,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agent.update import events as ev
 from agent.update import outcomes
 from agent.update.machine import MAX_TRIES, step
-from agent.update.state import MAX_BAD, RUNNING, ReleaseRecord, ServiceRecord, UpdateState
+from agent.update.probation import Alarm, Kind, Probation
+from agent.update.state import MAX_BAD, ReleaseRecord, ServiceRecord, UpdateState
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.manifest import BlobRef
-from edge_sdk.contracts.update import FINAL_PHASES, Desired, Phase, TrialPolicy
+from edge_sdk.contracts.update import FINAL_PHASES, RUNNING_PHASES, Desired, Phase, TrialPolicy
 
 CRASHES = 1
 NUMBERS = st.integers(0, 5)
@@ -33,6 +35,16 @@ EVENTS = st.one_of(
     st.builds(ev.TrialFailed, why=st.just(outcomes.broken("worse"))),
     st.builds(ev.WorkerCrashed, detail=st.just("signal 11")),
     st.builds(ev.ServiceUnhealthy, detail=st.just("loop")),
+    st.builds(
+        ev.ServiceDegraded,
+        alarm=st.builds(
+            Alarm,
+            kind=st.sampled_from(("latency", "late", "errors", "accuracy")),
+            detail=st.just("worse"),
+            p95_ms=st.sampled_from((0.0, 40.0)),
+            accuracy=st.just(0.5),
+        ),
+    ),
     st.builds(ev.ServiceMeasured, service=st.just(ServiceRecord(labelled=5, correct=4))),
     st.builds(ev.Refused, why=st.just(outcomes.disk_full("full"))),
 )
@@ -118,8 +130,13 @@ class Machine(RuleBasedStateMachine):
         changed = (old and old.payload_digest) != (new and new.payload_digest)
         if not changed:
             return
-        allowed = (ev.TrialPassed, ev.GoldenPassed, ev.ServiceUnhealthy, ev.Booted)
-        assert isinstance(event, allowed), event
+        gives_way = (ev.ServiceUnhealthy, ev.ServiceDegraded)
+        assert isinstance(event, (ev.TrialPassed, ev.GoldenPassed, ev.Booted, *gives_way)), event
+        if isinstance(event, gives_way):
+            assert before.phase is not Phase.TRIAL
+            assert new == before.fallback, "never to anything but the release before"
+            assert self.state.fallback is None, "nothing to flap to"
+            assert new.payload_digest not in before.bad  # type: ignore[union-attr]
         if isinstance(event, ev.GoldenPassed):
             assert before.fallback is not None
             assert before.fallback.digest == new.digest  # type: ignore[union-attr]
@@ -132,7 +149,8 @@ class Machine(RuleBasedStateMachine):
         trial = before.phase is Phase.TRIAL and isinstance(event, ev.TrialFailed)
         if (golden or trial) and before.candidate is not None:
             self.failed.add(before.candidate.payload_digest)
-        if isinstance(event, ev.ServiceUnhealthy) and self.state.serving != before.serving:
+        gave_way = isinstance(event, ev.ServiceUnhealthy | ev.ServiceDegraded)
+        if gave_way and self.state.serving != before.serving:
             assert before.serving is not None
             self.failed.add(before.serving.payload_digest)
 
@@ -176,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         effects = self.fire(ev.DesiredWithdrawn())
         assert (self.state.slots, self.state.active) == (before.slots, before.active)
         assert (self.state.bad, self.state.counter) == (before.bad, before.counter)
-        if before.phase not in RUNNING:
+        if before.phase not in RUNNING_PHASES:
             assert (self.state, effects) == (before, ())
             return
         assert self.state.phase in FINAL_PHASES
@@ -239,7 +257,7 @@ class Machine(RuleBasedStateMachine):
     def a_candidate_exists_only_while_running(self) -> None:
         if self.state.phase in FINAL_PHASES or self.state.phase is Phase.IDLE:
             assert self.state.candidate is None
-        if self.state.phase in RUNNING - {Phase.OFFERED}:
+        if self.state.phase in RUNNING_PHASES - {Phase.OFFERED}:
             assert self.state.candidate is not None
 
     @invariant()
@@ -250,6 +268,9 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestMachine = Machine.TestCase
+
+
+PROBATION = Probation(frames=100, labelled=100, correct=95)
 
 
 def drive(state: UpdateState, *events: ev.Event) -> UpdateState:
@@ -266,7 +287,7 @@ def happy(number: int, counter: int) -> tuple[ev.Event, ...]:
         ev.Downloaded(),
         ev.Verified(),
         ev.GoldenPassed(),
-        ev.TrialPassed(ServiceRecord(labelled=100, correct=95)),
+        ev.TrialPassed(ServiceRecord(labelled=100, correct=95, p95_ms=30.0), "", PROBATION),
     )
 
 
@@ -284,7 +305,8 @@ def test_going_back_to_the_fallback_skips_the_trial() -> None:
     assert state.phase is Phase.COMMITTED
     assert state.serving is not None
     assert state.serving.version == "0"
-    assert state.serving.service == ServiceRecord(labelled=100, correct=95)
+    assert state.serving.service == ServiceRecord(labelled=100, correct=95, p95_ms=30.0)
+    assert state.serving.probation == PROBATION
     assert ev.Serve() in effects
 
 
@@ -315,6 +337,47 @@ def test_a_committed_release_that_crash_loops_gives_way() -> None:
     assert state.code == "gate.crash-loop"
     assert record(1).digest in state.bad
     assert ev.Serve() in effects
+
+
+def slow(p95_ms: float, kind: Kind = "latency") -> ev.ServiceDegraded:
+    return ev.ServiceDegraded(Alarm(kind, "A frame takes longer.", p95_ms, 0.0))
+
+
+def test_a_committed_release_that_degrades_gives_way() -> None:
+    state, effects = step(drive(UpdateState(), *happy(0, 1), *happy(1, 2)), slow(90.0))
+    assert state.serving is not None and state.serving.version == "0"
+    assert (state.phase, state.code) == (Phase.ROLLED_BACK, "gate.degraded")
+    assert record(1).digest in state.bad
+    assert ev.Serve() in effects
+    assert step(state, slow(900.0))[0].serving == state.serving, "there is nothing left to go to"
+
+
+@pytest.mark.parametrize(
+    ("events", "alarm"),
+    [
+        ((), slow(90.0)),
+        ((*happy(1, 2),), slow(29.0)),
+        ((*happy(1, 2),), slow(90.0, "accuracy")),
+    ],
+    ids=["nothing before", "slower before", "accuracy"],
+)
+def test_where_going_back_promises_nothing_it_is_told_once(
+    events: tuple[ev.Event, ...], alarm: ev.ServiceDegraded
+) -> None:
+    before = drive(UpdateState(), *happy(0, 1), *events)
+    state, effects = step(before, alarm)
+    assert (state.slots, state.active, state.bad) == (before.slots, before.active, before.bad)
+    assert (state.phase, state.code) == (Phase.COMMITTED, "gate.degraded")
+    assert [type(effect) for effect in effects] == [ev.Tell]
+    assert step(state, alarm) == (state, ())
+
+
+def test_an_update_under_way_is_not_disturbed_by_an_alarm() -> None:
+    before = drive(UpdateState(), *happy(0, 1), *happy(1, 2), *happy(2, 3)[:3])
+    state, effects = step(before, slow(90.0))
+    assert (state, [type(effect) for effect in effects]) == (before, [ev.Alert])
+    on_trial = drive(before, *happy(2, 3)[3:6])
+    assert step(on_trial, slow(90.0)) == (on_trial, ())
 
 
 def test_a_lost_active_release_is_installed_anew() -> None:

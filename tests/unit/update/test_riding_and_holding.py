@@ -19,6 +19,7 @@ from edge_sdk.contracts.update import Phase
 from tests.fakes.updating import DEVICE, TOPICS, Rig, desired_bytes, tiny_release
 
 V1 = tiny_release("1", size=20 * CHUNK_BYTES)
+V2 = tiny_release("2", size=20 * CHUNK_BYTES)
 LARGE = max(V1.blobs, key=lambda digest: len(V1.blobs[digest]))
 GATHER_S = 3.0
 
@@ -27,6 +28,7 @@ def rig_with(folder: Path, **limits: object) -> Rig:
     rig = Rig(folder)
     rig.limits = UpdateLimits(disk_margin_bytes=0, **limits)  # type: ignore[arg-type]
     rig.publish(V1)
+    rig.publish(V2)
     return rig
 
 
@@ -164,6 +166,37 @@ def test_windows_say_when_they_open() -> None:
     assert holding.reason().endswith("the next opens on Mon at 22:00.")
     holding.paused = True
     assert "resume" in holding.reason()
+
+
+def test_an_update_waits_for_the_rollouts_window_and_keeps_to_its_rate(tmp_path: Path) -> None:
+    moment = at(0, 12)
+    rig = rig_with(tmp_path)
+    rig.boot()
+    rig.updater.holding._local = lambda _: moment
+    rig.want(desired_bytes(V1, 1, windows=("22:00-05:00",), max_bytes_per_s=4 * CHUNK_BYTES))
+    for _ in range(20):
+        rig.turn(600.0)
+    assert "Outside the rollout's maintenance windows" in rig.reports[-1].detail
+    assert rig.received == len(V1.envelope)
+    rig.boot()  # the bounds outlive a restart of the agent
+    rig.updater.holding._local = lambda _: moment
+    rig.turn(600.0)
+    assert rig.received == len(V1.envelope)
+    moment = at(0, 23)
+    began = rig.clock.time
+    assert rig.settle().phase is Phase.COMMITTED
+    assert rig.clock.time - began > 20 / 4
+    rig.want(desired_bytes(V2, 2))  # which says nothing of bounds
+    moment, began = at(1, 12), rig.clock.time
+    assert rig.settle().phase is Phase.COMMITTED
+    assert rig.clock.time - began < 20 / 4
+
+
+def test_a_window_of_the_future_that_nobody_can_read_ends_the_update(tmp_path: Path) -> None:
+    rig = rig_with(tmp_path)
+    rig.boot()
+    rig.want(desired_bytes(V1, 1, windows=("when it rains",)))
+    assert (rig.reports[-1].phase, rig.reports[-1].code) == (Phase.REJECTED, "config.bad-window")
 
 
 def test_an_update_waits_for_its_window(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Speech enhancement: a causal network, what it learns from, and how it learns."""

@@ -1,0 +1,1 @@
+"""Wake words of other projects as releases: their files in, our streaming models out."""
