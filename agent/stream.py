@@ -96,12 +96,15 @@ class Stream:
         self.source = stats.source
         self._interval.add_stats(stats)
         self._recent.add(stats)
+        objective_ms, latencies_ms = self.config.objective_ms, stats.latencies_ms
         counts = ServiceStats(
             frames=stats.frames,
             errors=stats.errors,
             labelled=stats.labelled,
             correct=stats.correct,
-            latencies_ms=stats.latencies_ms,
+            latencies_ms=latencies_ms,
+            timed=len(latencies_ms) if objective_ms else 0,
+            late=sum(ms > objective_ms for ms in latencies_ms) if objective_ms else 0,
             where=f"{self.config.name}/{stats.point}",
         )
         self._host.on_stats(token, counts)

@@ -422,6 +422,8 @@ def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
         roll(here, "1", devices=("a", "x"))
     with pytest.raises(ConfigError, match="bad-rollout"):
         roll(here, "1", canary=-1)
+    with pytest.raises(ConfigError, match="bad-rollout"):
+        roll(here, "1", devices_per_hour=-1)
     with pytest.raises(UsageError, match="unknown-rollout"):
         here.fleet.rolling.rollout("r1")
     assert here.fleet.rolling.rollouts() == []
