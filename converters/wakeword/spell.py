@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Final
 
 import numpy as np
@@ -185,8 +186,11 @@ def load_trunk(path: Path, shape: Shape) -> Speller:
     """
     speller = Speller(shape)
     try:
-        speller.load_state_dict(torch.load(path, weights_only=True))
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as error:
+        state = torch.load(path, weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no named weights")
+        speller.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
         raise ConversionError(
             "bad-embedding",
             f"{path} holds no embedding of this network: {str(error).splitlines()[0]}.",

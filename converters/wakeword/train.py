@@ -33,7 +33,6 @@ _CHOOSE: Final = (6, 7)
 _TEST: Final = (8, 9)
 """and to test with."""
 _MOST_PHONES: Final = 40
-_SAMPLES: Final = 24
 
 Stage = Callable[[str], None]
 
@@ -55,6 +54,8 @@ class Settings:
     plan: Plan = field(default_factory=Plan)
     shape: Shape = field(default_factory=Shape)
     budget_per_hour: float = 0.5
+    samples: int = 24
+    """Streams of 2.4 s that the int8 files are calibrated with, and as many to judge them."""
     hearings: int = 2
     """Rooms and noises in which each phrase is heard."""
     seed: int = 0
@@ -300,13 +301,13 @@ class Training:
         rows = [lessons.phrases.row(int(i)) for i in chance.integers(len(lessons.phrases), size=99)]
         for store in lessons.others.values():
             rows += [store.row(i) for i in range(min(40, len(store)))]
-        return _even(rows, chance)
+        return _even(rows, self._settings.samples, chance)
 
     def _samples(self, spoken: Sequence[Spoken], silent: Sequence[Hours]) -> list[Halves]:
         chance = np.random.default_rng(4)
         rows = [spoken[int(i)].features for i in chance.permutation(len(spoken))[:40]]
         rows += [stream[: 20 * SAMPLE_FRAMES] for kind in silent for stream in kind.streams[:2]]
-        return _even(rows, chance)
+        return _even(rows, self._settings.samples, chance)
 
     def _hear_folders(self) -> dict[str, list[Heard]]:
         """Background and negatives by what they are for."""
@@ -338,9 +339,9 @@ def _cut(streams: Sequence[Halves], store: FeatureStore) -> None:
             store.add_features(stream[first : first + 300])
 
 
-def _even(rows: Sequence[Halves], chance: np.random.Generator) -> list[Halves]:
+def _even(rows: Sequence[Halves], most: int, chance: np.random.Generator) -> list[Halves]:
     """Some of them, each with :data:`SAMPLE_FRAMES` frames of one stream."""
     joined = np.concatenate([rows[int(i)] for i in chance.permutation(len(rows))])
-    count = min(_SAMPLES, len(joined) // SAMPLE_FRAMES)
+    count = min(most, len(joined) // SAMPLE_FRAMES)
     cut = joined[: count * SAMPLE_FRAMES].reshape(count, SAMPLE_FRAMES, FEATURES.bands)
     return list(cut)

@@ -32,6 +32,7 @@ TINY = Settings(
     spelling_epochs=1,
     plan=Plan(steps=8, batch=16, search_every=4),
     shape=Shape(16, ((3, 1), (5, 1)), ((5, 2),)),
+    samples=2,
     hearings=1,
 )
 
@@ -93,7 +94,7 @@ def test_it_becomes_files_for_devices(made: tuple[Path, Made, list[str]], tmp_pa
     )
     sound = outcome.conversion.task.sound
     assert sound is not None and sound.words[0].label == "hey robin"
-    assert [item.scheme for item in outcome.measured] == ["static_wi8_ai8"]
+    assert [item.scheme for item in outcome.measured] == ["fp32", "static_wi8_ai8"]
 
 
 def test_a_second_phrase_uses_the_same_embedding_and_words(
