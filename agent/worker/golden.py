@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.npz import ArchiveError, read_arrays
 from agent.pipelines.vision import check_specs
+from agent.worker.golden_stream import stream_problem
 from agent.worker.points import Points
 from agent.worker.protocol import GoldenDone
 from edge_sdk.contracts.manifest import Artifact
@@ -80,9 +81,11 @@ def _test(points: Points, name: str, artifact: Artifact, engine: Engine) -> Gold
         vectors = read_vectors(points.blob(artifact.golden), artifact)
         try:
             error = largest_error(engine, artifact, vectors)
+            broken = stream_problem(engine, artifact, vectors.inputs)
         except EdgeError as problem:
             return _failed(name, math.inf, problem.cause)
-        return _judge(name, error, artifact, engine.runtime)
+        verdict = _judge(name, error, artifact, engine.runtime)
+        return _failed(name, error, f"{broken}.") if verdict.ok and broken else verdict
     finally:
         engine.close()
 
