@@ -201,6 +201,14 @@ def test_while_heat_slows_everything_no_latency_counts() -> None:
         )
 
 
+def test_busy_minutes_condemn_nothing_however_often_they_come() -> None:
+    watch, source = Watch(on_trial(objective_ms=40.0), 40.0), random.Random(5)
+    for number in range(400):
+        busy = number % MIN_SAMPLES != 0  # all but one of ten samples
+        sample = frames(source, ms=200.0 if busy else 20.0)
+        assert watch.add(sample, number * SAMPLE_S) is None, number
+
+
 def test_what_is_faster_than_a_scheduler_is_exact_is_not_slow() -> None:
     watch = Watch(on_trial(ms=0.5))
     number, _ = first_alarm(watch, lambda source: frames(source, ms=4.0), 100)
