@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +80,12 @@ def main() -> int:
         "systems": {},
     }
     rule = read_about(folder).rule
-    with ExitStack() as stack:
-        for name, listener in _systems(folder, options.peer, stack).items():
-            print(f"{name} listens ...", file=sys.stderr)
-            trial = material.heard_by(listener)
-            document["systems"][name] = _row(trial)
-            if name == INT8:
-                document["own cutoff"] = _own(trial, rule)
+    for name, listener in _systems(folder, options.peer).items():
+        print(f"{name} listens ...", file=sys.stderr)
+        trial = material.heard_by(listener)
+        document["systems"][name] = _row(trial)
+        if name == INT8:
+            document["own cutoff"] = _own(trial, rule)
     _print(document, as_json=options.json)
     return _judge(document) if options.check else 0
 
@@ -228,9 +226,9 @@ def _blocks(place: Path) -> Iterator[Floats]:
         yield np.concatenate(block)
 
 
-def _systems(folder: Path, peer: str, stack: ExitStack) -> dict[str, Listener]:
+def _systems(folder: Path, peer: str) -> dict[str, Listener]:
     found: dict[str, Listener] = {FLOAT: in_pytorch(folder)}
-    found[INT8] = stack.enter_context(on_device(folder, "static_wi8_ai8"))
+    found[INT8] = on_device(folder, "static_wi8_ai8")
     for name, build in (("microWakeWord", micro_wake_word), ("openWakeWord", open_wake_word)):
         try:
             found[f"{name} {peer!r}"] = build(peer)

@@ -5,21 +5,20 @@ Every system gives one score per 20 ms of sound, so that one counting serves all
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.listening import release_of
 from converters.wakeword.learn import score_stream
 from converters.wakeword.network import STEP_S, STRIDE, Step, WakeNetwork
 from converters.wakeword.task import WEIGHTS, read_about
 from converters.wakeword.trial import stream_features
 from edge_sdk.audio.samples import Floats
+from edge_sdk.bundle.release import read_conversion
+from edge_sdk.runtime.negotiate import open_engine
 from edge_sdk.runtime.stream import StreamSession
 
 RATE_HZ = 16000
@@ -37,26 +36,28 @@ def in_pytorch(folder: Path) -> Listener:
     return lambda sound: score_stream(network, stream_features([sound]))
 
 
-@contextmanager
-def on_device(folder: Path, scheme: str) -> Iterator[Listener]:
+def on_device(folder: Path, scheme: str) -> Listener:
     """A TFLite file of the conversion, step by step as the agent runs it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        points = release_of(folder / "converted", Path(scratch)).points()
-        index = next(i for i, point in enumerate(points.points) if point.scheme == scheme)
-        _, artifact, engine = points.open(index)
-        session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
+    converted = folder / "converted"
+    found = read_conversion(converted)
+    digest, artifact = next(
+        (digest, item)
+        for digest, item in found.artifacts.items()
+        if item.format == "tflite" and scheme in found.files[digest]
+    )
+    engine = open_engine(converted / found.files[digest], format="tflite")
+    session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
 
-        def listen(sound: Floats) -> Floats:
-            session.reset()
-            stream = stream_features([sound]).astype(np.float32)
-            found = np.zeros(len(stream) // STRIDE, np.float32)
-            for number in range(len(found)):
-                frames = stream[STRIDE * number : STRIDE * (number + 1)].T[None]
-                found[number] = float(np.ravel(session.step([frames])[0])[0])
-            return (1.0 / (1.0 + np.exp(-found))).astype(np.float32)
+    def listen(sound: Floats) -> Floats:
+        session.reset()
+        stream = stream_features([sound]).astype(np.float32)
+        logits = np.zeros(len(stream) // STRIDE, np.float32)
+        for number in range(len(logits)):
+            frames = stream[STRIDE * number : STRIDE * (number + 1)].T[None]
+            logits[number] = float(np.ravel(session.step([frames])[0])[0])
+        return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
 
-        yield listen
-        session.close()
+    return listen
 
 
 def micro_wake_word(model: str) -> Listener:

@@ -30,7 +30,7 @@ from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
 _ROOMS: Final = 48
-_SNR_DB: Final = (-3.0, 25.0)
+_SNR_DB: Final = (-3.0, 28.0)
 _LEVEL_DB: Final = (-38.0, -0.5)
 
 
@@ -60,12 +60,9 @@ class Surroundings:
         """The clip (N,) somewhere else: each change happens sometimes."""
         if chance.random() < 0.45:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
-        if chance.random() < 0.7:
-            snr_db = float(chance.uniform(*_SNR_DB))
-            sound = mixed(sound, self.noise(len(sound), chance), snr_db)
-        else:
-            # No microphone is silent between words.
-            sound = mixed(sound, coloured_noise(len(sound), chance), float(chance.uniform(30, 60)))
+        # Never without: what synthetic voices leave in silence is learned, and no person has it.
+        snr_db = float(chance.uniform(*_SNR_DB))
+        sound = mixed(sound, self.noise(len(sound), chance), snr_db)
         if chance.random() < 0.6:
             sound = through_microphone(sound, RATE_HZ, chance)
         if chance.random() < 0.08:

@@ -117,7 +117,7 @@ def _convert(out: Output, folder: Path, options: dict[str, Any]) -> dict[str, An
             progress=bar.step,
         )
     rows = [
-        (item.path.name, f"{item.path.stat().st_size / 1024:.0f}", f"{item.accuracy * 100:.1f}")
+        (item.path.name, f"{item.size_bytes / 1024:.0f}", f"{item.accuracy * 100:.1f}")
         for item in outcome.measured
     ]
     out.table("Converted", ("file", "KiB", "% within tolerance"), rows)
