@@ -49,10 +49,22 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, room: Path) -> tuple[Path, Made, list[str]]:
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(
+        "the robbing of hay made every robin heavy and rubbing glasses knew a few views"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, room: Path, text: Path
+) -> tuple[Path, Made, list[str]]:
     folder = tmp_path_factory.mktemp("wake") / "hey-robin"
     warnings: list[str] = []
-    wishes = Wishes(sounds=Sounds(background=(room,)), settings=TINY, budget_per_hour=5.0)
+    sounds = Sounds(background=(room,))
+    wishes = Wishes(sounds=sounds, text=text, settings=TINY, budget_per_hour=5.0)
     return folder, make("hey robin", folder, wishes, warn=warnings.append), warnings
 
 
@@ -95,12 +107,13 @@ def test_it_becomes_files_for_devices(made: tuple[Path, Made, list[str]], tmp_pa
 
 
 def test_a_second_phrase_uses_the_same_embedding_and_words(
-    made: tuple[Path, Made, list[str]], tmp_path: Path
+    made: tuple[Path, Made, list[str]], text: Path, tmp_path: Path
 ) -> None:
     folder, result, _ = made
     before = (folder / "work" / "embedding.pt").stat().st_mtime_ns
     stages: list[str] = []
-    wishes = Wishes(settings=TINY, work=folder / "work", embedding=result.embedding)
+    work = folder / "work"
+    wishes = Wishes(text=text, settings=TINY, work=work, embedding=result.embedding)
     make("view glass", tmp_path / "glass", wishes, stages.append)
     assert not any(text.startswith(("speak words", "learn to spell")) for text in stages)
     assert (folder / "work" / "embedding.pt").stat().st_mtime_ns == before
