@@ -17,7 +17,7 @@ SPAN = 4
 """Chunks of one message, where broker and all riders take as many: what a message costs a broker
 beyond its bytes is the same for one chunk and for four."""
 WINDOW = 2 * SPAN
-"""Chunks that may be on their way to a rider: the broker's sockets hold them all. With a GB in a
+"""Chunks that may be on their way to a rider: the broker's sockets hold them all. With 2 GB in a
 thousand sockets the kernel of a 24 GB machine began to drop and send again."""
 CREDIT_EVERY = WINDOW // 2
 """A rider says how far it is after so many chunks: chunks go on coming while it does, and a word that
