@@ -271,6 +271,7 @@ class Supervisor:
             detail=self._source_trouble() or ("" if ota is None else ota.detail),
             point="" if decision is None else decision.point,
             delivery=str(self._updater.delivery),
+            root_version=self._updater.trusted_versions.get("root", 0),
         )
 
     def _source_trouble(self) -> str:

@@ -20,10 +20,10 @@ from agent.adapt.policy import GovernorPolicy, fitted
 from agent.config import PipelineConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec
+from benchmarks import pressure_task
 from benchmarks.pressure_board import CpuGroup, Plant
-from benchmarks.pressure_memory import MemoryGroup, plan
+from benchmarks.pressure_memory import GROWTH_S, MemoryGroup, plan
 from benchmarks.pressure_run import Setting, Stress
-from benchmarks.pressure_task import held_out
 from edge_sdk.bundle.release import create_release
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.manifest import Manifest
@@ -31,8 +31,11 @@ from edge_sdk.contracts.manifest import Manifest
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT / "benchmarks" / "pressure_task.py"
 PROFILE = "x86-generic"
+RELEASE, FRAMES = "release", "frames.npz"
 TOP_UTILISATION = 0.30
 """Of one core, by the most accurate point in calm; sets the frame rate."""
+GROWN_S = 20.0
+"""The neighbour that takes the memory has grown, and stays."""
 OBJECTIVE_RATIO = 1.8
 """The objective as a multiple of the most accurate point's latency in calm."""
 
@@ -59,35 +62,26 @@ def _edge(*words: str) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr, cwd=ROOT)
 
 
-def frames_file(folder: Path, side_px: int) -> Path:
+def write_frames(path: Path, task: str, side_px: int) -> None:
     """Labelled frames for the worker: (N, side, side, 3) uint8 B, G, R, shuffled."""
-    images, labels = held_out(side_px)
+    images, labels = getattr(pressure_task, task)().held_out(side_px)
     order = np.random.default_rng(3).permutation(len(labels))
-    path = folder / "frames.npz"
     names = np.array([f"class-{label}" for label in labels[order]])
     np.savez(path, frames=np.ascontiguousarray(images[order][..., ::-1]), labels=names)
-    return path
 
 
 def specification(
-    manifest: Manifest, folder: Path, release: Path, fps: float, objective_ms: float = 0.0
+    manifest: Manifest, folder: Path, fps: float, objective_ms: float = 0.0
 ) -> tuple[WorkerSpec, PipelineConfig]:
-    """A worker on the release's ladder."""
+    """A worker on the ladder of the release in ``folder``, which has its frames, too."""
     path = folder / "manifest.json"
     path.write_bytes(encode(manifest))
-    side_px = manifest.ladders[PROFILE][0].height_px
-    frames = folder / "frames.npz"
-    source = SourceConfig(
-        kind="frames",
-        path=str(frames if frames.exists() else frames_file(folder, side_px)),
-        fps=fps,
-        loop=True,
-    )
+    source = SourceConfig(kind="frames", path=str(folder / FRAMES), fps=fps, loop=True)
     pipeline = PipelineConfig(name="pressed", source=source, objective_ms=objective_ms)
     spec = WorkerSpec(
         mode="serve",
         manifest=str(path),
-        blobs=str(release / "blobs"),
+        blobs=str(folder / RELEASE / "blobs"),
         profile=PROFILE,
         pipeline=pipeline,
         threads=1,
@@ -156,9 +150,9 @@ def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
         dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
         for rung, mib in zip(setting.ladder, needs_mib, strict=True)
     )
-    return dataclasses.replace(setting, memory=memory, ladder=ladder), Stress(
-        "memory", neighbour=neighbour
-    )
+    stress_s = max(setting.stress_s, GROWTH_S + GROWN_S)
+    own = dataclasses.replace(setting, memory=memory, ladder=ladder, stress_s=stress_s)
+    return own, Stress("memory", neighbour=neighbour)
 
 
 def prepare(
@@ -168,20 +162,19 @@ def prepare(
 
     Args:
         options: of the command line; lengths of the phases.
-        conversion: whose ladder is served.
+        conversion: whose ladder is served, as :func:`converted` left it.
         folder: for the release and the frames.
         group: of the worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    release = folder / "release"
-    manifest = create_release(conversion, release, name="pressed", version="1", whole=True)
+    manifest = create_release(conversion, folder / RELEASE, name="pressed", version="1", whole=True)
     points = manifest.ladders[PROFILE]
-    probe, _ = specification(manifest, folder, release, fps=40.0)
+    write_frames(folder / FRAMES, conversion.name, points[0].height_px)
+    probe, _ = specification(manifest, folder, fps=40.0)
     calm_ms = calm_latencies_ms(probe, len(points), options.calm_s, options.worker_nice, group)
     spec, pipeline = specification(
         manifest,
         folder,
-        release,
         fps=1000.0 * TOP_UTILISATION / calm_ms[0],
         objective_ms=OBJECTIVE_RATIO * calm_ms[0],
     )

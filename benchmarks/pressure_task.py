@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import clothing
 
-COPIES = 3
 GRAIN = 12.0
 """Deviation of the noise, of 255."""
 
@@ -50,22 +49,18 @@ class Roomy(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        )
-        self.shrink = nn.Sequential(
-            nn.Conv2d(width, width, 4, 4, groups=width, bias=False), nn.BatchNorm2d(width)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 1), nn.ReLU())
+        self.pool = nn.Sequential(nn.AvgPool2d(4), nn.BatchNorm2d(width))
         self.blocks = nn.Sequential(
             clothing.Block(width, width, 2),
             clothing.Block(width, 2 * width, 2),
-            clothing.Block(2 * width, 2 * width, 2),
+            clothing.Block(2 * width, 2 * width, 1),
         )
         self.head = nn.Linear(2 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to logits (N, classes)."""
-        return self.head(self.blocks(torch.relu(self.shrink(self.stem(x)))).mean((2, 3)))
+        return self.head(self.blocks(self.pool(self.stem(x))).mean((2, 3)))
 
 
 @functools.cache
@@ -104,22 +99,15 @@ def frames(images: clothing.Images, random: np.random.Generator, side_px: int) -
     return found
 
 
-@functools.cache
-def held_out(side_px: int) -> tuple[clothing.Images, clothing.Labels]:
-    """Every fifth digit, seen three times."""
-    images, labels = scans("test")
-    seen = [frames(images, np.random.default_rng(100 + copy), side_px) for copy in range(COPIES)]
-    return np.concatenate(seen), np.tile(labels, COPIES)
-
-
 class Pressed(clothing.Clothing):
     """Digits at four resolutions."""
 
     name = "pressed"
     resolutions = ((128, 128), (96, 96), (64, 64), (32, 32))
-    epochs = 14
+    epochs = 24
     width = 32
-    least_batch = 12
+    least_batch, most_batch = 16, clothing.BATCH
+    held_out_step = 1
 
     def build(self) -> nn.Module:
         """The network of this task's width."""
@@ -132,9 +120,14 @@ class Pressed(clothing.Clothing):
         yield clothing.as_input(frames(images[: clothing.CALIBRATION], random, height))
 
     def evaluation(self, height, width):
-        """Every fifth digit."""
-        images, labels = held_out(height)
+        """What is held out."""
+        images, labels = self.held_out(height)
         yield clothing.as_input(images), labels
+
+    def held_out(self, side_px):
+        """Every fifth digit, as frames (N, side, side, 3) uint8 RGB and classes (N,)."""
+        images, labels = (part[:: self.held_out_step] for part in scans("test"))
+        return frames(images, np.random.default_rng(100), side_px), labels
 
     def training(self, height, width, seed):
         """Shuffled and seen anew; the larger the images, the fewer in a batch.
@@ -143,7 +136,7 @@ class Pressed(clothing.Clothing):
         """
         images, labels = scans("train")
         order = np.random.default_rng(seed).permutation(len(labels))
-        fewer = clothing.BATCH * self.resolutions[-1][0] ** 2 // height**2
+        fewer = self.most_batch * self.resolutions[-1][0] ** 2 // height**2
         for start in range(0, len(order) - clothing.BATCH + 1, clothing.BATCH):
             chosen = order[start : start + max(self.least_batch, fewer)]
             batch = frames(images[chosen], np.random.default_rng((seed, start)), height)
@@ -161,10 +154,11 @@ class Large(Pressed):
     """Digits whose best point needs some twenty MiB more than the cheapest."""
 
     name = "large"
-    resolutions = ((320, 320), (160, 160), (80, 80))
+    resolutions = ((256, 256), (128, 128), (96, 96))
     epochs = 8
     width = 48
-    least_batch = 4
+    least_batch, most_batch = 6, 16
+    held_out_step = 3
 
     def build(self) -> nn.Module:
         """The network that is large in memory."""

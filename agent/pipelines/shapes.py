@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+from edge_sdk.contracts.audio import SoundInfo
 from edge_sdk.contracts.manifest import Artifact, Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import ContractError
@@ -15,17 +16,20 @@ QUANTIZED = frozenset({"int8", "uint8", "int16"})
 
 
 def check_feedable(task: TaskInfo, artifact: Artifact) -> None:
-    """Refuse an artifact that a vision pipeline cannot feed, or whose answer it cannot read.
+    """Refuse an artifact that no pipeline can feed, or whose answer none can read.
 
     Raises:
         ContractError: ``contract.no-pipeline``, ``contract.model-input`` or
             ``contract.model-output``.
     """
+    if task.sound is not None:
+        _check_listens(task.sound, artifact)
+        return
     if task.kind != "classification":
         raise ContractError(
             "no-pipeline",
             f"The release's task {task.name!r} is {task.kind!r}; this device's pipelines classify"
-            " images.",
+            " images or listen.",
             "Roll it out to devices whose application runs it, or convert a classification task.",
         )
     if len(artifact.inputs) != 1:
@@ -52,6 +56,21 @@ def check_output(task: TaskInfo, artifact: Artifact) -> None:
             "model-output",
             f"The model's outputs are {shapes} for {len(task.labels)} labels.",
             "A classifier gives one logit per label; correct the task and convert again.",
+        )
+
+
+def _check_listens(sound: SoundInfo, artifact: Artifact) -> None:
+    before, after = {i for i, _ in artifact.states}, {o for _, o in artifact.states}
+    taken = [spec for at, spec in enumerate(artifact.inputs) if at not in before]
+    if len(taken) != 1:
+        raise _input(f"The model has {len(taken)} inputs besides its states; sound gives one.")
+    given = next((spec for at, spec in enumerate(artifact.outputs) if at not in after), None)
+    size = math.prod(given.shape) if given is not None else 0
+    if size != len(sound.labels):
+        raise ContractError(
+            "model-output",
+            f"The model gives {size} scores for {len(sound.labels)} labels.",
+            "Correct the task's sound (labels) and convert again.",
         )
 
 

@@ -28,9 +28,10 @@ class InputContract(Wire, kw_only=True):
 
 def contract_of(task: TaskInfo) -> InputContract:
     """The contract in a signed manifest's task."""
-    labels = hashlib.sha256(msgspec.json.encode(task.labels)).hexdigest()
+    named = task.labels if task.sound is None else task.sound.labels
+    labels = hashlib.sha256(msgspec.json.encode(named)).hexdigest()
     preprocess = hashlib.sha256(encode(task.preprocess)).hexdigest()
-    return InputContract(labels=labels, label_count=len(task.labels), preprocess=preprocess)
+    return InputContract(labels=labels, label_count=len(named), preprocess=preprocess)
 
 
 def difference(new: InputContract | None, old: InputContract | None) -> str:

@@ -110,6 +110,18 @@ class DeviceStore:
         self._storage.write(self._state_path, data)
         self._good = data
 
+    def settle_state(self) -> None:
+        """Make the state before the newest one the same.
+
+        After a commit it still says that the release is on trial; a device that loses its newest
+        state then would put it on trial again, or, where it is the first, serve nothing proven.
+
+        Raises:
+            StorageError: both states are unchanged.
+        """
+        if self._good is not None:
+            self._storage.write(self._previous_path, self._good)
+
     def save_desired(self, payload: bytes) -> None:
         """Keep a signed desired state, from which the counter can be had when the state is lost."""
         if self.read_desired() != payload:

@@ -216,13 +216,7 @@ class Updater:
         self._authority.saw(desired)
         self._dispatch(ev.DesiredReceived(desired))
         if self._state.desired == desired:
-            self._keep_desired(payload)
-
-    def _keep_desired(self, payload: bytes) -> None:
-        try:
-            self._store.save_desired(payload)
-        except StorageError as error:
-            log.warning("The desired state could not be kept: %s", error)
+            self._tidy(lambda: self._store.save_desired(payload))
 
     def on_message(self, topic: str, payload: bytes, retained: bool = False) -> None:
         """A message on any topic that was subscribed to here.
@@ -353,6 +347,8 @@ class Updater:
                 self._teller.tell(effect, state.desired)
             case ev.Notice():
                 self._teller.notice(effect.code, effect.detail)
+            case ev.Alert():
+                self._teller.notice(effect.code, effect.detail, "alert")
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():
@@ -370,6 +366,7 @@ class Updater:
                 self._proving.run_trial(placed, state.candidate, state.serving, policy)
             case ev.Commit() if state.serving is not None:
                 self._proving.commit(self._store.placed(state.serving), state.serving)
+                self._tidy(self._store.settle_state)
             case ev.Serve():
                 self._proving.serve(self.active, state.serving)
             case ev.Abandon():
@@ -383,10 +380,14 @@ class Updater:
         if self._state.phase is Phase.OFFERED or self._state.salvaged:
             return
         keep_parts = self._state.phase in (Phase.PREFLIGHT, Phase.DOWNLOADING, Phase.RECONSTRUCTING)
+        self._tidy(lambda: self._store.collect_garbage(self._state.referenced(), keep_parts))
+
+    def _tidy(self, work: Callable[[], None]) -> None:
+        """Do what is better done, and does no harm undone."""
         try:
-            self._store.collect_garbage(self._state.referenced(), keep_parts)
+            work()
         except StorageError as error:
-            log.warning("Old files could not be deleted: %s", error)
+            log.warning("The disk could not be tidied: %s", error)
 
     def _report_progress(self, detail: str) -> None:
         state = self._state = self._meter.charge(self._state)

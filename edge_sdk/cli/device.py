@@ -71,6 +71,7 @@ def show(out: Output, device_id: str, server: str, token: str, data: Path | None
         ("should run", f"{device.desired_release} {device.desired_version}".strip() or "-"),
         ("update", f"{device.phase or '-'} {device.detail}".strip()),
         ("accuracy", _percent(device.accuracy)),
+        ("trusts", f"TUF root {device.root_version}" if device.root_version else "pinned keys"),
     ]
     if sample is not None:
         rows += _sample_rows(sample)

@@ -94,6 +94,8 @@ class DeviceInfo(Wire, kw_only=True):
     desired_version: str = ""
     counter: int = 0
     """Counter of the last desired state issued to it."""
+    root_version: int = 0
+    """Of the TUF root that it says it believes; 0 where it says none."""
     accuracy: float | None = None
     """Share of labelled frames decided correctly since the running version started."""
     labelled: int = 0

@@ -36,6 +36,7 @@ RUNNING_PHASES = frozenset(Phase) - FINAL_PHASES - {Phase.IDLE}
 """Phases in which an update is under way."""
 
 
+RootVersion = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 WishCounter = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 MaintenanceWindows = Annotated[tuple[Annotated[str, Meta(max_length=80)], ...], Meta(max_length=16)]
 """``"22:00-05:00"``, ``"Sat,Sun 00:00-24:00"``; see :mod:`edge_sdk.delivery.windows`."""
@@ -159,6 +160,8 @@ class DeviceState(Wire, kw_only=True):
     point: str = ""
     delivery: str = ""
     """Which way chunks take to it, and why."""
+    root_version: RootVersion = 0
+    """Of the TUF root that it believes; 0 without TUF, and from agents of earlier versions."""
     at: float = 0.0
 
 

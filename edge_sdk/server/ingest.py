@@ -36,6 +36,16 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_UNENROLLED = 10_000
 """Devices beyond this many are ignored unless enrolled: a stranger cannot fill the disk."""
+STANDING = (
+    "agent_version",
+    "runtime",
+    "release",
+    "version",
+    "detail",
+    "point",
+    "root_version",
+)
+"""What a twin says of a device, and the database keeps."""
 LEAVES = ("state", "ota", "tel", "req", "want", "ask")
 
 
@@ -165,8 +175,7 @@ class Ingest:
             values["last_seen"] = self.now()
         if state.online or row["last_seen"] is None:
             # A last will is as old as the connection it ended: only "offline" in it is news.
-            names = ("agent_version", "runtime", "release", "version", "detail", "point")
-            values |= {name: getattr(state, name) for name in names}
+            values |= {name: getattr(state, name) for name in STANDING}
             values["profile"] = state.profile or row["profile"]
         records.save_device(connection, state.device_id, **values)
         if state.online:

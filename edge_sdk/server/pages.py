@@ -105,6 +105,7 @@ def _model(context: Context) -> dict[str, Any]:
     return {
         "tenant": context.trust.tenant,
         "broker": context.trust.broker,
+        "root_version": fleet.desk.versions().root,
         "connected": context.broker_connected(),
         "broker_report": context.broker_report(),
         "devices": [

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from edge_sdk.bundle.blobs import chunk_count
 from edge_sdk.contracts.base import encode
-from edge_sdk.contracts.delivery import BrokerReport, TopicRequest
+from edge_sdk.contracts.delivery import BrokerReport, TopicRequest, WaveCredit
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import ChunkRequest
@@ -40,6 +41,8 @@ class FakeBroker:
         """Whether the broker retains what a server publishes again."""
         self.wishes: list[TopicRequest] = []
         self.credits: list[bytes] = []
+        self.gathers = False
+        """Whether the server sends a wave of one to whoever announces itself."""
         self.retained[topics.broker()] = encode(BrokerReport(max_payload_bytes=CHUNK_BYTES))
         self.answer_time: Callable[[bytes], list[tuple[str, bytes]]] = lambda _: []
         """What comes back when a device asks for the time."""
@@ -110,6 +113,8 @@ class FakeLink:
             return
         if topic.endswith("/credit"):
             self.broker.credits.append(payload)
+            if self.broker.gathers:
+                self._wave(msgspec.json.decode(payload, type=WaveCredit))
             return
         if topic.endswith("/want"):
             self._answer(msgspec.json.decode(payload, type=TopicRequest))
@@ -137,6 +142,12 @@ class FakeLink:
             payload = self.broker.belongs(f"{topics.tenant}/{below}")
             for part, parts, piece in split(payload, limit):
                 self._deliver(topics.response(request.device_id, part, parts, below), piece)
+
+    def _wave(self, credit: WaveCredit) -> None:
+        data = self.broker.blobs[credit.digest]
+        for index in () if credit.seen else range(chunk_count(len(data))):
+            chunk = data[index * CHUNK_BYTES :][:CHUNK_BYTES]
+            self.receive(self.broker.topics.wave(credit.digest, index), chunk)
 
     def drop(self) -> None:
         """The connection breaks: subscriptions and messages on their way are gone."""

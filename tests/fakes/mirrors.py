@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
+from agent.update.ports import RangeEnd, RangeJob, RangePiece
+from edge_sdk.contracts.manifest import CHUNK_BYTES
+
 Habit = Literal[
     "good",
     "no_ranges",
@@ -29,6 +32,32 @@ Habit = Literal[
     "not_http",
 ]
 HABITS: tuple[Habit, ...] = Habit.__args__  # type: ignore[attr-defined]
+
+
+class BlobFetcher:
+    """A mirror in memory that has every blob; implements the updater's Fetcher."""
+
+    def __init__(self, blobs: Mapping[str, bytes]) -> None:
+        self.blobs = blobs
+        self.jobs: list[RangeJob] = []
+        """Those that were begun."""
+        self._job: RangeJob | None = None
+
+    def fetch(self, job: RangeJob) -> None:
+        self.jobs.append(job)
+        self._job = job
+
+    def poll(self) -> list[RangePiece | RangeEnd]:
+        job, self._job = self._job, None
+        if job is None:
+            return []
+        span = self.blobs[job.url.rpartition("/")[2]][job.first :][: job.length]
+        pieces = [span[at : at + CHUNK_BYTES] for at in range(0, len(span), CHUNK_BYTES)]
+        return [*(RangePiece(job.number, piece) for piece in pieces), RangeEnd(job.number)]
+
+    def cancel(self) -> None:
+        self._job = None
+
 
 PATIENCE_S = 20.0
 """What a slow or silent answer takes at most, should nobody hang up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from edge_sdk.repository import metadata as md
@@ -46,6 +47,14 @@ def test_published_installed_and_the_fleet_key_replaced(house: FleetHouse) -> No
     house.publish("2")
     assert house.wait_for_end(house.roll_out("2", "d1"), "d1") == "committed"
     assert md.role_keyids(ring.root().signed, "fleet") == [new.keyid]
+    with house.client() as client:
+        assert client.device("d1").root_version == 2
+        page = httpx.get(client.url, headers={"Authorization": f"Bearer {token(house)}"})
+    assert '<small class="quiet">root 2</small>' in page.text
+
+
+def token(house: FleetHouse) -> str:
+    return (house.data / "token").read_text().strip()
 
 
 def _raw(path: Path) -> bytes:

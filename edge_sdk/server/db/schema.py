@@ -59,6 +59,7 @@ devices = Table(
     Column("deployment", String(64), nullable=False, default=""),
     Column("detail", Text, nullable=False, default=""),
     Column("point", String(128), nullable=False, default=""),
+    Column("root_version", Integer, nullable=False, default=0, server_default="0"),
     Column("telemetry", LargeBinary),  # latest sample as it came, JSON
     # Sums since the running version started.
     Column("sum_version", String(64), nullable=False, default=""),

@@ -22,7 +22,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.update import download
+from agent.update.limits import MirrorLimits
 from agent.update.store import PieceStorage
+from edge_sdk.contracts.base import encode
+from edge_sdk.contracts.delivery import BrokerReport
+from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.update import FINAL_PHASES, Phase
 from tests.fakes.crash_disk import (
     FATES,
@@ -36,15 +41,19 @@ from tests.fakes.crash_disk import (
     read_image,
     write_image,
 )
+from tests.fakes.mirrors import BlobFetcher
 from tests.fakes.storage import FaultyStorage, PowerCut, SwiftStorage
 from tests.fakes.tuf_rig import TufRig
-from tests.fakes.updating import Rig, TinyRelease, desired_bytes, tiny_release
+from tests.fakes.updating import TOPICS, Rig, TinyRelease, desired_bytes, tiny_release
 
 OLD = tiny_release("1", size=70_000)
 NEW = tiny_release("2", size=70_000, packed=True)
 """One of its files is built on the device, from one that is updated like any other."""
 CLOSE = tiny_release("2", size=70_000, packed=True, base=OLD)
 """The same, but that one comes as a delta where version 1 is there."""
+
+MIRRORED = tiny_release("2", size=70_000, packed=True, mirror="https://models.example/fleet")
+"""Its files come by HTTP."""
 
 TURN_S, FRAMES = 0.5, 100
 AGAIN_EVERY = 5
@@ -63,12 +72,14 @@ class Scenario:
     """Nothing is installed before."""
     tuf: bool = False
     release: TinyRelease = NEW
+    wave: bool = False
+    """Its large file comes by a wave."""
 
 
 SCENARIOS = {
     "good": Scenario({}, "2", Phase.COMMITTED, release=CLOSE),
-    "golden-fails": Scenario({"golden_ok": False}, "1", Phase.REJECTED),
-    "trial-fails": Scenario({"accuracy": 0.5}, "1", Phase.ROLLED_BACK),
+    "golden-fails": Scenario({"golden_ok": False}, "1", Phase.REJECTED, release=MIRRORED),
+    "trial-fails": Scenario({"accuracy": 0.5}, "1", Phase.ROLLED_BACK, wave=True),
     "crash-loops": Scenario({"crash_loops": True}, "1", Phase.ROLLED_BACK, release=CLOSE),
     "tuf-good": Scenario({}, "2", Phase.COMMITTED, tuf=True),
     "fells-the-agent": Scenario({"fells_agent": True}, "1", Phase.REJECTED),
@@ -140,6 +151,13 @@ class Stage:
             assert rig.updater.state.phase is scenario.phase
         self._check_tidy(OLD if scenario.version == "1" else scenario.release)
 
+    def check_way(self) -> None:
+        """The files have come the way that this scenario is about."""
+        fetcher, broker = self.rig.fetcher, self.rig.broker
+        assert isinstance(fetcher, BlobFetcher)
+        assert bool(fetcher.jobs) == bool(self.scenario.release.manifest.mirror)
+        assert bool(broker.credits) == self.scenario.wave
+
     def _check_tidy(self, active: TinyRelease) -> None:
         """Nothing lies about that no slot refers to."""
         state, folder = self.rig.updater.state, self.rig.folder
@@ -169,6 +187,12 @@ def hushed() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.fixture(autouse=True)
+def short_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chunks are worth a wave here: as many steps as it takes, and no more."""
+    monkeypatch.setattr(download, "MIN_CHUNKS", 2)
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """In memory where possible: these disks are crashed, not trusted."""
@@ -186,14 +210,18 @@ def stage(name: str, folder: Path) -> Stage:
     publish(OLD)
     write_image({}, folder)
     rig.boot(SwiftStorage())
-    for counter in () if scenario.first else (0, 1):
-        # Twice, so that the state before the newest one also knows that it is committed.
-        rig.want(wished(OLD, counter))
+    if not scenario.first:
+        rig.want(wished(OLD, 1))
         rig.settle()
         assert rig.version == "1"
     before = read_image(folder)
     new = scenario.release
     publish(new, **scenario.behaviour)
+    rig.fetcher, rig.mirror_limits = BlobFetcher(new.blobs), MirrorLimits(min_bytes=1)
+    if scenario.wave:
+        report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=1.0)
+        rig.broker.retained[TOPICS.broker()] = encode(report)
+        rig.broker.gathers = True
     return Stage(scenario, rig, before, wished(new, 2), lambda: wished(new, 3))
 
 
@@ -219,6 +247,7 @@ def test_a_crash_at_every_durable_step(
     play, tally = stage(name, folder), Counter[str]()
     moments = record(play, play.before)
     play.check_end()
+    play.check_way()
     assert len(moments) > 60
     for number, moment in enumerate(moments):
         for fate in FATES:

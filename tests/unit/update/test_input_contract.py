@@ -19,6 +19,7 @@ from edge_sdk.contracts.manifest import Preprocess, TaskInfo
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.contracts.update import Phase
 from edge_sdk.errors import ContractError
+from tests.fakes.listeners import make_listening_release
 from tests.fakes.updating import RELEASE_KEY, Rig, TinyRelease, desired_bytes, tiny_release
 
 V1, V2 = tiny_release("1"), tiny_release("2")
@@ -188,6 +189,23 @@ def test_any_artifact_fits_or_is_refused_with_a_code(
     else:
         assert len(inputs) == len(outputs) == 1
         assert outputs[0].shape == (1, len(task.labels))
+
+
+def test_a_network_that_listens_fits_when_its_scores_are_its_labels(tmp_path: Path) -> None:
+    manifest = make_listening_release(tmp_path / "listens").manifest
+    (artifact,) = manifest.artifacts.values()
+    assert manifest.task.sound is not None
+    check_feedable(manifest.task, artifact)
+    assert contract_of(manifest.task).label_count == 1
+    two = replace(manifest.task, sound=replace(manifest.task.sound, labels=("loud", "soft")))
+    for task, changed, slug in (
+        (two, artifact, "model-output"),
+        (manifest.task, replace(artifact, states=()), "model-input"),
+    ):
+        with pytest.raises(ContractError) as caught:
+            check_feedable(task, changed)
+        assert caught.value.slug == slug
+    assert "labels" in difference(contract_of(two), contract_of(manifest.task))
 
 
 @given(old=TASKS, new=TASKS)

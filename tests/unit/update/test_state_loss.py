@@ -61,6 +61,18 @@ def test_the_state_before_takes_over(rig: Rig, content: bytes) -> None:
     assert decode((rig.folder / "state.json").read_bytes(), UpdateState, "state").counter == 2
 
 
+def test_the_state_before_knows_of_a_first_commit(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.publish(V1)
+    rig.boot()
+    rig.want(desired_bytes(V1, 1))
+    rig.settle()
+    damage(rig, "state.json")
+    rig.boot(connected=False)
+    assert (rig.version, rig.updater.state.phase) == ("1", Phase.COMMITTED)
+    assert rig.host.starts == ["serve 1"], "nothing is on trial again"
+
+
 def test_what_is_remembered_as_bad_outlives_a_damaged_state(rig: Rig) -> None:
     rig.publish(V3, accuracy=0.3)
     rig.want(desired_bytes(V3, 3))
