@@ -20,8 +20,8 @@ WINDOW = 2 * SPAN
 """Chunks that may be on their way to a rider: the broker's sockets hold them all. With 2 GB in a
 thousand sockets the kernel of a 24 GB machine began to drop and send again."""
 CREDIT_EVERY = WINDOW // 2
-"""A rider says how far it is after so many chunks. They go on coming while it does, and a word that is
-lost only delays; more words cost the broker more, since each is a message in and one out."""
+"""A rider says how far it is after so many chunks. They go on coming while it does, and a word that
+is lost only delays; more words cost the broker more, since each is a message in and one out."""
 MIN_RIDERS = 3
 """Fewer are served by the usual way as well."""
 MAX_RIDERS = 100_000
