@@ -201,8 +201,9 @@ def main() -> int:
 def about(task: str, setting: Setting) -> dict[str, Any]:
     """Ladder, rate and objective; told at once, since runs take minutes."""
     scores = [100 * rung.accuracy for rung in setting.ladder]
-    highest, count = max(scores) / 100, len(np.load(setting.folder / FRAMES)["labels"])
-    noise = STANDARD_ERRORS * (highest * (1 - highest) / count) ** 0.5
+    count = len(np.load(setting.folder / FRAMES)["labels"])
+    variances = [share * (1 - share) / count for share in (scores[0] / 100, max(scores) / 100)]
+    noise = STANDARD_ERRORS * sum(variances) ** 0.5
     head = {
         "task": task,
         "ladder": [
@@ -235,7 +236,7 @@ def report(options: argparse.Namespace, document: dict[str, Any]) -> None:
         print(
             f"{head['task']}: {points}; {head['fps']} frames a second, {head['objective_ms']} ms; "
             f"the first is {head['short_points']} points short of the most accurate "
-            f"(two standard errors of {head['frames']} frames: {head['noise_points']})"
+            f"(two standard errors of that, {head['frames']} frames: {head['noise_points']})"
         )
     for name, result in document["scenarios"].items():
         governed = result["runs"]["governor"]
