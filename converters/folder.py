@@ -16,6 +16,7 @@ from converters.publish import CONVERSION_NAME
 from converters.results import Measured
 from converters.wiring import module_order
 from edge_sdk import __version__
+from edge_sdk.contracts.audio import Enhancement
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import Artifact, TaskInfo
@@ -54,6 +55,7 @@ def conversion_of(
             preprocess=task.preprocess,
             reference_accuracy=accuracy,
             sound=task.sound,
+            enhance=Enhancement(spec=task.enhance) if task.enhance else None,
             output_tolerance=task.tolerance if task.kind == "generic" else 0.0,
         ),
         artifacts={item.digest: artifact_of(item, task.states) for item in measured},

@@ -6,12 +6,12 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from converters.schemes import supported_scheme
 from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
 from converters.usercode import LIMIT_S, user_code
-from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.audio import EnhanceSpec, SoundInfo
 from edge_sdk.contracts.topics import check_name
 from edge_sdk.errors import ConfigError, EdgeError, TaskError
 from edge_sdk.suggest import did_you_mean
@@ -28,6 +28,7 @@ SLIM_MARK = "#slim="
 """Before the path of a ``slim.json`` in a reference: its widths (:mod:`converters.slim.task`)."""
 
 Kind = Literal["classification", "generic"]
+Described = TypeVar("Described", EnhanceSpec, SoundInfo)
 _NO_IMAGE = Preprocess(color="gray", mean=(0.0,), std=(1.0,))
 
 
@@ -54,6 +55,8 @@ class LoadedTask:
     """See :attr:`converters.task.GenericTask.sequence_steps`."""
     sound: SoundInfo | None = None
     """How the module listens, if it does."""
+    enhance: EnhanceSpec | None = None
+    """How the module cleans speech, if it does."""
     width: float = FULL_WIDTH
     """Share of the full network's channels that the module is built with."""
     widths: tuple[float, ...] = (FULL_WIDTH,)
@@ -104,7 +107,8 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         tolerance=_tolerance(task, path),
         states=_states(task, path),
         sequence_steps=_sequence_steps(task, path),
-        sound=_sound(task, path),
+        sound=_described(task, path, "sound", SoundInfo),
+        enhance=_described(task, path, "enhance", EnhanceSpec),
         width=width,
         widths=_widths(task, path),
     )
@@ -337,14 +341,14 @@ def _sequence_steps(task: Any, path: Path) -> int:
     return int(found)
 
 
-def _sound(task: Any, path: Path) -> SoundInfo | None:
-    found = getattr(task, "sound", None)
-    if found is None or isinstance(found, SoundInfo):
+def _described(task: Any, path: Path, name: str, kind: type[Described]) -> Described | None:
+    found = getattr(task, name, None)
+    if found is None or isinstance(found, kind):
         return found
     raise _invalid(
         path,
-        f"sound is {_short(found)}.",
-        "Give an edge_sdk.contracts.audio.SoundInfo, or leave it out.",
+        f"{name} is {_short(found)}.",
+        f"Give an edge_sdk.contracts.audio.{kind.__name__}, or leave it out.",
     )
 
 

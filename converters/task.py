@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.audio import EnhanceSpec, SoundInfo
 from edge_sdk.contracts.manifest import Preprocess
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class GenericTask(Protocol):
     fills the states in that really come before each sample; those given are not used."""
     sound: SoundInfo
     """Optional: how a network that listens gets its features, and what its scores mean."""
+    enhance: EnhanceSpec
+    """Optional: the network cleans speech; how it is cut into spectra."""
 
     def build(self) -> torch.nn.Module:
         """The module; its forward takes the inputs in order and returns a tensor or a tuple."""

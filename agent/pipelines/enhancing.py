@@ -11,6 +11,39 @@ from edge_sdk.errors import ContractError
 from edge_sdk.runtime.stream import StreamSession
 
 
+class SpeechFilter:
+    """A loaded network between microphone and listener.
+
+    Args:
+        session: see :func:`enhancer_of`; closed with this.
+        spec: of the network.
+
+    Raises:
+        ContractError: as :func:`enhancer_of`.
+    """
+
+    def __init__(self, session: StreamSession, spec: EnhanceSpec) -> None:
+        self._session, self._enhancer = session, enhancer_of(session, spec)
+        self.lag_samples = spec.window_samples
+        """Sound that must have been pushed after a sample until that comes out, at most."""
+
+    def push(self, samples: Floats) -> Floats:
+        """The cleaned samples that these complete; their positions stay.
+
+        Raises:
+            RuntimeUnavailableError: the inference failed.
+        """
+        return self._enhancer.push(samples)
+
+    def reset(self) -> None:
+        """The stream goes on somewhere else."""
+        self._enhancer.reset()
+
+    def close(self) -> None:
+        """Free the network."""
+        self._session.close()
+
+
 def enhancer_of(session: StreamSession, spec: EnhanceSpec) -> Enhancer:
     """A filter that asks a loaded network.
 

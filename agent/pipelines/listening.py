@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agent.pipelines.enhancing import SpeechFilter
 from agent.sound.ring import Heard
 from edge_sdk.audio.activity import ActivityGate, Stretch
 from edge_sdk.audio.caution import Cautions
@@ -42,6 +43,7 @@ class Listening:
         sound: what its inputs and outputs mean.
         words: what to report and from which cutoff; the release's own when None.
         gate: passes only what is worth a look; None for everything.
+        cleaner: takes noise out of the sound before; closed with this. None for none.
         verifier: has the last word on a hit; None where there is no second stage.
         cautions: raises cutoffs of words that are reported too often; outlives a change of points.
 
@@ -57,6 +59,7 @@ class Listening:
         words: Sequence[WakeWord] | None = None,
         *,
         gate: ActivityGate | None = None,
+        cleaner: SpeechFilter | None = None,
         verifier: Verifier | None = None,
         cautions: Cautions | None = None,
     ) -> None:
@@ -68,6 +71,7 @@ class Listening:
         self._cautions = cautions or Cautions()
         self._detector = Detector(sound.words if words is None else words, self._cautions)
         self._gate = gate
+        self._cleaner = cleaner
         self._verifier = verifier
         self._waiting: list[Floats] = []
         self._steps = 0
@@ -92,22 +96,34 @@ class Listening:
             self._go_on(heard.start)
             if self._gate is not None:
                 self._gate.go_on(heard.start)
+            if self._cleaner is not None:
+                self._cleaner.reset()
+        clean = heard.samples if self._cleaner is None else self._cleaner.push(heard.samples)
         if self._gate is None:
-            return self._advance(heard.samples)
+            return self._advance(clean)
         found = []
-        for stretch in self._gate.push(heard.samples):
+        for stretch in self._gate.push(clean):
             found += self._enter(stretch)
         return found
+
+    @property
+    def lag_samples(self) -> int:
+        """Sound after a step's last sample that must be pushed before it is taken, at most."""
+        return 0 if self._cleaner is None else self._cleaner.lag_samples
 
     def reset(self) -> None:
         """Another stream."""
         self._front.reset()
+        if self._cleaner is not None:
+            self._cleaner.reset()
         self._detector.reset()
         self._go_on(0)
 
     def close(self) -> None:
         """Free the network."""
         self.session.close()
+        if self._cleaner is not None:
+            self._cleaner.close()
 
     def _enter(self, stretch: Stretch) -> list[Step]:
         if stretch.resumed:

@@ -34,10 +34,12 @@ class SecondStage:
     def __call__(self, hit: Hit, end: int) -> bool:
         """Whether the word is really there, in what ends at this position."""
         rate_hz = self._listening.sound.features.sample_rate_hz
-        samples = self._recall(end - round(BEFORE_S * rate_hz), end)
+        # What cleans the sound gives it back late: the first network has heard so much more by now.
+        last = end + self._listening.lag_samples
+        samples = self._recall(end - round(BEFORE_S * rate_hz), last)
         samples = samples[len(samples) - self._whole_steps(len(samples)) :]
         self._listening.reset()
-        steps = self._listening.push(Heard(np.array(samples), end - len(samples), True))
+        steps = self._listening.push(Heard(np.array(samples), last - len(samples), True))
         found = [again for step in steps for again in step.hits]
         return any(again.label == hit.label and again.at_s >= hit.at_s - NEAR_S for again in found)
 

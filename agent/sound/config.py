@@ -31,6 +31,10 @@ class SoundConfig(Config, kw_only=True):
             "until an hour is quiet. 0 leaves it alone.",
         ),
     ] = 0
+    enhance: Annotated[
+        bool,
+        Meta(description="The release's filter, where it has one, takes noise out of the sound."),
+    ] = True
     gate: Annotated[
         bool, Meta(description="Only sound that is louder than the room reaches the network.")
     ] = False

@@ -243,6 +243,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """Report what is wrong with the service, while no deployment can say it."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Report where a deployment stands."""
 
@@ -267,4 +275,5 @@ Effect: TypeAlias = (
     | CollectGarbage
     | Tell
     | Notice
+    | Alert
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from agent.update import outcomes
-from agent.update.events import CollectGarbage, Notice, Serve
+from agent.update.events import Alert, CollectGarbage, Serve
 from agent.update.memory import is_bad, remember
 from agent.update.probation import Alarm
 from agent.update.state import ReleaseRecord, UpdateState
@@ -64,7 +64,7 @@ def _promises(fallback: ReleaseRecord, alarm: Alarm) -> bool:
 def _alert(state: UpdateState, why: EdgeError) -> Step:
     """Once per deployment: it stays in the state, and is repeated on connecting."""
     if state.phase is not Phase.COMMITTED:
-        return state, (Notice(why.code, why.cause),)
+        return state, (Alert(why.code, why.cause),)
     if state.code:
         return state, ()
     state = replace(state, code=why.code, detail=why.cause)
@@ -81,5 +81,5 @@ def _fall_back(
         bad=remember(state.bad, (serving.digest, serving.payload_digest)),
     )
     if state.phase is not Phase.COMMITTED:
-        return state, (Notice(why.code, why.cause), Serve(), CollectGarbage())
+        return state, (Alert(why.code, why.cause), Serve(), CollectGarbage())
     return end(state, Phase.ROLLED_BACK, why)

@@ -59,6 +59,10 @@ class ServiceStats:
     correct: int = 0
     """Of :attr:`labelled`, those decided as labelled."""
     latencies_ms: tuple[float, ...] = ()
+    timed: int = 0
+    """Of :attr:`latencies_ms`, those of a pipeline that has an objective."""
+    late: int = 0
+    """Of these, slower than the objective of their pipeline."""
     where: str = ""
     """Which pipeline it was, and at which operating point; latencies compare within one alone."""
 
@@ -171,6 +175,9 @@ class UpdateSensors(Protocol):
 
     def throttled(self) -> bool:
         """Whether the processor is being slowed down because of heat."""
+
+    def crowded(self) -> bool:
+        """Whether other programs leave no room on the processor, whatever the release does."""
 
 
 class Clock(Protocol):

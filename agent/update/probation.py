@@ -79,11 +79,11 @@ class Probation(Wire, kw_only=True):
     labelled: int = 0
     correct: int = 0
     timed: int = 0
-    """Frames whose latency is known."""
+    """Frames that were held to an objective."""
     late: int = 0
-    """Of these, slower than the objective."""
+    """Of these, slower than it."""
     objective_ms: float = 0.0
-    """0 for none."""
+    """The strictest of the pipelines; 0 for none."""
     levels: dict[str, Level] = msgspec.field(default_factory=dict)
     max_latency_ratio: float = TrialPolicy().max_latency_ratio
     max_error_rate: float = TrialPolicy().max_error_rate
@@ -111,12 +111,7 @@ class Probation(Wire, kw_only=True):
             errors=self.errors + stats.errors,
             labelled=self.labelled + stats.labelled,
             correct=self.correct + stats.correct,
-            timed=self.timed + len(stats.latencies_ms),
-            late=self.late + late(stats.latencies_ms, self.objective_ms),
+            timed=self.timed + stats.timed,
+            late=self.late + stats.late,
             levels=levels,
         )
-
-
-def late(latencies_ms: Sequence[float], objective_ms: float) -> int:
-    """Frames slower than the objective; none without one."""
-    return sum(latency > objective_ms for latency in latencies_ms) if objective_ms > 0 else 0

@@ -57,13 +57,16 @@ class Teller:
         if self._connected:
             self._say_once(self._status(phase, "", detail, wish, costs))
 
-    def notice(self, code: str, detail: str) -> None:
-        """Tell about a message that was not believed: anybody may have sent it, and often."""
+    def notice(self, code: str, detail: str, what: str = "not believed") -> None:
+        """Tell about a message that was not believed: anybody may have sent it, and often.
+
+        Or about anything else that belongs to no deployment.
+        """
         now = self._clock.monotonic()
         if now - self._noticed.get(code, -NOTICE_INTERVAL_S) < NOTICE_INTERVAL_S:
             return
         self._noticed[code] = now
-        log.warning("not believed: %s: %s", code, detail)
+        log.warning("%s: %s: %s", what, code, detail)
         self._report(self._status(Phase.REJECTED, code, detail, None, UpdateCosts()))
 
     def _say_once(self, status: UpdateStatus) -> None:

@@ -347,6 +347,8 @@ class Updater:
                 self._teller.tell(effect, state.desired)
             case ev.Notice():
                 self._teller.notice(effect.code, effect.detail)
+            case ev.Alert():
+                self._teller.notice(effect.code, effect.detail, "alert")
             case ev.FetchManifest() if state.desired is not None:
                 self._acquisition.fetch_manifest(state.desired)
             case ev.CheckPreflight():

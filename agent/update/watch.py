@@ -23,7 +23,7 @@ from statistics import median
 
 from agent.update.health import HEADROOM, JITTER_MS, ONE_SIDED_95, percentile, wilson_lower
 from agent.update.ports import ServiceStats
-from agent.update.probation import FASTEST_MS, Alarm, Kind, Level, Probation, late
+from agent.update.probation import FASTEST_MS, Alarm, Kind, Level, Probation
 
 SAMPLE_S = 30.0
 MIN_FRAMES = 20
@@ -55,15 +55,19 @@ class _Sample:
     errors: int = 0
     labelled: int = 0
     correct: int = 0
-    hot: bool = False
+    timed: int = 0
+    late: int = 0
+    disturbed: bool = False
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, stats: ServiceStats, hot: bool) -> None:
+    def add(self, stats: ServiceStats, disturbed: bool) -> None:
         self.frames += stats.frames
         self.errors += stats.errors
         self.labelled += stats.labelled
         self.correct += stats.correct
-        self.hot |= hot
+        self.timed += stats.timed
+        self.late += stats.late
+        self.disturbed |= disturbed
         room = MAX_LATENCIES - sum(map(len, self.latencies_ms.values()))
         if room > 0:
             here = self.latencies_ms.setdefault(stats.where, [])
@@ -100,7 +104,7 @@ class Watch:
 
     Args:
         before: what it showed on trial.
-        objective_ms: the pipeline's latency objective now; 0 for none.
+        objective_ms: the strictest latency objective of the pipelines now; 0 for none.
     """
 
     def __init__(self, before: Probation, objective_ms: float = 0.0) -> None:
@@ -109,22 +113,22 @@ class Watch:
         self._charts: dict[str, _Chart] = {}
         self._sample: _Sample | None = None
 
-    def add(self, stats: ServiceStats, now_s: float, *, hot: bool = False) -> Alarm | None:
+    def add(self, stats: ServiceStats, now_s: float, *, disturbed: bool = False) -> Alarm | None:
         """One more report.
 
         Args:
             stats: what was done since the last one.
             now_s: monotonic.
-            hot: the processor is being slowed down because of heat, whichever release runs.
+            disturbed: heat or other programs slow the processor down, whichever release runs.
         """
         if self._sample is None:
             self._sample = _Sample(now_s)
-        self._sample.add(stats, hot)
+        self._sample.add(stats, disturbed)
         if not self._sample.complete(now_s):
             return None
         sample, self._sample = self._sample, _Sample(now_s)
         alarm = self._errors(sample) or self._accuracy(sample)
-        if not sample.hot:
+        if not sample.disturbed:
             alarm = alarm or self._latency(sample) or self._late(sample)
         if alarm is not None:
             self._charts.clear()
@@ -157,19 +161,15 @@ class Watch:
         return _alarm("accuracy", detail, sample, right / chart.of)
 
     def _late(self, sample: _Sample) -> Alarm | None:
-        before, objective_ms = self._before, self._objective_ms
-        values = sample.all_ms
-        if not (values and before.timed and objective_ms > 0):
-            return None
-        if objective_ms != before.objective_ms:
-            return None  # of that objective the trial says nothing
+        before, bad, of = self._before, sample.late, sample.timed
+        if not (of and before.timed) or self._objective_ms != before.objective_ms:
+            return None  # of another objective the trial says nothing
         usual = max(_most(before.late, before.timed), LEAST_LATE)
-        bad = late(values, objective_ms)
         chart = self._chart("late")
-        if not chart.add(rate_nats(usual, usual + LATE_MORE, bad, len(values)), bad, len(values)):
+        if not chart.add(rate_nats(usual, usual + LATE_MORE, bad, of), bad, of):
             return None
         was = f"{before.late} of {before.timed} on trial"
-        detail = f"{chart.bad} of {chart.of} frames took over {objective_ms:.1f} ms, {was}."
+        detail = f"{chart.bad} of {chart.of} frames were late, {was}."
         return _alarm("late", detail, sample)
 
     def _latency(self, sample: _Sample) -> Alarm | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from agent.npz import ArchiveError, read_arrays
 from agent.pipelines.vision import check_specs
+from agent.worker.golden_stream import stream_problem
 from agent.worker.points import Points
 from agent.worker.protocol import GoldenDone
 from edge_sdk.contracts.manifest import Artifact
@@ -64,14 +65,27 @@ def golden_test(points: Points, progress: Callable[[int, int], None]) -> GoldenD
 
 def _test_point(points: Points, index: int) -> tuple[GoldenDone, str]:
     point, artifact, engine = points.open(index)
+    verdict = _test(points, point.id, artifact, engine)
+    before = points.open_filter(point) if verdict.ok else None
+    if before is not None:
+        filtered = _test(points, f"{point.id} (its filter)", *before[1:])
+        if not filtered.ok or filtered.max_error > verdict.max_error:
+            verdict = filtered
+    return verdict, engine.runtime
+
+
+def _test(points: Points, name: str, artifact: Artifact, engine: Engine) -> GoldenDone:
+    """The golden test of one artifact, which is closed afterwards."""
     try:
         check_specs(engine, artifact, single=False)
         vectors = read_vectors(points.blob(artifact.golden), artifact)
         try:
             error = largest_error(engine, artifact, vectors)
+            broken = stream_problem(engine, artifact, vectors.inputs)
         except EdgeError as problem:
-            return _failed(point.id, math.inf, problem.cause), engine.runtime
-        return _judge(point.id, error, artifact, engine.runtime), engine.runtime
+            return _failed(name, math.inf, problem.cause)
+        verdict = _judge(name, error, artifact, engine.runtime)
+        return _failed(name, error, f"{broken}.") if verdict.ok and broken else verdict
     finally:
         engine.close()
 

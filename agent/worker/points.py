@@ -11,6 +11,7 @@ from agent.pipelines.pixels import Pixels
 from agent.pipelines.vision import VisionPipeline
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.shelf import Shelf
+from edge_sdk.contracts.audio import EnhanceSpec
 from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.manifest import Artifact, Manifest
 from edge_sdk.contracts.operating_point import OperatingPoint
@@ -89,6 +90,21 @@ class Points:
             engine = open_engine(path, format=artifact.format, threads=self.threads(point))
         return point, artifact, engine
 
+    def open_filter(self, point: OperatingPoint) -> tuple[EnhanceSpec, Artifact, Engine] | None:
+        """What cleans the sound before this point hears it; None where the release has nothing.
+
+        Raises:
+            EdgeError: as :meth:`open`.
+        """
+        enhance = self.manifest.task.enhance
+        digest = enhance.artifacts.get(point.runtime) if enhance is not None else None
+        if enhance is None or digest is None:
+            return None
+        artifact = self._described(digest, f"The filter before point {point.id}")
+        with self._shelf.opened(artifact.digest) as path:
+            engine = open_engine(path, format=artifact.format, threads=1)
+        return enhance.spec, artifact, engine
+
     def load(
         self, index: int, pixels: Pixels, before_open: Callable[[], None] = lambda: None
     ) -> Loaded:
@@ -116,12 +132,15 @@ class Points:
         Raises:
             ContractError: ``contract.bad-manifest``.
         """
-        artifact = self.manifest.artifacts.get(point.artifact)
-        if artifact is None or artifact.digest != point.artifact:
+        return self._described(point.artifact, f"Point {point.id}")
+
+    def _described(self, digest: str, who: str) -> Artifact:
+        artifact = self.manifest.artifacts.get(digest)
+        if artifact is None or artifact.digest != digest:
             raise ContractError(
                 "bad-manifest",
-                f"Point {point.id} of release {self.manifest.release} {self.manifest.version} "
-                f"runs {point.artifact[:12]}, which the release does not describe.",
+                f"{who} of release {self.manifest.release} {self.manifest.version} "
+                f"runs {digest[:12]}, which the release does not describe.",
                 "Create the release again with this version of edge-sdk.",
             )
         return artifact

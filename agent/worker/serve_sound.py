@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.pipelines.enhancing import SpeechFilter
 from agent.pipelines.listening import Listening, Step
 from agent.pipelines.second_stage import SecondStage
 from agent.sound.build import build_microphone
@@ -27,6 +28,7 @@ from edge_sdk.audio.activity import ActivityGate
 from edge_sdk.audio.caution import Cautions
 from edge_sdk.audio.detect import Hit
 from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import EdgeError
 from edge_sdk.runtime.stream import StreamSession
@@ -225,7 +227,7 @@ class SoundLoop:
         second: SecondStage | None = None,
         cautions: Cautions | None = None,
     ) -> Listening:
-        _, artifact, engine = self._points.open(index)
+        point, artifact, engine = self._points.open(index)
         try:
             session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
             return Listening(
@@ -233,9 +235,23 @@ class SoundLoop:
                 self._sound,
                 self._words,
                 gate=gate,
+                cleaner=self._cleaner(point),
                 verifier=second,
                 cautions=cautions,
             )
+        except BaseException:
+            engine.close()
+            raise
+
+    def _cleaner(self, point: OperatingPoint) -> SpeechFilter | None:
+        """The release's filter, unless this device does without."""
+        found = self._points.open_filter(point) if self._options.pipeline.sound.enhance else None
+        if found is None:
+            return None
+        spec, artifact, engine = found
+        try:
+            session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
+            return SpeechFilter(session, spec)
         except BaseException:
             engine.close()
             raise

@@ -49,6 +49,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         for needed in (artifact.digest, artifact.golden):
             if needed not in manifest.blobs and needed not in manifest.derived:
                 yield f"blob {needed[:12]} is used but not listed"
+    yield from _filter_problems(manifest)
     yield from _derivation_problems(manifest)
     yield from _delta_problems(manifest)
     for profile, ladder in manifest.ladders.items():
@@ -60,6 +61,14 @@ def _problems(manifest: Manifest) -> Iterator[str]:
                 yield f"point {point.id!r} of {profile!r} names an artifact that is not listed"
             elif artifact_of.runtime != point.runtime:
                 yield f"point {point.id!r} of {profile!r} runs on another runtime than its artifact"
+
+
+def _filter_problems(manifest: Manifest) -> Iterator[str]:
+    enhance = manifest.task.enhance
+    for runtime, digest in enhance.artifacts.items() if enhance is not None else ():
+        artifact = manifest.artifacts.get(digest)
+        if artifact is None or artifact.runtime != runtime:
+            yield f"the filter for {runtime!r} is no artifact that is listed for it"
 
 
 def _delta_problems(manifest: Manifest) -> Iterator[str]:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from edge_sdk.contracts.manifest import DELTA_CODEC, BlobRef, DeltaRef, Derivation, Manifest
+from edge_sdk.contracts.manifest import (
+    DELTA_CODEC,
+    BlobRef,
+    DeltaRef,
+    Derivation,
+    Manifest,
+    TaskInfo,
+)
 from edge_sdk.contracts.operating_point import OperatingPoint
 
 
@@ -28,10 +35,21 @@ def needed_refs(manifest: Manifest, points: Iterable[OperatingPoint]) -> tuple[B
 def files_of(manifest: Manifest, points: Iterable[OperatingPoint]) -> list[str]:
     """Digests of the artifacts and golden files of ``points``, each once, in order."""
     files: dict[str, None] = {}
-    for point in points:
-        artifact = manifest.artifacts[point.artifact]
+    for digest in artifacts_of(manifest.task, points):
+        artifact = manifest.artifacts[digest]
         files |= {artifact.digest: None, artifact.golden: None}
     return list(files)
+
+
+def artifacts_of(task: TaskInfo, points: Iterable[OperatingPoint]) -> list[str]:
+    """Digests of what ``points`` run, and of the filters that clean the sound before them."""
+    filters = task.enhance.artifacts if task.enhance is not None else {}
+    found: dict[str, None] = {}
+    for point in points:
+        found[point.artifact] = None
+        if point.runtime in filters:
+            found[filters[point.runtime]] = None
+    return list(found)
 
 
 def whole_bytes(manifest: Manifest, points: Iterable[OperatingPoint]) -> int:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from edge_sdk.bundle.blobs import BlobStore, blob_ref
 from edge_sdk.bundle.check import check_manifest
+from edge_sdk.bundle.needs import artifacts_of
 from edge_sdk.bundle.pack import Packing, SourceFile, pack
 from edge_sdk.bundle.signing import SigningKey, add_signature, sign
 from edge_sdk.bundle.trust import open_envelope, verify_manifest
@@ -272,8 +273,8 @@ def _pack(
     ladders = [
         [
             digest
-            for point in ladder
-            if (artifact := artifacts.get(point.artifact)) is not None
+            for needed in artifacts_of(conversion.task, ladder)
+            if (artifact := artifacts.get(needed)) is not None
             for digest in (artifact.digest, artifact.golden)
         ]
         for ladder in conversion.ladders.values()

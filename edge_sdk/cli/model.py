@@ -9,6 +9,7 @@ import click
 
 from edge_sdk.cli.model_cascade import cascade
 from edge_sdk.cli.model_distill import distill
+from edge_sdk.cli.model_filter import filter_sound
 from edge_sdk.cli.model_fit import fit
 from edge_sdk.cli.model_graph import show_fusion, show_steps
 from edge_sdk.cli.model_import import import_file
@@ -59,6 +60,7 @@ command.add_command(distill)
 command.add_command(slim)
 command.add_command(search)
 command.add_command(cascade)
+command.add_command(filter_sound)
 
 
 @command.command(help="Train the task TASK (path.py:Class) and write its weights.")

@@ -196,12 +196,16 @@ def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float
     from edge_sdk.contracts.fleet import ENDED
     from edge_sdk.errors import LinkError
 
-    left_s, before, paused = timeout_s, time.monotonic(), False
+    left_s, before = timeout_s, time.monotonic()
+    paused = told = False
     seen: dict[str, str] = {}
     finished: set[str] = set()
     with out.progress("Rolling out", len(info.members)) as progress:
         while True:
             info = client.rollout(info.id)
+            if info.waits and not told:
+                told = True
+                out.line(f"It waits. {info.waits}")
             if info.paused is not paused:
                 paused = info.paused
                 out.line("Paused; `edge rollout resume` goes on." if paused else "It goes on.")

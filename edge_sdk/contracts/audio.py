@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from edge_sdk.contracts.base import Wire
 
@@ -83,3 +83,12 @@ class EnhanceSpec(Wire, kw_only=True):
     """That the network sees and answers for."""
     single_bins: Annotated[int, Meta(ge=1, le=1024)] = 64
     """The lowest bands are one bin each, so that a voice's overtones are told apart."""
+
+
+class Enhancement(Wire, kw_only=True):
+    """A network that cleans speech: a task of its own, or the filter before one that listens."""
+
+    spec: EnhanceSpec
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """By runtime, digest of the artifact that is the filter; empty where the task's own network
+    cleans."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.audio import Enhancement, SoundInfo
 from edge_sdk.contracts.base import SCHEMA, Wire
 from edge_sdk.contracts.operating_point import OperatingPoint, RuntimeName, TensorSpec
 
@@ -78,6 +78,8 @@ class TaskInfo(Wire, kw_only=True):
     :attr:`output_tolerance` of PyTorch's, which is 1 for PyTorch itself."""
     sound: SoundInfo | None = None
     """``generic`` only: how a network listens; None for one that does not."""
+    enhance: Enhancement | None = None
+    """``generic`` only: what cleans the sound before a network hears it, or is the task itself."""
     output_tolerance: float = 0.0
     """``generic`` only: a sample counts as right when, for each output, the root mean square of
     its error is at most this share of the root mean square of that output over all samples."""

@@ -58,10 +58,10 @@ class RolloutDesk:
                 ``usage.no-devices``.
             ConfigError: ``config.bad-rollout`` or ``config.bad-window``.
         """
-        if request.canary < 0 or request.max_failures < 0:
+        if min(request.canary, request.max_failures, request.devices_per_hour) < 0:
             raise ConfigError(
                 "bad-rollout",
-                "canary and max_failures of a rollout cannot be negative.",
+                "canary, max_failures and devices_per_hour of a rollout cannot be negative.",
                 "Use 0 or more.",
             )
         for window in request.windows:

@@ -27,6 +27,7 @@ class Enhance:
     kind = "generic"
     name = "enhance"
     tolerance = 0.15
+    enhance = SPEC
     sequence_steps = STEPS
     states = tuple((i, i) for i in range(1, 1 + len(EnhanceNetwork().memories(1))))
 

@@ -11,13 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_sdk.bundle.blobs import blob_ref
-from edge_sdk.contracts.audio import FeatureSpec, SoundInfo, WakeWord
+from edge_sdk.contracts.audio import (
+    Enhancement,
+    EnhanceSpec,
+    FeatureSpec,
+    SoundInfo,
+    WakeWord,
+)
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.manifest import Artifact, Manifest, Preprocess, TaskInfo
-from edge_sdk.contracts.operating_point import OperatingPoint, TensorSpec
+from edge_sdk.contracts.operating_point import Layout, OperatingPoint, TensorSpec
 from edge_sdk.runtime.negotiate import open_engine
 from tests.fakes.classifiers import PROFILE, DeviceRelease
 from tests.fakes.models import save_onnx
@@ -30,6 +38,7 @@ LOUD = SoundInfo(
     activation="none",
     words=(WakeWord(label="loud", cutoff=0.5, window_steps=3, refractory_s=0.5),),
 )
+CLEANS = EnhanceSpec()
 HEARS, DEAF = -6.0, 50.0
 """Thresholds of log energy: a network that hears, and one that never does."""
 
@@ -64,12 +73,62 @@ def make_listening_release(
     return DeviceRelease(manifest, path, blobs)
 
 
+def with_filter(release: DeviceRelease, gain: float) -> DeviceRelease:
+    """The same release with a filter before it that makes sounds louder or quieter."""
+    artifact = write_filter(release.path.parent, release.blobs, gain)
+    task = replace(
+        release.manifest.task,
+        enhance=Enhancement(spec=CLEANS, artifacts={artifact.runtime: artifact.digest}),
+    )
+    manifest = replace(
+        release.manifest,
+        task=task,
+        artifacts=release.manifest.artifacts | {artifact.digest: artifact},
+        blobs=release.manifest.blobs
+        | {
+            digest: blob_ref(release.blobs / digest)
+            for digest in (artifact.digest, artifact.golden)
+        },
+    )
+    release.path.write_bytes(encode(manifest))
+    return DeviceRelease(manifest, release.path, release.blobs)
+
+
+def write_filter(folder: Path, blobs: Path, gain: float) -> Artifact:
+    """An enhancer whose factors are all ``gain``; what it remembers it leaves as it is."""
+    model = folder / "filter.onnx"
+    shapes = {"x": (1, 3, 1, CLEANS.bands), "s": (1, 1), "y": (1, 2, 1, CLEANS.bands), "t": (1, 1)}
+    nodes = [
+        helper.make_node("Slice", ["x", "first", "last", "axis"], ["two"]),
+        helper.make_node("Mul", ["two", "nothing"], ["silent"]),
+        helper.make_node("Add", ["silent", "gain"], ["y"]),
+        helper.make_node("Identity", ["s"], ["t"]),
+    ]
+    constants = {
+        "first": np.int64([0]),
+        "last": np.int64([2]),
+        "axis": np.int64([1]),
+        "nothing": np.float32([0]),
+        "gain": np.float32([gain, 0]).reshape(1, 2, 1, 1),
+    }
+    specs = _save(model, nodes, shapes, constants)
+    chance = np.random.default_rng(0)
+    return _described(blobs, model, specs, [chance.normal(size=(4, 3, 1, 128)), np.ones((4, 1))])
+
+
 def _artifact(folder: Path, blobs: Path, threshold: float) -> Artifact:
     model = folder / "model.onnx"
     specs = _write(model, threshold)
-    digest = _store(blobs, model.read_bytes())
     chance = np.random.default_rng(0)
-    inputs = [chance.normal(-6, 4, (4, BANDS, FRAMES)), chance.random((4, 1))]
+    return _described(
+        blobs, model, specs, [chance.normal(-6, 4, (4, BANDS, FRAMES)), chance.random((4, 1))]
+    )
+
+
+def _described(
+    blobs: Path, model: Path, specs: tuple[TensorSpec, ...], inputs: list[np.ndarray]
+) -> Artifact:
+    digest = _store(blobs, model.read_bytes())
     rows = [array.astype(np.float32) for array in inputs]
     engine = open_engine(blobs / digest, format="onnx")
     found = [
@@ -109,18 +168,25 @@ def _write(path: Path, threshold: float) -> tuple[TensorSpec, ...]:
         helper.make_node("Mul", ["sum", "half"], ["y"]),
         helper.make_node("Identity", ["y"], ["t"]),
     ]
+    return _save(path, nodes, shapes, {name: np.float32([value]) for name, value in values.items()})
+
+
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    shapes: dict[str, tuple[int, ...]],
+    constants: dict[str, np.ndarray],
+) -> tuple[TensorSpec, ...]:
+    """Write a file with two inputs and two outputs."""
     infos = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in shapes.items()
     ]
-    constants = [
-        numpy_helper.from_array(np.float32([value]), name) for name, value in values.items()
-    ]
-    save_onnx(path, nodes, infos[:2], infos[2:], constants)
+    kept = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    save_onnx(path, nodes, infos[:2], infos[2:], kept)
+    layouts: dict[int, Layout] = {2: "NC", 4: "NCHW"}
     return tuple(
-        TensorSpec(
-            name=name, dtype="float32", shape=shape, layout="NC" if len(shape) == 2 else "other"
-        )
+        TensorSpec(name=name, dtype="float32", shape=shape, layout=layouts.get(len(shape), "other"))
         for name, shape in shapes.items()
     )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.update.state import UpdateState
+from edge_sdk.contracts.base import decode
 from tests.fakes.brokers import RunningBroker, broker  # noqa: F401 - a fixture
 from tests.fakes.classifiers import Recipe
 from tests.fakes.house import FleetHouse, wait_until
@@ -31,6 +33,13 @@ def test_a_release_is_installed_replaced_refused_and_rolled_back(house: FleetHou
 
     house.publish("2", (Recipe("onnx"),))
     assert house.wait_for_end(house.roll_out("2", "d1"), "d1") == "committed"
+
+    path = house.folder / "d1" / "state" / "state.json"
+    state = decode(path.read_bytes(), UpdateState, "state")
+    probation = state.serving.probation if state.serving is not None else None
+    assert probation is not None and probation.frames, "what it is held to from now on"
+    assert {where.partition("/")[0] for where in probation.levels} == {"camera"}
+    assert sum(level.frames for level in probation.levels.values()) > 0
 
     house.publish("3", (Recipe("onnx", threads=2),), golden_shift=0.5)
     refused = house.roll_out("3", "d1")

@@ -127,6 +127,30 @@ def test_a_refused_version_leaves_every_device_on_the_old_one(scene: Scene) -> N
     assert calm.counters == [1]
 
 
+def test_a_paused_rollout_reaches_nobody_else_until_it_goes_on(scene: Scene) -> None:
+    client = scene.client()
+    scene.publish("1")
+    scene.publish("2")
+    first = scene.device("cam-a")
+    others = [scene.device(name) for name in ("cam-b", "cam-c")]
+    client.create_rollout("digits", "1")
+    scene.finished()
+    client.create_rollout("digits", "2", canary=1)
+    assert client.pause().paused
+    eventually(lambda: wanted(client)["cam-a"] == "1" or first.version == "2", "cam-a has decided")
+    scene.server.stop()
+    scene.server.start()
+    client = scene.client()
+    time.sleep(1.0)
+    assert client.rollout().state is RolloutState.CANARY
+    assert [device.version for device in others] == ["1", "1"]
+    assert not client.resume().paused
+    assert scene.finished().state is RolloutState.DONE
+    eventually(
+        lambda: running(client) == {"cam-a": "2", "cam-b": "2", "cam-c": "2"}, "all run version 2"
+    )
+
+
 def test_an_operator_takes_a_rollout_back(scene: Scene) -> None:
     client = scene.client()
     scene.publish("1")

@@ -198,7 +198,9 @@ def test_bad_requests_are_named(
     assert server.process is not None and "Traceback" not in server.process.output()
 
 
-def test_a_rollout_waits_for_devices_without_a_broker(client: FleetClient, tmp_path: Path) -> None:
+def test_a_rollout_waits_for_devices_without_a_broker(
+    server: RunningServer, client: FleetClient, tmp_path: Path
+) -> None:
     client.publish_release(write_release(tiny_release("3"), tmp_path / "v3"))
     client.enroll("cam-1", "rpi4")
     info = client.create_rollout("digits", "3", canary=1)
@@ -206,6 +208,10 @@ def test_a_rollout_waits_for_devices_without_a_broker(client: FleetClient, tmp_p
     assert client.device("cam-1").desired_version == "3"
     with pytest.raises(UsageError, match="rollout-active"):
         client.create_rollout("digits", "3")
+    assert client.pause().paused
+    page = httpx.get(client.url, headers={"Authorization": f"Bearer {token(server)}"}).text
+    assert "full, paused" in page
+    assert not client.resume().paused
     assert client.abort().state is RolloutState.ABORTED
     assert client.device("cam-1").desired_version == ""
     texts = [event.text for event in client.events(0, 1000)]

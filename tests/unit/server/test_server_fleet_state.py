@@ -153,7 +153,8 @@ def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
     here.state("a")
     rollout_id = roll(here, "1")
     here.state("a", version="1", phase=Phase.COMMITTED, deployment=rollout_id)
-    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.DONE
+    info = here.fleet.rolling.rollout(rollout_id)
+    assert (info.state, info.members[0].phase) == (RolloutState.DONE, "committed")
 
 
 def test_a_candidate_that_serves_on_trial_is_no_verdict(here: FleetOnDisk) -> None:
@@ -422,6 +423,8 @@ def test_rollouts_that_make_no_sense_are_refused(here: FleetOnDisk) -> None:
         roll(here, "1", devices=("a", "x"))
     with pytest.raises(ConfigError, match="bad-rollout"):
         roll(here, "1", canary=-1)
+    with pytest.raises(ConfigError, match="bad-rollout"):
+        roll(here, "1", devices_per_hour=-1)
     with pytest.raises(UsageError, match="unknown-rollout"):
         here.fleet.rolling.rollout("r1")
     assert here.fleet.rolling.rollouts() == []
@@ -624,9 +627,16 @@ class FleetMachine(RuleBasedStateMachine):
         max_failures=st.integers(0, 2),
         back=st.booleans(),
         devices=st.sets(st.sampled_from(NAMES)),
+        per_hour=st.sampled_from((0, 0, 60)),
     )
     def create(
-        self, version: int, canary: int, max_failures: int, back: bool, devices: set[str]
+        self,
+        version: int,
+        canary: int,
+        max_failures: int,
+        back: bool,
+        devices: set[str],
+        per_hour: int,
     ) -> None:
         try:
             roll(
@@ -636,6 +646,7 @@ class FleetMachine(RuleBasedStateMachine):
                 max_failures=max_failures,
                 rollback_on_failure=back,
                 devices=tuple(sorted(devices)),
+                devices_per_hour=per_hour,
             )
         except UsageError as error:
             assert error.slug == "rollout-active"
@@ -655,10 +666,17 @@ class FleetMachine(RuleBasedStateMachine):
         except UsageError as error:
             assert error.slug in ("rollout-ended", "unknown-rollout")
 
+    @rule(seconds=st.floats(0, 200))
+    def wait(self, seconds: float) -> None:
+        self.here.clock += seconds
+        self.here.fleet.rolling.tick()
+
     @rule()
     def restart(self) -> None:
+        clock = self.here.clock
         self.here.close()
         self.here = FleetOnDisk(Path(self.root.name))
+        self.here.clock = clock
 
     @invariant()
     def counters_only_grow(self) -> None:

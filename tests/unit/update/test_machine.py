@@ -375,7 +375,7 @@ def test_where_going_back_promises_nothing_it_is_told_once(
 def test_an_update_under_way_is_not_disturbed_by_an_alarm() -> None:
     before = drive(UpdateState(), *happy(0, 1), *happy(1, 2), *happy(2, 3)[:3])
     state, effects = step(before, slow(90.0))
-    assert (state, [type(effect) for effect in effects]) == (before, [ev.Notice])
+    assert (state, [type(effect) for effect in effects]) == (before, [ev.Alert])
     on_trial = drive(before, *happy(2, 3)[3:6])
     assert step(on_trial, slow(90.0)) == (on_trial, ())
 

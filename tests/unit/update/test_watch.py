@@ -38,20 +38,23 @@ def frames(
     errors: float = 0.0,
     accuracy: float = 0.95,
     where: str = "camera/0",
+    objective_ms: float = 0.0,
 ) -> ServiceStats:
     """A sample's worth of service."""
     failed = sum(source.random() < errors for _ in range(FRAMES))
     done = FRAMES - failed
     correct = sum(source.random() < accuracy for _ in range(done))
     latencies = tuple(ms * math.exp(source.gauss(0, spread)) for _ in range(done))
-    return ServiceStats(done, failed, done, correct, latencies, where)
+    late = sum(latency > objective_ms for latency in latencies) if objective_ms else 0
+    timed = done if objective_ms else 0
+    return ServiceStats(done, failed, done, correct, latencies, timed, late, where)
 
 
 def on_trial(seed: int = 1, objective_ms: float = 0.0, **how: float) -> Probation:
     """What a trial of 200 frames leaves."""
     source, found = random.Random(seed), Probation.under(POLICY, objective_ms)
     for _ in range(5):
-        found = found.plus(frames(source, **how))  # type: ignore[arg-type]
+        found = found.plus(frames(source, objective_ms=objective_ms, **how))  # type: ignore[arg-type]
     return found
 
 
@@ -148,8 +151,8 @@ def test_a_shift_of_so_many_sigmas_is_found_in_a_bounded_number_of_samples(
 def test_a_release_that_stays_as_it_was_is_left_alone(
     seed: int, ms: float, spread: float, errors: float
 ) -> None:
-    how = {"ms": ms, "spread": spread, "errors": errors}
-    watch = Watch(on_trial(seed, objective_ms=2 * ms, **how), 2 * ms)
+    how = {"ms": ms, "spread": spread, "errors": errors, "objective_ms": 2 * ms}
+    watch = Watch(on_trial(seed, **how), 2 * ms)
     number, alarm = first_alarm(watch, lambda source: frames(source, **how), 240, seed + 1)  # type: ignore[arg-type]
     assert number > 240, alarm
 
@@ -165,6 +168,7 @@ def test_a_release_that_stays_as_it_was_is_left_alone(
     ],
 )
 def test_a_change_is_found_and_named(kind: str, how: dict[str, float], most: int) -> None:
+    how = {**how, "objective_ms": 40.0}
     for seed in range(8):
         watch = Watch(on_trial(seed, objective_ms=40.0), 40.0)
         for number in range(100):
@@ -189,12 +193,19 @@ def test_a_point_that_the_trial_did_not_visit_is_learned_first() -> None:
     assert LEARN_FRAMES < 100 * FRAMES
 
 
-def test_while_heat_slows_everything_no_latency_counts() -> None:
+def test_while_something_else_slows_everything_no_latency_counts() -> None:
     watch = Watch(on_trial())
     for number in range(100):
-        assert (
-            watch.add(frames(random.Random(number), ms=90.0), number * SAMPLE_S, hot=True) is None
-        )
+        slow = frames(random.Random(number), ms=90.0)
+        assert watch.add(slow, number * SAMPLE_S, disturbed=True) is None
+
+
+def test_busy_minutes_condemn_nothing_however_often_they_come() -> None:
+    watch, source = Watch(on_trial(objective_ms=40.0), 40.0), random.Random(5)
+    for number in range(400):
+        busy = number % MIN_SAMPLES != 0  # all but one of ten samples
+        sample = frames(source, ms=200.0 if busy else 20.0)
+        assert watch.add(sample, number * SAMPLE_S) is None, number
 
 
 def test_what_is_faster_than_a_scheduler_is_exact_is_not_slow() -> None:
@@ -203,6 +214,13 @@ def test_what_is_faster_than_a_scheduler_is_exact_is_not_slow() -> None:
     assert number > 100
     number, alarm = first_alarm(watch, lambda source: frames(source, ms=14.0), 20, began_s=9000.0)
     assert alarm.kind == "latency"
+
+
+def test_of_another_objective_the_trial_says_nothing() -> None:
+    watch = Watch(on_trial(objective_ms=40.0), 15.0)
+    late = {"objective_ms": 15.0}
+    number, _ = first_alarm(watch, lambda source: frames(source, **late), 100)  # type: ignore[arg-type]
+    assert number > 100
 
 
 def test_without_frames_nothing_is_said() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from agent.config import PublishConfig
 from agent.sound.config import SoundConfig
@@ -28,10 +29,18 @@ from agent.worker.protocol import (
 )
 from edge_sdk.audio.samples import Floats
 from edge_sdk.audio.wavefile import read_wave, wave_bytes
-from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.audio import Enhancement, SoundInfo
+from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.telemetry import Decision
 from tests.fakes.classifiers import DeviceRelease
-from tests.fakes.listeners import DEAF, HEARS, LOUD, make_listening_release
+from tests.fakes.listeners import (
+    CLEANS,
+    DEAF,
+    HEARS,
+    LOUD,
+    make_listening_release,
+    with_filter,
+)
 from tests.fakes.workers import Workers, collect, has, wait_exit
 from tests.unit.audio.test_features import RATE, noise
 
@@ -192,6 +201,41 @@ def test_what_was_decided_before_a_move_is_told_of_the_point_that_decided(
     assert {event.point for event in events if isinstance(event, Stats)} == {0}
     handle.send(Stop())
     collect(handle, has(Finished))
+
+
+@pytest.mark.parametrize(
+    ("gain", "enhance", "heard"), [(1.0, True, 3), (0.0, True, 0), (0.0, False, 3)]
+)
+def test_a_filter_cleans_the_sound_before_it_is_heard(
+    workers: Workers, said: Path, tmp_path: Path, gain: float, enhance: bool, heard: int
+) -> None:
+    release = with_filter(make_listening_release(tmp_path / "release"), gain)
+    sound = SoundConfig(enhance=enhance, gate=gain > 0)
+    events = collect(workers.spawn(spec(workers, release, said, sound)), has(Finished))
+    assert [d.label for d in decisions(events)] == ["loud"] * heard
+    for decision, at_s in zip(decisions(events), WORDS_S, strict=False):
+        assert 0 < decision.frame * 0.02 - at_s < 0.15 or gain > 0, "positions stay"
+
+
+def test_the_golden_test_covers_the_filter(workers: Workers, tmp_path: Path) -> None:
+    release = with_filter(make_listening_release(tmp_path / "release"), 0.5)
+    (events,) = [collect(workers.spawn(workers.spec(release, "golden")), has(GoldenDone))]
+    (done,) = [event for event in events if isinstance(event, GoldenDone)]
+    assert done.ok, done.detail
+    other = with_filter(make_listening_release(tmp_path / "other"), 0.75)
+    (ours,) = (release.manifest.task.enhance or Enhancement(spec=CLEANS)).artifacts.values()
+    (its,) = (other.manifest.task.enhance or Enhancement(spec=CLEANS)).artifacts.values()
+    # The other filter's answers for ours: a filter that computes something else here than there.
+    wrong = other.manifest.artifacts[its].golden
+    (release.blobs / wrong).write_bytes((other.blobs / wrong).read_bytes())
+    described = replace(release.manifest.artifacts[ours], golden=wrong)
+    artifacts = release.manifest.artifacts | {ours: described}
+    blobs = release.manifest.blobs | {wrong: other.manifest.blobs[wrong]}
+    release.path.write_bytes(encode(replace(release.manifest, artifacts=artifacts, blobs=blobs)))
+    events = collect(workers.spawn(workers.spec(release, "golden")), has(GoldenDone))
+    (done,) = [event for event in events if isinstance(event, GoldenDone)]
+    assert not done.ok
+    assert "filter" in done.detail
 
 
 def test_its_golden_test_covers_the_states(workers: Workers, listens: DeviceRelease) -> None:
