@@ -9,6 +9,7 @@ from edge_sdk import __version__
 
 NOUNS = {
     "model": "Convert, measure and inspect models.",
+    "audio": "Networks that listen: wake words.",
     "profile": "Device profiles: list, show, probe.",
     "governor": "Replay what a device felt through the governor.",
     "release": "Create, sign and publish releases.",

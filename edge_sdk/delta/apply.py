@@ -145,4 +145,6 @@ class _Machine:
         return np.concatenate(found)
 
     def _modeller(self, alphabet: Alphabet) -> Modeller:
-        return self._modellers.setdefault(alphabet, Modeller(alphabet))
+        if alphabet not in self._modellers:
+            self._modellers[alphabet] = Modeller(alphabet)
+        return self._modellers[alphabet]

@@ -152,7 +152,9 @@ class _Coding:
     def _code(
         self, alphabet: Alphabet, first: int, values: Ints, sides: Sides, width: int = 1
     ) -> None:
-        modeller = self._modellers.setdefault(alphabet, Modeller(alphabet))
+        if alphabet not in self._modellers:
+            self._modellers[alphabet] = Modeller(alphabet)
+        modeller = self._modellers[alphabet]
         for start, stop in blocks(len(values), width):
             part = sides[start:stop] if len(sides) == len(values) else sides
             for _ in modeller.code(self.writer, stop - start, first, part, values[start:stop]):

@@ -10,6 +10,7 @@ an own size beside that, which side information tells.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -192,6 +193,7 @@ def _grid(values: npt.NDArray[np.int64] | Sides, lanes: int, rows: int) -> npt.N
     return np.ascontiguousarray(padded.reshape(lanes, rows).T)
 
 
+@functools.cache
 def _prior(contexts: int, alphabet: Alphabet) -> Ints:
     """Large numbers as by Student's distribution of the expected size, with seven degrees of
     freedom; small ones as by a geometric one. Only operations that every machine does alike."""
@@ -206,9 +208,9 @@ def _prior(contexts: int, alphabet: Alphabet) -> Ints:
         total = shares.cumsum(1)[:, -1:]  # one after the other, unlike sum
         return np.asarray(1 + 12 * _PRIOR * shares / total, np.int64)
     middle = np.append(_EDGES, 4000)[np.arange(contexts) // alphabet.sides]
-    weights, column = np.full((contexts, 1), _PRIOR), np.empty((contexts, 0), np.int64)
+    weights, columns = np.full(contexts, _PRIOR), []
     for symbol in symbols:
-        column = np.hstack([column, np.maximum(weights, 1)])
+        columns.append(np.maximum(weights, 1))
         if symbol % 2 == 0:
-            weights = weights * middle[:, None] // (256 + middle[:, None])
-    return np.asarray(column, np.int64)
+            weights = weights * middle // (256 + middle)
+    return np.stack(columns, 1).astype(np.int64)

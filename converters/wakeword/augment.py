@@ -1,0 +1,110 @@
+"""Clean speech to what a microphone in a room hears, and to features that no voice gave.
+
+Few voices must stand for all people. Besides rooms, noises and microphones, the features of a clip
+are stretched along the mel axis as if the speaker's vocal tract were longer or shorter (Jaitly and
+Hinton 2013, "Vocal tract length perturbation improves speech recognition") and partly covered (Park
+et al. 2019, "SpecAugment").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from converters.sound.mixing import (
+    at_level,
+    coloured_noise,
+    mixed,
+    narrowed,
+    some_piece,
+    through_microphone,
+    through_telephone,
+)
+from converters.sound.rooms import impulse_response, in_room, some_room
+from converters.wakeword.network import FEATURES
+from edge_sdk.audio.samples import Floats
+
+RATE_HZ: Final = FEATURES.sample_rate_hz
+_ROOMS: Final = 48
+_SNR_DB: Final = (-3.0, 25.0)
+_LEVEL_DB: Final = (-38.0, -0.5)
+
+
+class Surroundings:
+    """Rooms and noises to put clips into.
+
+    Args:
+        noises: recordings (N,) at 16 kHz; without any, noise is made.
+        seed: of the rooms.
+    """
+
+    def __init__(self, noises: Sequence[Floats], seed: int) -> None:
+        chance = np.random.default_rng(seed)
+        self._noises = list(noises)
+        self._rooms = [
+            impulse_response(some_room(chance, far=bool(number % 3 == 0)), RATE_HZ, chance)
+            for number in range(_ROOMS)
+        ]
+
+    def noise(self, size: int, chance: np.random.Generator) -> Floats:
+        """Some noise (size,)."""
+        if self._noises and chance.random() < 0.7:
+            return some_piece(self._noises, size, chance)
+        return coloured_noise(size, chance, float(chance.uniform(-2.0, 7.0)))
+
+    def heard(self, sound: Floats, chance: np.random.Generator) -> Floats:
+        """The clip (N,) somewhere else: each change happens sometimes."""
+        if chance.random() < 0.45:
+            sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
+        if chance.random() < 0.7:
+            snr_db = float(chance.uniform(*_SNR_DB))
+            sound = mixed(sound, self.noise(len(sound), chance), snr_db)
+        else:
+            # No microphone is silent between words.
+            sound = mixed(sound, coloured_noise(len(sound), chance), float(chance.uniform(30, 60)))
+        if chance.random() < 0.6:
+            sound = through_microphone(sound, RATE_HZ, chance)
+        if chance.random() < 0.08:
+            sound = through_telephone(narrowed(sound, RATE_HZ, 3800.0))
+        level = 6.0 if chance.random() < 0.04 else float(chance.uniform(*_LEVEL_DB))
+        return at_level(sound, level)
+
+
+def between_silence(sound: Floats, before_s: float, after_s: float) -> Floats:
+    """The clip with silence around it."""
+    before, after = round(before_s * RATE_HZ), round(after_s * RATE_HZ)
+    return np.concatenate((np.zeros(before, np.float32), sound, np.zeros(after, np.float32)))
+
+
+def disguised(x: Tensor, chance: np.random.Generator) -> Tensor:
+    """Features (N, bands, T) of other vocal tracts, partly covered; the input stays as it is."""
+    x = torch.bmm(torch.from_numpy(_warps(len(x), x.shape[1], chance)), x)
+    means = x.mean(dim=(1, 2), keepdim=True)
+    cover = torch.zeros(len(x), x.shape[1], x.shape[2], dtype=torch.bool)
+    for row in range(len(x)):
+        for _ in range(2):
+            if chance.random() < 0.5:
+                low = int(chance.integers(0, x.shape[1] - 1))
+                cover[row, low : low + int(chance.integers(1, 7))] = True
+            if chance.random() < 0.35:
+                first = int(chance.integers(0, max(1, x.shape[2] - 1)))
+                cover[row, :, first : first + int(chance.integers(2, 11))] = True
+    return torch.where(cover, means, x)
+
+
+def _warps(count: int, bands: int, chance: np.random.Generator) -> Floats:
+    """Matrices (count, bands, bands) that read band ``b`` where a stretched tract has it."""
+    found = np.zeros((count, bands, bands), np.float32)
+    rows = np.arange(bands)
+    for number in range(count):
+        stretch = float(np.exp(chance.normal(0.0, 0.09)))
+        places = np.clip(rows * stretch + chance.normal(0.0, 0.4), 0, bands - 1.001)
+        low = places.astype(np.int64)
+        share = (places - low).astype(np.float32)
+        found[number, rows, low] = 1.0 - share
+        found[number, rows, low + 1] += share
+    return found

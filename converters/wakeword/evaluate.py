@@ -1,0 +1,221 @@
+"""How often a phrase is heard, and how often something else is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from converters.wakeword.learn import Halves
+from converters.wakeword.network import STEP_S
+from converters.wakeword.scoring import (
+    WINDOWS,
+    Point,
+    Scores,
+    cutoff_within,
+    false_accept_curve,
+    heard,
+    reports,
+    window_means,
+)
+from converters.wakeword.statistics import at_most, poisson_interval, wilson_interval
+from converters.wakeword.trial import LATE_S, Hours, Scorer, Spoken
+from edge_sdk.audio.samples import Floats
+
+REFRACTORY_S = 1.5
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """When the phrase counts as heard."""
+
+    cutoff: float
+    window_steps: int
+    refractory_s: float = REFRACTORY_S
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """Under one condition."""
+
+    condition: str
+    heard: int
+    recordings: int
+    recall: float
+    interval: tuple[float, float]
+    """95 %, Wilson."""
+    latency_ms: tuple[float, float]
+    """Median and 95th percentile from the end of the phrase to the report; negative is before."""
+
+
+class NearMisses(msgspec.Struct, frozen=True):
+    """Synthesised utterances that differ by a sound or two."""
+
+    taken: int
+    utterances: int
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """In sound of one kind."""
+
+    kind: str
+    hours: float
+    false_accepts: int
+
+
+class FalseAccepts(msgspec.Struct, frozen=True):
+    """In all sound without the phrase."""
+
+    hours: float
+    count: int
+    per_hour: float
+    per_hour_interval: tuple[float, float]
+    """95 %, Poisson, exact."""
+    at_most_per_hour: float
+    """What these hours allow to claim: the one-sided 95 % bound."""
+    kinds: tuple[Accepted, ...]
+
+
+class DetPoint(msgspec.Struct, frozen=True):
+    """One cutoff."""
+
+    cutoff: float
+    false_accepts_per_hour: float
+    recall: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a network answered."""
+
+    spoken: Mapping[str, Sequence[tuple[Spoken, Floats]]]
+    """By condition."""
+    silent: Mapping[str, tuple[float, Sequence[Floats]]]
+    """Hours and scores by kind."""
+    near: Sequence[Floats] = ()
+    """Scores of near misses, each by itself: far denser than in any home, so they are no hours."""
+
+    @property
+    def hours(self) -> float:
+        """Of sound without the phrase."""
+        return sum(hours for hours, _ in self.silent.values())
+
+    def streams(self) -> list[Floats]:
+        """Scores of all sound without the phrase."""
+        return [stream for _, streams in self.silent.values() for stream in streams]
+
+
+def run_trial(
+    scorer: Scorer,
+    spoken: Mapping[str, Sequence[Spoken]],
+    silent: Sequence[Hours],
+    near: Sequence[Halves] = (),
+) -> Trial:
+    """Let a network hear everything once."""
+    return Trial(
+        {name: [(one, scorer(one.features)) for one in many] for name, many in spoken.items()},
+        {kind.kind: (kind.hours, [scorer(stream) for stream in kind.streams]) for kind in silent},
+        [scorer(features) for features in near],
+    )
+
+
+def choose_rule(trial: Trial, budget_per_hour: float) -> Rule:
+    """Window and cutoff that hear most within the budget.
+
+    The number of false accepts is rounded down: hours too few for a single one allow none. Among
+    equals the shorter window answers sooner.
+    """
+    best: tuple[float, int, float] | None = None
+    for steps in WINDOWS:
+        curve = false_accept_curve(trial.streams(), steps, REFRACTORY_S)
+        cutoff = max(cutoff_within(curve, budget_per_hour * trial.hours), 1e-3)
+        shares = [
+            np.mean([_step(one, scores, steps, cutoff) is not None for one, scores in many])
+            for many in trial.spoken.values()
+        ]
+        found = float(np.mean(shares)) if shares else 0.0
+        if best is None or found > best[0] + 1e-9:
+            best = (found, steps, cutoff)
+    _, steps, cutoff = best or (0.0, WINDOWS[0], 0.5)
+    return Rule(cutoff=min(cutoff, 1.0), window_steps=steps)
+
+
+def recalls(trial: Trial, rule: Rule) -> tuple[Recall, ...]:
+    """By condition."""
+    return tuple(_recall(name, many, rule) for name, many in trial.spoken.items())
+
+
+def _recall(name: str, many: Sequence[tuple[Spoken, Floats]], rule: Rule) -> Recall:
+    delays = [
+        (step - one.end_step) * STEP_S * 1000.0
+        for one, scores in many
+        if (step := _step(one, scores, rule.window_steps, rule.cutoff)) is not None
+    ]
+    return Recall(
+        condition=name,
+        heard=len(delays),
+        recordings=len(many),
+        recall=len(delays) / max(1, len(many)),
+        interval=wilson_interval(len(delays), len(many)),
+        latency_ms=(float(np.median(delays)), float(np.quantile(delays, 0.95)))
+        if delays
+        else (0.0, 0.0),
+    )
+
+
+def _step(one: Spoken, scores: Floats, steps: int, cutoff: float) -> int | None:
+    last = one.end_step + round(LATE_S / STEP_S)
+    return heard(scores, steps, cutoff, one.first_step, last)
+
+
+def false_accepts(trial: Trial, rule: Rule) -> FalseAccepts:
+    """In all hours together, and by kind."""
+    kinds = tuple(
+        Accepted(kind, hours, sum(_count(stream, rule) for stream in streams))
+        for kind, (hours, streams) in trial.silent.items()
+    )
+    count, hours = sum(kind.false_accepts for kind in kinds), max(trial.hours, 1e-9)
+    low, high = poisson_interval(count)
+    return FalseAccepts(
+        hours=trial.hours,
+        count=count,
+        per_hour=count / hours,
+        per_hour_interval=(low / hours, high / hours),
+        at_most_per_hour=at_most(count) / hours,
+        kinds=kinds,
+    )
+
+
+def near_misses_taken(trial: Trial, rule: Rule) -> NearMisses:
+    """How many were taken for the phrase."""
+    taken = sum(_count(scores, rule) > 0 for scores in trial.near)
+    return NearMisses(taken, len(trial.near))
+
+
+def _count(scores: Floats, rule: Rule) -> int:
+    return len(reports(window_means(scores, rule.window_steps), rule.cutoff, rule.refractory_s))
+
+
+def det_curve(trial: Trial, rule: Rule) -> tuple[DetPoint, ...]:
+    """Recall by false accepts per hour, with the rule's window."""
+    curve: list[Point] = false_accept_curve(
+        trial.streams(), rule.window_steps, rule.refractory_s, points=80
+    )
+    peaks = {
+        name: np.array([_highest(one, scores, rule.window_steps) for one, scores in many])
+        for name, many in trial.spoken.items()
+    }
+    return tuple(
+        DetPoint(
+            cutoff=point.cutoff,
+            false_accepts_per_hour=point.false_accepts / max(trial.hours, 1e-9),
+            recall={name: float(np.mean(high >= point.cutoff)) for name, high in peaks.items()},
+        )
+        for point in curve
+    )
+
+
+def _highest(one: Spoken, scores: Floats, steps: int) -> float:
+    means: Scores = window_means(scores, steps)
+    last = one.end_step + round(LATE_S / STEP_S)
+    return float(means[one.first_step : last + 1].max(initial=0.0))

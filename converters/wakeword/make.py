@@ -1,0 +1,149 @@
+"""A wake word as a folder: everything from the spelling to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from converters.wakeword.learn import Plan
+from converters.wakeword.neighbours import chance_accepts_per_hour
+from converters.wakeword.phonemes import Phones
+from converters.wakeword.report import Evaluation, make_evaluation, write_evaluation
+from converters.wakeword.task import About, write_task
+from converters.wakeword.train import Settings, Sounds, Training, name_of, phones_of
+from converters.wakeword.voices import find_voices
+from converters.wakeword.words import vocabulary
+from converters.wakeword.workshop import Workshop
+
+__all__ = ["Made", "Wishes", "make", "name_of"]
+
+TOO_SHORT_PER_HOUR: Final = 0.1
+_WORK: Final = "work"
+_EMBEDDING: Final = "embedding.pt"
+QUICK: Final = Settings(
+    phrases=150,
+    near_misses=200,
+    words=1200,
+    judged=50,
+    talk=60,
+    spelling_epochs=6,
+    plan=Plan(steps=150, search_every=75),
+    hearings=2,
+)
+"""To see it work; the result is not worth much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asks for."""
+
+    sounds: Sounds = field(default_factory=Sounds)
+    piper: tuple[Path, ...] = ()
+    text: Path | None = None
+    embedding: Path | None = None
+    work: Path | None = None
+    """Where speech and embedding are kept; a folder beside the result by default."""
+    budget_per_hour: float = 0.5
+    quick: bool = False
+    seed: int = 0
+    settings: Settings | None = None
+    """Instead of the usual amounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What :func:`make` wrote."""
+
+    name: str
+    evaluation: Evaluation
+    embedding: Path
+
+
+def make(
+    phrase: str,
+    folder: Path,
+    wishes: Wishes,
+    stage: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Made:
+    """Train a wake word and write its folder.
+
+    Args:
+        phrase: as it is written.
+        folder: for task, weights and report.
+        wishes: everything else.
+        stage: told each step as it begins.
+        warn: told what makes the phrase or the claim doubtful.
+
+    Raises:
+        UsageError: ``usage.bad-phrase``.
+        SourceError: no voices, no sound in a folder; see docs/errors/source.md.
+        ConversionError: ``conversion.bad-embedding``.
+        StorageError: the folder cannot be written.
+    """
+    stage("find voices")
+    phones = phones_of(phrase)
+    voices = find_voices(wishes.piper)
+    words = vocabulary(wishes.text)
+    by_chance = chance_accepts_per_hour(phones, words)
+    remarks = _remarks(phrase, phones, by_chance, wishes.sounds)
+    for remark in remarks:
+        warn(remark)
+    work = wishes.work or folder / _WORK
+    settings = _settings(wishes)
+    workshop = Workshop(work, voices, words, seed=wishes.seed)
+    training = Training(phrase, workshop, wishes.sounds, settings, stage)
+    embedding = training.embedding(wishes.embedding, work / _EMBEDDING)
+    trained = training.run(embedding)
+    for why in trained.skipped:
+        warn(f"Skipped: {why}")
+    evaluation = make_evaluation(
+        phrase=phrase,
+        sounds="".join(phones),
+        rule=trained.rule,
+        budget_per_hour=wishes.budget_per_hour,
+        chosen_on=trained.chosen_on,
+        tested_on=trained.tested_on,
+        positives=_positives(wishes.sounds),
+        by_chance=by_chance,
+        voices=len(voices),
+        remarks=[*remarks, *trained.skipped],
+    )
+    shape = settings.shape
+    about = About(name_of(phrase), phrase, trained.rule, shape.channels, shape.trunk, shape.head)
+    write_task(folder, about, trained.network, trained.samples)
+    write_evaluation(folder, evaluation)
+    return Made(about.name, evaluation, embedding)
+
+
+def _settings(wishes: Wishes) -> Settings:
+    usual = wishes.settings or (QUICK if wishes.quick else Settings())
+    return replace(usual, budget_per_hour=wishes.budget_per_hour, seed=wishes.seed)
+
+
+def _remarks(phrase: str, phones: Phones, by_chance: float, sounds: Sounds) -> list[str]:
+    found = []
+    if by_chance > TOO_SHORT_PER_HOUR:
+        found.append(
+            f"{phrase!r} is short: an hour of talk holds these sounds, or those with one taken for "
+            f"another, about {by_chance:.2g} times, and each may be a false accept. Two words, "
+            "or three syllables, are safer."
+        )
+    if not sounds.background and not sounds.negatives:
+        found.append(
+            "No --background was named: false accepts were counted in synthesised speech only, "
+            "which says little about a living room."
+        )
+    if not sounds.positives:
+        found.append(
+            "No --positives were named: recall is that of synthesised voices; people are harder."
+        )
+    return found
+
+
+def _positives(sounds: Sounds) -> str:
+    if sounds.positives:
+        return "recordings in " + ", ".join(place.name for place in sounds.positives)
+    return "synthesised by voices that were kept from training"

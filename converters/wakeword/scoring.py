@@ -1,0 +1,109 @@
+"""From scores to what would have been reported, over hours at once.
+
+The rules are those of :mod:`edge_sdk.audio.detect`; here they run over whole arrays, for many
+cutoffs. A test holds the two to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.wakeword.network import STEP_S
+
+Scores = npt.NDArray[np.float64]
+WINDOWS: Final = (1, 2, 3, 5, 8, 12)
+"""Steps over which scores may be averaged."""
+
+
+def window_means(scores: npt.NDArray[np.floating], steps: int) -> Scores:
+    """Mean of the last ``steps`` scores at each step (T,); 0 until there are so many."""
+    found = np.zeros(len(scores))
+    if len(scores) >= steps:
+        sums = np.cumsum(np.concatenate(([0.0], np.asarray(scores, np.float64))))
+        found[steps - 1 :] = (sums[steps:] - sums[:-steps]) / steps
+    return found
+
+
+def reports(means: Scores, cutoff: float, refractory_s: float) -> npt.NDArray[np.int64]:
+    """Steps at which the word is reported."""
+    above = np.concatenate(([False], means >= cutoff))
+    rises = np.flatnonzero(above[1:] & ~above[:-1])
+    rest = refractory_s / STEP_S
+    found: list[int] = []
+    for step in rises:
+        if not found or step - found[-1] >= rest - 1e-6:
+            found.append(int(step))
+    return np.asarray(found, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One cutoff on one set of negatives."""
+
+    cutoff: float
+    false_accepts: int
+
+
+def false_accept_curve(
+    streams: Sequence[npt.NDArray[np.floating]], steps: int, refractory_s: float, points: int = 200
+) -> list[Point]:
+    """False accepts at cutoffs from strict to loose.
+
+    Args:
+        streams: scores of sound without the phrase, each a stream of its own.
+        steps: of the window.
+        points: cutoffs to try, spread over the scores' own distribution.
+    """
+    means = [window_means(stream, steps) for stream in streams]
+    found = []
+    for cutoff in _cutoffs(means, points):
+        count = sum(len(reports(mean, cutoff, refractory_s)) for mean in means)
+        found.append(Point(cutoff, count))
+    return found
+
+
+def _cutoffs(means: Sequence[Scores], points: int) -> list[float]:
+    """From just above every score downwards, dense where few scores are."""
+    peaks = np.concatenate([_peaks(mean) for mean in means]) if means else np.zeros(0)
+    ranked = np.sort(peaks)[::-1]
+    ranks = np.unique(np.geomspace(1, max(1, len(ranked)), points).astype(np.int64)) - 1
+    chosen = [float(ranked[rank]) for rank in ranks if rank < len(ranked) and ranked[rank] > 0]
+    top = float(np.nextafter(chosen[0], 2.0)) if chosen else 0.5
+    return [min(top, 1.0), *sorted(set(chosen), reverse=True)]
+
+
+def _peaks(mean: Scores) -> Scores:
+    """The highest of each second: what a report could come from."""
+    steps = max(1, round(1.0 / STEP_S))
+    count = -(-len(mean) // steps)
+    padded = np.zeros(count * steps)
+    padded[: len(mean)] = mean
+    found: Scores = padded.reshape(count, steps).max(axis=1)
+    return found
+
+
+def cutoff_within(curve: Sequence[Point], budget: float) -> float:
+    """The loosest cutoff with at most so many false accepts; a little above all scores at 0.
+
+    Not monotonic: a looser cutoff can join two reports into one, so the first excess ends it.
+    """
+    best = curve[0].cutoff
+    for point in curve:
+        if point.false_accepts > budget:
+            break
+        best = point.cutoff
+    return best
+
+
+def heard(
+    scores: npt.NDArray[np.floating], steps: int, cutoff: float, first: int, last: int
+) -> int | None:
+    """The first step in [first, last] whose window reaches the cutoff, if any."""
+    means = window_means(scores, steps)[first : last + 1]
+    above = np.flatnonzero(means >= cutoff)
+    return int(above[0]) + first if len(above) else None

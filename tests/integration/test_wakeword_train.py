@@ -1,0 +1,161 @@
+"""A wake word from its spelling to a file that a device runs, with the smallest of everything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from converters.convert import Options, convert
+from converters.wakeword.learn import Plan
+from converters.wakeword.make import Made, Wishes, make
+from converters.wakeword.network import Shape
+from converters.wakeword.train import Settings, Sounds
+from edge_sdk.audio.wavefile import wave_bytes
+from edge_sdk.cli.main import NOUNS
+from edge_sdk.errors import ConversionError, EdgeError, SourceError, UsageError
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("espeak-ng") is None, reason="espeak-ng is not installed"
+)
+
+TINY = Settings(
+    phrases=24,
+    near_misses=24,
+    words=40,
+    judged=8,
+    talk=8,
+    spelling_epochs=1,
+    plan=Plan(steps=8, batch=16, search_every=4),
+    shape=Shape(16, ((3, 1), (5, 1)), ((5, 2),)),
+    samples=2,
+    hearings=1,
+)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("room")
+    chance = np.random.default_rng(0)
+    for number in range(12):
+        noise = (0.05 * chance.standard_normal(32000)).astype(np.float32)
+        (folder / f"{number}.wav").write_bytes(wave_bytes(noise, 16000))
+    (folder / "torn.wav").write_bytes(b"RIFF")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, room: Path) -> tuple[Path, Made, list[str]]:
+    folder = tmp_path_factory.mktemp("wake") / "hey-robin"
+    warnings: list[str] = []
+    wishes = Wishes(sounds=Sounds(background=(room,)), settings=TINY, budget_per_hour=5.0)
+    return folder, make("hey robin", folder, wishes, warn=warnings.append), warnings
+
+
+def test_everything_is_written(made: tuple[Path, Made, list[str]]) -> None:
+    folder, result, warnings = made
+    assert {path.name for path in folder.iterdir()} >= {
+        "task.py",
+        "weights.pt",
+        "wakeword.json",
+        "samples.npz",
+        "evaluation.json",
+        "evaluation.md",
+        "det.png",
+        "work",
+    }
+    about = json.loads((folder / "wakeword.json").read_text())
+    assert about["phrase"] == "hey robin" and 0 < about["rule"]["cutoff"] <= 1
+    found = result.evaluation
+    assert found.false_accepts.hours > 0 and len(found.recall) == 4
+    assert {kind.kind for kind in found.false_accepts.kinds} >= {"synthesised speech"}
+    assert any("torn.wav" in text for text in warnings)
+    assert any("--positives" in text for text in warnings)
+
+
+def test_it_becomes_files_for_devices(made: tuple[Path, Made, list[str]], tmp_path: Path) -> None:
+    folder, _, _ = made
+    outcome = convert(
+        f"{folder / 'task.py'}:Task",
+        ["rpi4"],
+        tmp_path / "converted",
+        options=Options(
+            weights=folder / "weights.pt",
+            formats=("tflite",),
+            schemes=("static_wi8_ai8",),
+            repair="off",
+            mixed=False,
+            max_drop=1.0,
+        ),
+    )
+    sound = outcome.conversion.task.sound
+    assert sound is not None and sound.words[0].label == "hey robin"
+    assert [item.scheme for item in outcome.measured] == ["fp32", "static_wi8_ai8"]
+
+
+def test_a_second_phrase_uses_the_same_embedding_and_words(
+    made: tuple[Path, Made, list[str]], tmp_path: Path
+) -> None:
+    folder, result, _ = made
+    before = (folder / "work" / "embedding.pt").stat().st_mtime_ns
+    stages: list[str] = []
+    wishes = Wishes(settings=TINY, work=folder / "work", embedding=result.embedding)
+    make("view glass", tmp_path / "glass", wishes, stages.append)
+    assert not any(text.startswith(("speak words", "learn to spell")) for text in stages)
+    assert (folder / "work" / "embedding.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("phrase", "wishes", "kind", "code"),
+    [
+        ("---", Wishes(), UsageError, "usage.bad-phrase"),
+        ("the long long story " * 5, Wishes(), UsageError, "usage.bad-phrase"),
+        (
+            "hey robin",
+            Wishes(sounds=Sounds(background=(Path("absent"),))),
+            SourceError,
+            "source.no-sounds",
+        ),
+        (
+            "hey robin",
+            Wishes(embedding=Path("absent.pt"), settings=TINY),
+            ConversionError,
+            "conversion.bad-embedding",
+        ),
+        ("hey robin", Wishes(text=Path("absent.txt")), SourceError, "source.missing-text"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_spoken(
+    tmp_path: Path, phrase: str, wishes: Wishes, kind: type[EdgeError], code: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        make(phrase, tmp_path / "out", wishes)
+    assert caught.value.code == code
+    assert not (tmp_path / "out" / "task.py").exists()
+
+
+def test_a_short_phrase_is_warned_of(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    with pytest.raises(ConversionError):
+        make("no", tmp_path, Wishes(embedding=Path("absent.pt")), warn=warnings.append)
+    assert any("is short" in text for text in warnings)
+
+
+def test_the_command_tells_errors_and_help() -> None:
+    from edge_sdk.cli.audio import command
+
+    assert "audio" in NOUNS
+    runner = CliRunner()
+    shown = runner.invoke(command, ["wakeword", "train", "--help"])
+    assert shown.exit_code == 0 and "--background" in shown.output
+    for arguments, code in (
+        (["--phrase", "---"], "usage.bad-phrase"),
+        (["--phrase", "hey robin", "--budget", "0"], "usage.bad-budget"),
+        (["--phrase", "hey robin", "--background", "absent"], "source.no-sounds"),
+    ):
+        found = runner.invoke(command, ["wakeword", "train", "--json", *arguments])
+        assert json.loads(found.output)["error"]["code"] == code
