@@ -171,7 +171,11 @@ def build(
         objective_ms=_strictest_ms(config.pipelines),
         link=link,
         host=host,
-        sensors=DeviceSensors(sensors, Path(config.state_dir)),
+        sensors=DeviceSensors(
+            sensors,
+            Path(config.state_dir),
+            lambda: sum(stream.own_cpu_percent for stream in streams),
+        ),
         clock=clock,
         report=supervisor.report,
         greeted=supervisor.on_greeting,

@@ -61,6 +61,8 @@ class Stream:
         self.ready: Ready | None = None
         self.source = ""
         """What is wrong with its source; empty for nothing."""
+        self.own_cpu_percent = 0.0
+        """What its processes and the agent took of the machine in the last tick."""
         self._policy = policy
         self._device = device
         self._topic = topics.results(device.device_id, config.name)
@@ -171,6 +173,7 @@ class Stream:
         recent = self._recent.take(now)
         pids = (os.getpid(), *self.service.worker_pids)
         own = OwnUse(self._own_cpu_percent(pids), self._worker_rss_mib)
+        self.own_cpu_percent = own.cpu_percent or 0.0
         sample = with_workload(sensed, recent, self.config, own)
         before = self._memory.allowed
         self._memory = self._memory.after(self._policy, sample, now)

@@ -41,6 +41,7 @@ from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.server.link import BrokerAddress, Link
+from edge_sdk.server.probing import WAVE_BYTES
 from edge_sdk.server.waves import Waves
 
 BAR_WAVE, BAR_WINDOW = 0.25, 0.40
@@ -173,8 +174,8 @@ class SimulatedDevice:
             self.wire._out += packet(0x40, body[begin : begin + 2])
             begin += 2
         message = self.asking.on_message(topic, body[begin:], bool(kind & 1))
-        if message is not None and self.download.on_chunk(*message) is not None:
-            self.pieces += 1
+        if message is not None:
+            self.pieces += sum(1 for _ in self.download.on_chunk(*message))
 
     def tick(self) -> None:
         self.download.tick()
@@ -309,7 +310,7 @@ def mosquitto() -> Iterator[tuple[int, int]]:
         config = Path(name) / "mosquitto.conf"
         config.write_text(
             f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
-            "set_tcp_nodelay true\nlog_dest none\n"
+            "set_tcp_nodelay true\nallow_duplicate_messages true\nlog_dest none\n"
         )
         broker = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
@@ -345,7 +346,7 @@ def fleet(port: int, data: bytes, gather_s: float) -> Iterator[Waves]:
         lambda topic, data, _: waves.on_credit(topic, data),
         lambda: None,
     )
-    waves = Waves(TOPICS, link, count, chunk, gather_s)
+    waves = Waves(TOPICS, link, count, chunk, gather_s, lambda: WAVE_BYTES)
     link.start()
     waves.start()
     try:

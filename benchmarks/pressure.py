@@ -30,15 +30,17 @@ sys.path[:] = [
     *(path for path in sys.path if Path(path).resolve() != ROOT / "benchmarks"),
 ]
 
+import numpy as np  # noqa: E402
+
 from agent.adapt.governor import Governor  # noqa: E402
 from benchmarks.pressure_board import CpuGroup  # noqa: E402
 from benchmarks.pressure_memory import MemoryGroup  # noqa: E402
 from benchmarks.pressure_run import Outcome, Run, Setting, Stress  # noqa: E402
-from benchmarks.pressure_setting import converted, limited, prepare  # noqa: E402
+from benchmarks.pressure_setting import FRAMES, converted, limited, prepare  # noqa: E402
 
 MAX_MISS_RATIO = 0.1
-NOISE = 1.0
-"""Points by which the best point of an honest ladder may seem worse than another."""
+STANDARD_ERRORS = 2.0
+"""By which the best point of an honest ladder may seem worse than another."""
 SCENARIOS = ("quota", "busy", "heat", "memory")
 
 
@@ -191,7 +193,7 @@ def main() -> int:
         memory.close()
     missed = [n for n, r in results.items() if r["missed_bar"] or r["late_recovery"]]
     if not options.quick:
-        missed += [f"ladder {h['task']}" for h in heads if h["best_is_short_points"] > NOISE]
+        missed += [f"ladder {h['task']}" for h in heads if h["short_points"] > h["noise_points"]]
     report(options, {"ladders": heads, "scenarios": results, "missed": missed})
     return 1 if options.check and (missed or not results) else 0
 
@@ -199,13 +201,18 @@ def main() -> int:
 def about(task: str, setting: Setting) -> dict[str, Any]:
     """Ladder, rate and objective; told at once, since runs take minutes."""
     scores = [100 * rung.accuracy for rung in setting.ladder]
+    count = len(np.load(setting.folder / FRAMES)["labels"])
+    variances = [share * (1 - share) / count for share in (scores[0] / 100, max(scores) / 100)]
+    noise = STANDARD_ERRORS * sum(variances) ** 0.5
     head = {
         "task": task,
         "ladder": [
             (rung.point, round(score, 2), round(rung.cost, 2))
             for rung, score in zip(setting.ladder, scores, strict=True)
         ],
-        "best_is_short_points": round(max(scores) - scores[0], 2),
+        "frames": count,
+        "short_points": round(max(scores) - scores[0], 2),
+        "noise_points": round(100 * noise, 2),
         "fps": round(setting.pipeline.source.fps, 1),
         "objective_ms": round(setting.pipeline.objective_ms, 2),
     }
@@ -228,8 +235,8 @@ def report(options: argparse.Namespace, document: dict[str, Any]) -> None:
         points = ", ".join(f"{point} {score} % {ms} ms" for point, score, ms in head["ladder"])
         print(
             f"{head['task']}: {points}; {head['fps']} frames a second, {head['objective_ms']} ms; "
-            f"the best is {head['best_is_short_points']} points short of the most accurate "
-            f"(bar {NOISE})"
+            f"the first is {head['short_points']} points short of the most accurate "
+            f"(two standard errors of that, {head['frames']} frames: {head['noise_points']})"
         )
     for name, result in document["scenarios"].items():
         governed = result["runs"]["governor"]

@@ -155,7 +155,7 @@ class Large(Pressed):
 
     name = "large"
     resolutions = ((256, 256), (128, 128), (96, 96))
-    epochs = 8
+    epochs = 14
     width = 48
     least_batch, most_batch = 6, 16
     held_out_step = 3

@@ -141,8 +141,7 @@ class Acquisition:
     def on_chunk(self, topic: str, payload: bytes) -> None:
         """A message on a chunk topic."""
         try:
-            piece = self._download.on_chunk(topic, payload)
-            if piece is not None:
+            for piece in self._download.on_chunk(topic, payload):
                 self._keep(piece)
         except EdgeError as error:
             self._refuse(error)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.update.asking import Asking
@@ -25,9 +25,10 @@ from agent.update.limits import UpdateLimits
 from agent.update.ports import Clock
 from agent.update.riding import MIN_CHUNKS, Riding
 from edge_sdk.bundle.blobs import chunk_size
-from edge_sdk.contracts.manifest import BlobRef
+from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.delivery.pace import Pace, backoff_s
+from edge_sdk.delivery.wave import SPAN
 from edge_sdk.errors import TrustError
 
 SLOW_ANSWERS = 2.0
@@ -160,29 +161,32 @@ class Downloader:
             self._awaited.clear()
         self._fill()
 
-    def on_chunk(self, topic: str, payload: bytes) -> Piece | None:
-        """Take in a message; None when it is not a chunk that is wanted now.
+    def on_chunk(self, topic: str, payload: bytes) -> Iterator[Piece]:
+        """Take in a message, chunk by chunk as the caller stores them; none that is not wanted now.
+
+        Only what has been yielded no longer counts as :meth:`remaining`.
 
         Raises:
             TrustError: ``trust.bad-chunk``: wrong bytes came too often for one chunk.
         """
         chunk = self._topics.parse_chunk(topic)
         if chunk is None:
-            return self._on_wave(topic, payload)
+            yield from self._on_wave(topic, payload)
+            return
         self.bytes_received += len(payload)
         awaited = self._awaited.get(chunk)
         if awaited is None or not payload:  # an empty payload clears a retained message
-            return None
+            return
         ref = self._refs[chunk[0]]
         if not holds(ref, chunk[1], payload):
             self._bad(chunk, awaited)
-            return None
+            return
         del self._awaited[chunk]
         self._link.unsubscribe(topic)
         self._last_good = now = self._clock.monotonic()
         self._answer_s += (now - awaited.asked_at - self._answer_s) / SMOOTHING
         self._fill()
-        return Piece(ref, chunk[1], payload)
+        yield Piece(ref, chunk[1], payload)
 
     def tick(self) -> None:
         """Ask again for what is overdue, and for more where the pace allows it."""
@@ -209,24 +213,26 @@ class Downloader:
         most = missing >= MIN_CHUNKS and 2 * missing > len(ref.chunks)
         return free and most and self._link.gather_s > 0
 
-    def _on_wave(self, topic: str, payload: bytes) -> Piece | None:
+    def _on_wave(self, topic: str, payload: bytes) -> Iterator[Piece]:
         """A message of a wave; a chunk with wrong bytes is fetched later, the usual way."""
         parsed = self._topics.parse_wave(topic)
         if parsed is None:
-            return None
+            return
         digest, index = parsed
         if index is None:
             self._riding.on_notice(digest, payload)
             self._fill()
-            return None
+            return
         self.bytes_received += len(payload)
-        wanted = self._riding.wants(digest, index)
-        taken = wanted and holds(self._refs[digest], index, payload)
-        self._riding.passed(digest, index, taken=taken)
-        if not taken:
-            return None
-        self._last_good = self._clock.monotonic()
-        return Piece(self._refs[digest], index, payload)
+        count = min(max(-(-len(payload) // CHUNK_BYTES), 1), SPAN)
+        for step in range(count):
+            data = payload[step * CHUNK_BYTES :][:CHUNK_BYTES]
+            wanted = self._riding.wants(digest, index + step)
+            taken = wanted and holds(self._refs[digest], index + step, data)
+            self._riding.passed(digest, index + step, taken=taken)
+            if taken:
+                self._last_good = self._clock.monotonic()
+                yield Piece(self._refs[digest], index + step, data)
 
     def _fill(self) -> None:
         """Ask for the next chunks, half a window at a time: each packet costs the broker."""

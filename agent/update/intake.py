@@ -81,7 +81,7 @@ class Intake:
         """The broker is gone; a mirror goes on."""
         self._download.on_disconnected()
 
-    def on_chunk(self, topic: str, payload: bytes) -> Piece | None:
+    def on_chunk(self, topic: str, payload: bytes) -> Iterator[Piece]:
         """Take in a message, as :meth:`Downloader.on_chunk`."""
         return self._download.on_chunk(topic, payload)
 

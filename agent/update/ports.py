@@ -176,6 +176,9 @@ class UpdateSensors(Protocol):
     def throttled(self) -> bool:
         """Whether the processor is being slowed down because of heat."""
 
+    def crowded(self) -> bool:
+        """Whether other programs leave no room on the processor, whatever the release does."""
+
 
 class Clock(Protocol):
     """Time."""

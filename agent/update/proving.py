@@ -44,7 +44,7 @@ class Proving:
 
     Args:
         host: the owner of the workers.
-        sensors: whether heat, and not a release, makes everything slower.
+        sensors: whether heat or other programs, and not a release, make everything slower.
         clock: time.
         limits: timeouts.
         emit: receives the events.
@@ -154,8 +154,8 @@ class Proving:
     def _look_after(self, stats: ServiceStats) -> None:
         if self._watch is None:
             return
-        hot = self._sensors.throttled()
-        alarm = self._watch.add(stats, self._clock.monotonic(), hot=hot)
+        disturbed = self._sensors.throttled() or self._sensors.crowded()
+        alarm = self._watch.add(stats, self._clock.monotonic(), disturbed=disturbed)
         if alarm is not None:
             self._emit(ServiceDegraded(alarm))
 

@@ -15,15 +15,17 @@ from agent.update.ports import Clock, Link
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.delivery import WaveCredit, WaveNotice
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.delivery.wave import CREDIT_EVERY
+from edge_sdk.delivery.wave import CREDIT_EVERY, SPAN, STALL_S
 from edge_sdk.errors import ContractError
 
 log = logging.getLogger(__name__)
 
 MIN_CHUNKS = 8
 """Smaller transfers are over before a wave would begin."""
-SILENCE_S = 5.0
-"""A wave that brings nothing for this long is over."""
+DEPARTURE_S = 5.0
+"""A wave that has brought nothing so long after the gathering does not come."""
+SILENCE_S = STALL_S + 2.0
+"""One that brings nothing for this long is over; it may wait for a slow rider before that."""
 MAX_NOTICE_BYTES = 1 << 20
 
 
@@ -59,7 +61,7 @@ class Riding:
 
     def board(self, digest: str, indexes: Iterable[int], gather_s: float) -> None:
         """Announce a blob's missing chunks."""
-        deadline = self._clock.monotonic() + gather_s + SILENCE_S
+        deadline = self._clock.monotonic() + gather_s + DEPARTURE_S
         self._rides[digest] = _Ride(dict.fromkeys(indexes), deadline)
         self._link.subscribe(self._topics.wave_riders(digest), 0)
         self._tell(digest, 0)
@@ -123,5 +125,5 @@ class Riding:
         self._ended.extend((digest, index) for index in ride.missing)
 
     def _tell(self, digest: str, seen: int) -> None:
-        credit = WaveCredit(device_id=self._device_id, digest=digest, seen=seen)
+        credit = WaveCredit(device_id=self._device_id, digest=digest, seen=seen, span=SPAN)
         self._link.publish(self._topics.credit(self._device_id), encode(credit), qos=0)

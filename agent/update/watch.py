@@ -57,17 +57,17 @@ class _Sample:
     correct: int = 0
     timed: int = 0
     late: int = 0
-    hot: bool = False
+    disturbed: bool = False
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, stats: ServiceStats, hot: bool) -> None:
+    def add(self, stats: ServiceStats, disturbed: bool) -> None:
         self.frames += stats.frames
         self.errors += stats.errors
         self.labelled += stats.labelled
         self.correct += stats.correct
         self.timed += stats.timed
         self.late += stats.late
-        self.hot |= hot
+        self.disturbed |= disturbed
         room = MAX_LATENCIES - sum(map(len, self.latencies_ms.values()))
         if room > 0:
             here = self.latencies_ms.setdefault(stats.where, [])
@@ -113,22 +113,22 @@ class Watch:
         self._charts: dict[str, _Chart] = {}
         self._sample: _Sample | None = None
 
-    def add(self, stats: ServiceStats, now_s: float, *, hot: bool = False) -> Alarm | None:
+    def add(self, stats: ServiceStats, now_s: float, *, disturbed: bool = False) -> Alarm | None:
         """One more report.
 
         Args:
             stats: what was done since the last one.
             now_s: monotonic.
-            hot: the processor is being slowed down because of heat, whichever release runs.
+            disturbed: heat or other programs slow the processor down, whichever release runs.
         """
         if self._sample is None:
             self._sample = _Sample(now_s)
-        self._sample.add(stats, hot)
+        self._sample.add(stats, disturbed)
         if not self._sample.complete(now_s):
             return None
         sample, self._sample = self._sample, _Sample(now_s)
         alarm = self._errors(sample) or self._accuracy(sample)
-        if not sample.hot:
+        if not sample.disturbed:
             alarm = alarm or self._latency(sample) or self._late(sample)
         if alarm is not None:
             self._charts.clear()

@@ -50,6 +50,9 @@ autosave_interval {autosave_s}
 
 # Nagle's algorithm costs up to 40 ms for each small acknowledgement of a download window.
 set_tcp_nodelay true
+# Else mosquitto 2.0 compares, for each message of a wave, the names of all its riders with one
+# another. No device subscribes to anything twice. From 2.1 on this is the default.
+allow_duplicate_messages true
 # What waits for one client: the server hears the twins of all devices when it connects.
 max_queued_messages {queued}
 max_packet_size {message_bytes}

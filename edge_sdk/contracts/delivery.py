@@ -50,6 +50,8 @@ class WaveCredit(Wire, kw_only=True):
     digest: str
     seen: Count = 0
     """Chunks of the wave that have gone by, arrived or not: the last index and one; 0 to join."""
+    span: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Consecutive chunks that this device takes in one message."""
 
 
 class WaveNotice(Wire, kw_only=True):

@@ -71,7 +71,7 @@ class Topics:
         return f"{self.tenant}/b/{digest}/{index // SEGMENT_CHUNKS}/{index}"
 
     def wave(self, digest: str, index: int) -> str:
-        """One chunk for every device that rides a wave; not retained."""
+        """Chunks from this one on, for every device that rides a wave; not retained."""
         return f"{self.tenant}/m/{digest}/{index}"
 
     def wave_notice(self, digest: str) -> str:

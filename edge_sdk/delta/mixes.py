@@ -11,6 +11,8 @@ WEIGHT_BITS = 9.0
 """About what a weight that is not 0 costs."""
 MAX_WEIGHTS = 96
 """Of one row."""
+MAX_CHANGE = 120
+"""Of the step from one row to the next."""
 _LEAST = 1e-9
 """Of a row's energy, that must be left for it to explain anything."""
 
@@ -45,6 +47,8 @@ def find_mix(base: Floats, new: Floats) -> Ints:
         for row, size in enumerate(sizes):
             weights, spread = _row(gram, row, width)
             own = size + spread if weights.any() else step
+            if abs(own - step) > MAX_CHANGE:
+                own, weights = step, np.zeros_like(weights)
             told.append(np.append(own - step, weights))
             step = own
     return np.concatenate(told)
@@ -62,12 +66,11 @@ def _row(gram: Floats, row: int, width: int) -> tuple[Ints, int]:
     weight (orthogonal least squares; S. Chen, S. A. Billings and W. Luo, 1989).
     """
     weights = np.zeros(row, np.int64)
-    rest, total = gram[:row, :row].copy(), float(gram[row, row])
-    link, left = gram[:row, row].copy(), total
-    power = gram.diagonal()[:row]
+    total, power = float(gram[row, row]), gram.diagonal()[:row]
+    link, left, free = gram[:row, row].copy(), total, power.copy()
+    taken: Floats = np.empty((MAX_WEIGHTS, row))
     chosen: list[int] = []
     while len(chosen) < MAX_WEIGHTS and left > _LEAST * total:
-        free = rest.diagonal()
         usable = free > 1e-6 * power
         usable[chosen] = False
         gains = np.where(usable, link * link / np.where(usable, free, 1), 0.0)
@@ -77,9 +80,11 @@ def _row(gram: Floats, row: int, width: int) -> tuple[Ints, int]:
         bits = width / 2 * np.log2(left / max(left - gains[best], _LEAST * total)) - WEIGHT_BITS
         if bits <= 0:
             break
-        column = rest[:, best] / np.sqrt(free[best])
-        link = link - column * (link[best] / np.sqrt(free[best]))
-        rest -= np.outer(column, column)
+        known = taken[: len(chosen)]
+        column = (gram[:row, best] - known[:, best] @ known) / np.sqrt(free[best])
+        link -= column * (link[best] / np.sqrt(free[best]))
+        free -= column * column
+        taken[len(chosen)] = column
         left = max(left - float(gains[best]), _LEAST * total)
         chosen.append(best)
     if not chosen:

@@ -194,11 +194,13 @@ class Ingest:
     def _verdict_of_state(self, connection: sa.Connection, state: DeviceState) -> Changes:
         """A twin tells what a lost status said, even after the server was away."""
         rollout = rollout_records.active_rollout(connection)
-        if rollout is None:
-            return Changes()
-        if state.deployment != rollout["id"] or state.phase not in FINAL_PHASES:
+        if rollout is None or state.deployment != rollout["id"]:
             return Changes()
         if self._outdated(connection, rollout, state):
+            return Changes()
+        number, device_id = rollout["number"], state.device_id
+        rollout_records.update_member(connection, number, device_id, phase=state.phase)
+        if state.phase not in FINAL_PHASES:
             return Changes()
         return self._verdict(connection, rollout, state.device_id, state.phase, state.detail)
 

@@ -191,7 +191,14 @@ def _assemble(fleet: Fleet, settings: ServerSettings, key_id: str) -> _Parts:
     leaves = [fleet.topics.every_device(leaf) for leaf in (*LEAVES, CREDIT.strip("/"))]
     link = Link(settings.broker, name, leaves, on_message, on_connected, before=prober.look)
     outbox = Outbox(fleet, link)
-    waves = Waves(fleet.topics, link, outbox.chunks_of, outbox.served, gather_s)
+    waves = Waves(
+        fleet.topics,
+        link,
+        outbox.chunks_of,
+        outbox.served,
+        gather_s,
+        lambda: prober.report.max_payload_bytes,
+    )
     fleet.attach(outbox)
     counters = {
         "chunks_sent": lambda: outbox.chunks_sent,

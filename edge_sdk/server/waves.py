@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.delivery import WaveCredit, WaveNotice
+from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.delivery.wave import Action, Leave, Over, Send, Wait, Wave
+from edge_sdk.delivery.wave import SPAN, Action, Leave, Over, Send, Wait, Wave
 from edge_sdk.errors import ContractError, EdgeError
 from edge_sdk.server.outbox import Sender
 
@@ -30,6 +31,7 @@ class Waves:
         count: chunks of a blob that is being served; 0 of any other.
         chunk: one chunk's bytes, None when it is not served any more.
         gather_s: riders are waited for this long.
+        largest: bytes that the broker is known to take in one message.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Waves:
         count: Callable[[str], int],
         chunk: Callable[[str, int], bytes | None],
         gather_s: float,
+        largest: Callable[[], int],
     ) -> None:
         self._topics, self._sender = topics, sender
         self._count, self._chunk, self._gather_s = count, chunk, gather_s
+        self._largest = largest
         self._changed = threading.Condition()
         self._waves: dict[str, Wave] = {}
         self._stopping = False
@@ -78,14 +82,15 @@ class Waves:
         with self._changed:
             wave = self._waves.get(credit.digest) or self._new(credit)
             if wave is not None:
-                wave.credit(credit.device_id, credit.seen)
+                wave.credit(credit.device_id, credit.seen, credit.span)
                 self._changed.notify_all()
 
     def _new(self, credit: WaveCredit) -> Wave | None:
         chunks = self._count(credit.digest)
         if credit.seen or not chunks or len(self._waves) >= MAX_WAVES:
             return None
-        wave = Wave(chunks, time.monotonic() + self._gather_s)
+        span = min(max(self._largest() // CHUNK_BYTES, 1), SPAN)
+        wave = Wave(chunks, time.monotonic() + self._gather_s, span)
         self._waves[credit.digest] = wave
         return wave
 
@@ -123,12 +128,13 @@ class Waves:
 
     def _do(self, digest: str, action: Action) -> None:
         match action:
-            case Send(index):
-                data = self._chunk(digest, index)
-                if data is None or not self._send(self._topics.wave(digest, index), data):
+            case Send(index, count):
+                chunks = [self._chunk(digest, index + step) for step in range(count)]
+                data = b"".join(chunk for chunk in chunks if chunk is not None)
+                if None in chunks or not self._send(self._topics.wave(digest, index), data):
                     self._end(digest)
                 else:
-                    self.chunks_sent += 1
+                    self.chunks_sent += count
             case Leave(devices):
                 log.info("%d devices are too slow for a wave and leave it", len(devices))
                 self._notify(digest, WaveNotice(leave=devices))

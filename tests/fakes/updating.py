@@ -256,6 +256,8 @@ class FakeSensors:
     idle: float | None = 80.0
     memory: float | None = 60.0
     hot: bool = False
+    full: bool = False
+    """Of others' work."""
 
     def disk_free_bytes(self) -> int:
         return self.free
@@ -271,6 +273,9 @@ class FakeSensors:
 
     def throttled(self) -> bool:
         return self.hot
+
+    def crowded(self) -> bool:
+        return self.full
 
 
 @dataclass(frozen=True)

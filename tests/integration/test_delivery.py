@@ -17,7 +17,7 @@ from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import UpdateStatus
 from edge_sdk.server.link import parse_broker_url
-from edge_sdk.server.probing import probe
+from edge_sdk.server.probing import WAVE_BYTES, Prober, probe
 from tests.fakes.brokers import RunningBroker, SilentBroker, broker, running_broker
 from tests.fakes.fleet import RunningServer, device_trust, write_release
 from tests.fakes.thin_device import ThinDevice
@@ -61,6 +61,18 @@ def test_brokers_that_keep_everything(broker: RunningBroker) -> None:
 def test_what_a_broker_cannot_do_is_found(tmp_path: Path, extra: str, report: BrokerReport) -> None:
     with running_broker("mosquitto", tmp_path, extra) as running:
         assert found(running) == report
+
+
+@pytest.mark.parametrize(
+    ("extra", "size"), [("", WAVE_BYTES), ("max_packet_size 100000\n", CHUNK_BYTES)]
+)
+def test_for_waves_it_is_found_whether_several_chunks_fit(
+    tmp_path: Path, extra: str, size: int
+) -> None:
+    with running_broker("mosquitto", tmp_path, extra) as running:
+        prober = Prober(parse_broker_url(running.url), "prober", Topics("edge"), gather_s=2.0)
+        prober.look()
+    assert prober.report == BrokerReport(max_payload_bytes=size, gather_s=2.0)
 
 
 def test_a_broker_that_says_nothing_is_told_from_a_poor_one() -> None:

@@ -11,6 +11,7 @@ from edge_sdk.delivery.wave import (
     CREDIT_EVERY,
     LAG_S,
     MIN_RIDERS,
+    SPAN,
     STALL_S,
     WINDOW,
     Leave,
@@ -56,10 +57,10 @@ def ride(wave: Wave, riders: dict[str, Rider]) -> float:
         match action:
             case Over():
                 return now * TURN_S
-            case Send(index):
+            case Send(index, count):
                 for rider in riders.values():
                     if not rider.left:
-                        rider.queue.append(index)
+                        rider.queue.extend(range(index, index + count))
                         assert len(rider.queue) <= WINDOW
             case Leave(devices):
                 for name in devices:
@@ -73,11 +74,17 @@ def ride(wave: Wave, riders: dict[str, Rider]) -> float:
     raise AssertionError("never over")
 
 
-@given(st.integers(1, 200), st.lists(st.integers(0, 4), min_size=1, max_size=12))
+@given(
+    st.integers(1, 200),
+    st.lists(st.integers(0, 4), min_size=1, max_size=12),
+    st.integers(1, SPAN),
+)
 @settings(max_examples=60, deadline=None)
-def test_a_wave_never_overflows_a_queue_and_always_ends(chunks: int, speeds: list[int]) -> None:
+def test_a_wave_never_overflows_a_queue_and_always_ends(
+    chunks: int, speeds: list[int], span: int
+) -> None:
     riders = {f"d{number}": Rider(speed) for number, speed in enumerate(speeds)}
-    wave = Wave(chunks, leaves_at=1.0)
+    wave = Wave(chunks, 1.0, span)
     took = ride(wave, riders)
     assert took < 1.0 + (chunks + 1) * 5 * TURN_S + 12 * (STALL_S + LAG_S)
     if len(riders) < MIN_RIDERS:
@@ -103,6 +110,16 @@ def test_when_most_are_slow_the_wave_waits_for_them() -> None:
     riders = {"quick": Rider(1)} | {f"d{number}": Rider(10) for number in range(5)}
     ride(Wave(100, leaves_at=0.0), riders)
     assert not any(rider.left for rider in riders.values())
+
+
+def test_a_message_holds_no_more_chunks_than_every_rider_takes_nor_than_there_are() -> None:
+    wave = Wave(10, leaves_at=0.0, span=SPAN)
+    for name, span in (("a", SPAN), ("b", 9), ("c", 3)):
+        wave.credit(name, 0, span)
+    assert [wave.step(0.0) for _ in range(2)] == [Send(0, 3), Send(3, 3)]
+    for name in "abc":
+        wave.credit(name, 6)
+    assert [wave.step(0.0) for _ in range(3)] == [Send(6, 3), Send(9, 1), Over()]
 
 
 def test_nobody_gets_on_a_wave_that_has_left() -> None:

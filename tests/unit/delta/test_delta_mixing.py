@@ -79,6 +79,19 @@ def test_what_moved_on_its_own_is_not_mixed() -> None:
     assert not told_of(old, old).any()
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e30])
+def test_numbers_of_any_size(scale: float) -> None:
+    old, new = together(24, 120, 2)
+    old, new = old * np.float32(scale), new * np.float32(scale)
+    told = told_of(old, new)
+    assert np.abs(told).max() <= 127
+    there_and_back(old, new, told, 1.0)
+    part = Part("w", 0, old.shape, 4)
+    choice = Chooser(old.tobytes(), new.tobytes(), []).based(part, part, (), [])
+    item = Item(0, choice.tensor, part, None, choice.told)
+    assert len(encode_delta(old.tobytes(), new.tobytes(), [item], [])) < 0.7 * old.nbytes
+
+
 def test_rows_beyond_a_group_begin_anew() -> None:
     old, new = together(MAX_ROWS + 9, 50, 2)
     told = told_of(old, new)

@@ -259,6 +259,23 @@ def test_preflight_values_come_from_the_latest_sample(tmp_path: Path) -> None:
     assert DeviceSensors(sensors, tmp_path).memory_headroom_percent() == 25.0
 
 
+def test_a_processor_is_crowded_when_others_fill_it(tmp_path: Path) -> None:
+    write(tmp_path, PI)
+    sensors, own = Sensors(tmp_path), [0.0]
+    device = DeviceSensors(sensors, tmp_path, lambda: own[0])
+    assert not device.crowded(), "nothing is known yet"
+    sensors.read()
+    write(tmp_path, {"proc/stat": "cpu  1050 0 100 850 0 0 0 0\n"})
+    sensors.read()
+    assert device.crowded()
+    own[0] = 60.0
+    assert not device.crowded(), "it is the agent itself that fills it"
+    own[0] = 0.0
+    write(tmp_path, {"proc/stat": "cpu  1850 0 100 1050 0 0 0 0\n"})
+    sensors.read()
+    assert not device.crowded(), "there is room"
+
+
 def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     here = DeviceSensors(Sensors(tmp_path), tmp_path).disk_free_bytes()
     later = DeviceSensors(Sensors(tmp_path), tmp_path / "a" / "b").disk_free_bytes()

@@ -153,7 +153,8 @@ def test_a_twin_alone_is_enough_for_a_verdict(here: FleetOnDisk) -> None:
     here.state("a")
     rollout_id = roll(here, "1")
     here.state("a", version="1", phase=Phase.COMMITTED, deployment=rollout_id)
-    assert here.fleet.rolling.rollout(rollout_id).state is RolloutState.DONE
+    info = here.fleet.rolling.rollout(rollout_id)
+    assert (info.state, info.members[0].phase) == (RolloutState.DONE, "committed")
 
 
 def test_a_candidate_that_serves_on_trial_is_no_verdict(here: FleetOnDisk) -> None:

@@ -75,11 +75,15 @@ def test_where_the_release_before_was_slower_it_is_only_told(rig: Rig) -> None:
     assert [(told.phase, told.code) for told in rig.reports] == [(Phase.COMMITTED, "gate.degraded")]
 
 
-def test_heat_condemns_nothing(rig: Rig) -> None:
-    rig.sensors.hot = True
+@pytest.mark.parametrize("disturbance", ["hot", "full"])
+def test_heat_and_other_programs_condemn_nothing(rig: Rig, disturbance: str) -> None:
+    setattr(rig.sensors, disturbance, True)
     rig.behaviours["2"] = Behaviour(latency_ms=80.0)
     serve(rig, 5 * SOON)
     assert rig.version == "2"
+    setattr(rig.sensors, disturbance, False)
+    serve(rig, SOON)
+    assert rig.version == "1"
 
 
 def test_a_release_that_was_put_on_trial_by_an_older_agent_is_not_watched(rig: Rig) -> None:

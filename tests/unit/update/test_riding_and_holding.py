@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from agent.update.holding import Holding
 from agent.update.limits import UpdateLimits
-from agent.update.riding import SILENCE_S
+from agent.update.riding import DEPARTURE_S
 from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.delivery import BrokerReport, WaveCredit, WaveNotice
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.update import Phase
+from edge_sdk.delivery.wave import SPAN, STALL_S
 from tests.fakes.updating import DEVICE, TOPICS, Rig, desired_bytes, tiny_release
 
 V1 = tiny_release("1", size=20 * CHUNK_BYTES)
@@ -87,12 +88,49 @@ def test_a_rider_says_how_far_it_is(tmp_path: Path) -> None:
     assert asked(rig) == set()
 
 
+def test_several_chunks_come_in_one_message(tmp_path: Path) -> None:
+    """Of one with a spoiled chunk the others are taken, and what is beyond the bound is not."""
+    rig = riding(tmp_path)
+    assert decode(rig.broker.credits[0], WaveCredit, "credit").span == SPAN
+    chunk = [V1.blobs[LARGE][index * CHUNK_BYTES :][:CHUNK_BYTES] for index in range(20)]
+    send(rig, 0, b"".join(chunk[0:SPAN]))
+    send(rig, 4, b"".join((chunk[4], b"?" * CHUNK_BYTES, chunk[6])))
+    send(rig, 8, b"".join(chunk[8 : 8 + SPAN + 1]))
+    send(rig, 16, b"".join(chunk[16:20]))
+    rig.link.receive(TOPICS.wave_notice(LARGE), encode(WaveNotice(over=True)))
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == {5, 7, 12, 13, 14, 15}
+
+
+def test_the_last_message_of_a_wave_ends_a_blob_with_its_last_chunk(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    for index in range(0, 20, SPAN):
+        send(rig, index, V1.blobs[LARGE][index * CHUNK_BYTES :][: SPAN * CHUNK_BYTES])
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set()
+    assert rig.received == sum(len(data) for _, data in V1.everything)
+
+
+def test_a_rider_outlasts_a_wave_that_waits_for_a_slow_one(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    send(rig, 0)
+    rig.turn()
+    heard = rig.clock.time
+    while rig.clock.time - heard < STALL_S:
+        rig.turn()
+        assert asked(rig) == set()
+    for index in range(1, 20):
+        send(rig, index)
+    assert rig.settle().phase is Phase.COMMITTED
+    assert asked(rig) == set()
+
+
 def test_without_a_wave_the_wait_is_short(tmp_path: Path) -> None:
     rig = riding(tmp_path)
     began = rig.clock.time
     while not asked(rig):
         rig.turn()
-    assert rig.clock.time - began <= GATHER_S + SILENCE_S + 1
+    assert rig.clock.time - began <= GATHER_S + DEPARTURE_S + 1
     assert rig.settle().phase is Phase.COMMITTED
 
 

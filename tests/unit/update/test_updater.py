@@ -20,6 +20,7 @@ from tests.fakes.updating import (
     RELEASE_KEY,
     TOPICS,
     Behaviour,
+    FakeSensors,
     Rig,
     TinyRelease,
     desired_bytes,
@@ -319,26 +320,14 @@ def test_the_fallback_makes_room_for_an_update(rig: Rig) -> None:
     install(rig, desired_bytes(V1, 1))
     install(rig, desired_bytes(V2, 2))
 
-    class Tight:
+    class Tight(FakeSensors):
         """Room for two releases."""
 
         def disk_free_bytes(self) -> int:
             used = sum(path.stat().st_size for path in rig.folder.rglob("*") if path.is_file())
             return 450_000 - used
 
-        def battery_percent(self) -> None:
-            return None
-
-        def cpu_headroom_percent(self) -> None:
-            return None
-
-        def memory_headroom_percent(self) -> None:
-            return None
-
-        def throttled(self) -> bool:
-            return False
-
-    rig.sensors = Tight()  # type: ignore[assignment]
+    rig.sensors = Tight()
     rig.boot()
     install(rig, desired_bytes(V3, 3))
     assert rig.version == "3", rig.reports[-1]
