@@ -71,6 +71,12 @@ def public(folder: Path) -> Path:
     return path
 
 
+def enrolled(edge: Shell, out: Path, public: Path) -> None:
+    """A device that exists for the server only: tests of this file may run apart."""
+    options = ("--profile", "rpi4", "--release-key", str(public), "--out", str(out))
+    edge("device", "enroll", out.name, *options)
+
+
 def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
     assert "connected" in edge("server", "status")
     out = folder / "cam-1"
@@ -113,8 +119,9 @@ def test_the_whole_way_by_hand(edge: Shell, folder: Path, public: Path) -> None:
 
 
 def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
-    edge: Shell, folder: Path
+    edge: Shell, folder: Path, public: Path
 ) -> None:
+    enrolled(edge, folder / "cam-silent", public)
     edge("release", "publish", str(write_release(tiny_release("5"), folder / "v5")))
     error = edge.json("rollout", "create", "digits", "5", "--timeout", "0.5", code=5)
     assert error["code"] == "link.rollout-timeout"
@@ -139,8 +146,7 @@ def test_a_rollout_that_nobody_answers_times_out_and_can_be_aborted(
 def test_a_rollback_warns_where_there_is_nothing_to_go_back_to(
     edge: Shell, folder: Path, public: Path
 ) -> None:
-    out = ("--out", str(folder / "cam-new"), "--release-key", str(public))
-    edge("device", "enroll", "cam-new", "--profile", "rpi4", *out)
+    enrolled(edge, folder / "cam-new", public)
     edge("release", "publish", str(write_release(tiny_release("6"), folder / "v6")))
     edge("rollout", "create", "digits", "6", "--device", "cam-new", "--no-wait")
     text = edge("rollout", "rollback")
@@ -203,13 +209,14 @@ def test_enrolling_twice_replaces_only_when_told(edge: Shell, folder: Path, publ
 
 
 def test_the_server_is_found_by_option_environment_or_folder(
-    edge: Shell, server: RunningServer, tmp_path: Path
+    edge: Shell, server: RunningServer, public: Path, tmp_path: Path
 ) -> None:
+    enrolled(edge, tmp_path / "cam-found", public)
     token = (server.data / "token").read_text().strip()
     by_option = ("--server", server.url, "--token", token)
-    assert "cam-1" in edge("device", "list", *by_option, EDGE_DATA="")
+    assert "cam-found" in edge("device", "list", *by_option, EDGE_DATA="")
     env = {"EDGE_SERVER": server.url, "EDGE_TOKEN": token, "EDGE_DATA": ""}
-    assert "cam-1" in edge("device", "list", **env)
+    assert "cam-found" in edge("device", "list", **env)
     assert edge.json("device", "list", code=4, EDGE_DATA="")["code"] == "config.no-token"
     error = edge.json("device", "list", "--token", "wrong", code=5)
     assert error["code"] == "link.unauthorised"
