@@ -164,6 +164,8 @@ def parse() -> argparse.Namespace:
         if options.scenarios
         else SCENARIOS[: 3 if options.quick else 4]
     )
+    if options.plot is not None:
+        options.plot.mkdir(parents=True, exist_ok=True)
     return options
 
 
