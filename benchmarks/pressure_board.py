@@ -180,13 +180,14 @@ class PressureBoard:
         self._write("proc/stat", f"cpu  {times}\ncpu0 {times}\n")
 
     def _waited_us(self) -> int:
-        """Time that the worker's threads were ready and did not run."""
-        total_ns = 0
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{self._pid}/task").iterdir():
-                with contextlib.suppress(OSError, IndexError):
-                    total_ns += int((task / "schedstat").read_text().split()[1])
-        return total_ns // 1000
+        """Time that the worker's inference was ready and did not run.
+
+        Its other threads do not count: on one core the reader waits for the inference itself.
+        """
+        with contextlib.suppress(OSError, IndexError):
+            path = Path(f"/proc/{self._pid}/task/{self._pid}/schedstat")
+            return int(path.read_text().split()[1]) // 1000
+        return 0
 
     def _write(self, name: str, text: str) -> None:
         path = self.root / name
