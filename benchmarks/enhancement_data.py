@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.sound.folders import read_sound
-from converters.sound.mixing import narrowed, talking_rms
+from converters.sound.mixing import mixed, narrowed, talking_rms, without_silence
 from edge_sdk.audio.samples import Floats
 
 RATE_HZ = 16000
@@ -75,16 +75,12 @@ def _noisy(
 ) -> Utterance:
     sound = _awake(narrowed(read_sound(path, RATE_HZ), RATE_HZ, BAND_HZ))
     sound = np.roll(np.resize(sound, max(len(sound), len(clean))), int(chance.integers(len(sound))))
-    other = sound[: len(clean)]
-    level = float(np.sqrt(np.mean(np.square(other)))) + 1e-9
-    share = talking_rms(clean) / level * 10 ** (-snr_db / 20)
-    both = clean + np.float32(share) * other
+    both = mixed(clean, sound[: len(clean)], snr_db)
     scale = np.float32(min(1.0, 0.99 / float(np.abs(both).max())))
     return Utterance(clean * scale, both * scale, name, snr_db)
 
 
 def _awake(sound: Floats) -> Floats:
     """Without the digital silence that short clips of this set are filled up with."""
-    pieces = sound[: len(sound) // 320 * 320].reshape(-1, 320)
-    kept: Floats = pieces[np.abs(pieces).max(axis=1) > 1e-4].reshape(-1)
+    kept = without_silence(sound)
     return kept if len(kept) >= RATE_HZ // 10 else sound

@@ -87,19 +87,10 @@ def replay_together(
         present = ticks[now]
         contenders = [seat.contender(tick, feedback) for seat, tick in present]
         for (seat, tick), one, outcome in zip(
-            present, contenders, _decided(contenders, now), strict=True
+            present, contenders, arbitrate(contenders, now), strict=True
         ):
             seat.take(tick, one.sample, outcome)
     return [seat.steps for seat in seats]
-
-
-def _decided(
-    contenders: Sequence[Contender], now: float
-) -> Sequence[tuple[GovernorState, Decision]]:
-    """As :func:`agent.adapt.steering.decide_together`: one alone needs no arbiter."""
-    if len(contenders) > 1:
-        return arbitrate(contenders, now)
-    return [one.governor.decide(one.state, one.sample, now) for one in contenders]
 
 
 class _Seat:

@@ -122,8 +122,12 @@ def baseline(
         accuracy = serving.accuracy
     if candidate.sequence < serving.sequence:
         accuracy = min(accuracy, candidate.accuracy)
-    harmless_ms = (1 - HEADROOM) * objective_ms if objective_ms > 0 else JITTER_MS
-    return Baseline(accuracy, service.p95_ms, harmless_ms)
+    return Baseline(accuracy, service.p95_ms, harmless_ms(objective_ms))
+
+
+def harmless_ms(objective_ms: float) -> float:
+    """A latency up to this is no reason to go back; an objective of 0 is none."""
+    return (1 - HEADROOM) * objective_ms if objective_ms > 0 else JITTER_MS
 
 
 def judge(policy: TrialPolicy, bar: Baseline, counts: Counts, elapsed_s: float) -> Verdict | None:

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-from agent.update.health import HEADROOM, JITTER_MS, ONE_SIDED_95, percentile, wilson_lower
+from agent.update.health import ONE_SIDED_95, harmless_ms, percentile, wilson_lower
 from agent.update.ports import ServiceStats
 from agent.update.probation import FASTEST_MS, Alarm, Kind, Level, Probation
 
@@ -193,12 +193,9 @@ class Watch:
 
     def _latency_nats(self, level: Level, now_ms: float) -> float:
         """Evidence for a level that a trial would not have let pass: below it there is none."""
-        harmless_ms = JITTER_MS
-        if self._objective_ms > 0:
-            harmless_ms = (1 - HEADROOM) * self._objective_ms
         spread = max(level.spread, LEAST_SPREAD)
         ratio = math.log(max(self._before.max_latency_ratio, 1.0))
-        passed = max(ratio, math.log(harmless_ms) - level.mean)
+        passed = max(ratio, math.log(harmless_ms(self._objective_ms)) - level.mean)
         score = (math.log(max(now_ms, FASTEST_MS)) - level.mean) / spread
         return shift_nats(score, max(2 * passed / spread, 1.0))
 

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_sdk.audio.samples import Floats
 
 _QUIET: Final = 1e-5
 """Root mean square below which there is nothing to measure a ratio against."""
+_SILENCE: Final = 1e-4
+"""Peak of a piece that is digital silence."""
 _FRAME: Final = 320
 _MU: Final = 255.0
 _TALKING_DB: Final = 25.0
 
 
-def rms(sound: Floats) -> float:
+def rms(sound: npt.NDArray[np.floating]) -> float:
     """Root mean square of (N,)."""
     return math.sqrt(float(np.mean(np.square(sound, dtype=np.float64)))) if len(sound) else 0.0
 
@@ -89,6 +92,13 @@ def through_telephone(sound: Floats) -> Floats:
     pressed = np.sign(clipped) * np.log1p(_MU * np.abs(clipped)) / math.log1p(_MU)
     steps = np.rint(pressed * 127.0) / 127.0
     return (np.sign(steps) * np.expm1(np.abs(steps) * math.log1p(_MU)) / _MU).astype(np.float32)
+
+
+def without_silence(sound: Floats) -> Floats:
+    """The 20 ms pieces (of 16 kHz) in which something can be heard: clips are often filled up."""
+    pieces = sound[: len(sound) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    kept: Floats = pieces[np.abs(pieces).max(axis=1) > _SILENCE].reshape(-1)
+    return kept
 
 
 def narrowed(sound: Floats, rate_hz: int, high_hz: float) -> Floats:

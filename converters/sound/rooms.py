@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from converters.sound.mixing import rms
 from edge_sdk.audio.samples import Floats
 
 SOUND_M_S: Final = 343.0
@@ -118,6 +119,5 @@ def in_room(sound: Floats, response: Floats) -> Floats:
     points = 1 << (size - 1).bit_length()
     spectrum = np.fft.rfft(sound, points) * np.fft.rfft(response, points)
     heard = np.fft.irfft(spectrum, points)[: len(sound)]
-    before = float(np.sqrt(np.mean(np.square(sound)))) if len(sound) else 0.0
-    after = float(np.sqrt(np.mean(np.square(heard)))) if len(sound) else 0.0
+    before, after = rms(sound), rms(heard)
     return (heard * (before / after if after > 0 else 1.0)).astype(np.float32)

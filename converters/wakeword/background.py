@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.sound.folders import read_sound, sound_files
 from converters.wakeword.augment import RATE_HZ
-from converters.wakeword.learn import Halves
+from converters.wakeword.feature_store import Halves
 from converters.wakeword.network import FEATURES
 from converters.wakeword.trial import Hours, stream_features
 from edge_sdk.audio.samples import Floats

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from converters.wakeword.learn import Halves
+from converters.wakeword.feature_store import Halves
 from converters.wakeword.network import STEP_S
 from converters.wakeword.scoring import (
     WINDOWS,

@@ -48,11 +48,15 @@ class FeatureStore:
 
     def batch(self, indexes: Sequence[int]) -> Tensor:
         """(N, bands, T) float32; shorter clips end in zeros."""
-        longest = max(len(self._rows[i]) for i in indexes)
-        found = np.zeros((len(indexes), longest, FEATURES.bands), np.float32)
-        for row, index in enumerate(indexes):
-            found[row, : len(self._rows[index])] = self._rows[index]
-        return torch.from_numpy(found.transpose(0, 2, 1).copy())
+        return padded([self._rows[index] for index in indexes])
+
+
+def padded(rows: Sequence[Halves]) -> Tensor:
+    """Spectrograms (T, bands) as (N, bands, T) float32; shorter ones end in zeros."""
+    found = np.zeros((len(rows), max(map(len, rows)), FEATURES.bands), np.float32)
+    for number, row in enumerate(rows):
+        found[number, : len(row)] = row
+    return torch.from_numpy(found.transpose(0, 2, 1).copy())
 
 
 def batches(lengths: Sequence[int], size: int, chance: np.random.Generator) -> Iterator[list[int]]:

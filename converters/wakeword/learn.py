@@ -13,16 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from converters.wakeword.augment import disguised
-from converters.wakeword.feature_store import FeatureStore
+from converters.wakeword.feature_store import FeatureStore, Halves, padded
 from converters.wakeword.network import STEP_S, STRIDE, WakeNetwork
 from edge_sdk.audio.samples import Floats
 
-Halves = npt.NDArray[np.float16]
 _EARLY_STEPS: Final = 3
 """A report may come so much before the phrase's last sample: its end fades away."""
 _LATE_STEPS: Final = 10
@@ -146,12 +144,8 @@ def _batch(
     for kind, store in kinds.items():
         picks = chance.integers(len(store), size=counts[kind]).tolist()
         rows += [_cropped(store.row(index), chance) for index in picks]
-    longest = max(map(len, rows))
-    x = np.zeros((len(rows), longest, rows[0].shape[1]), np.float32)
-    for number, row in enumerate(rows):
-        x[number, : len(row)] = row
     return (
-        torch.from_numpy(x.transpose(0, 2, 1).copy()),
+        padded(rows),
         torch.tensor([len(row) // STRIDE for row in rows]),
         torch.tensor([lessons.ends[index] for index in chosen]),
     )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from converters.wakeword.augment import Surroundings, between_silence, disguised
 from converters.wakeword.feature_store import FeatureStore, batches
-from converters.wakeword.network import STRIDE, Shape, Speller, Trunk
+from converters.wakeword.network import STRIDE, Shape, Speller
 from converters.wakeword.phonemes import SOUNDS
 from edge_sdk.audio.samples import Floats
 from edge_sdk.errors import ConversionError
@@ -197,8 +197,3 @@ def load_trunk(path: Path, shape: Shape) -> Speller:
             "Leave --embedding out to train one, or name a file that this version wrote.",
         ) from error
     return speller.eval()
-
-
-def trunk_of(speller: Speller) -> Trunk:
-    """The part that listens."""
-    return speller.trunk

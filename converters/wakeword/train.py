@@ -11,12 +11,13 @@ from typing import Final
 import numpy as np
 import torch
 
+from converters.sound.folders import read_sounds, sound_files
 from converters.wakeword.augment import RATE_HZ, Surroundings, between_silence
 from converters.wakeword.background import Heard, hear_folder
 from converters.wakeword.corpus import Corpus
 from converters.wakeword.evaluate import Rule, Trial, choose_rule, run_trial
-from converters.wakeword.feature_store import FeatureStore
-from converters.wakeword.learn import Halves, Lessons, Plan, Told, learn, score_stream
+from converters.wakeword.feature_store import FeatureStore, Halves
+from converters.wakeword.learn import Lessons, Plan, Told, learn, score_stream
 from converters.wakeword.network import FEATURES, STEP_S, Shape, WakeNetwork
 from converters.wakeword.phonemes import Phones, plain, pronounced
 from converters.wakeword.spell import Epoch, hear_clips, learn_to_spell, load_trunk, save_trunk
@@ -324,8 +325,6 @@ class Training:
         return hear_folder(place, wanted, self._workshop.folder, self._stage)
 
     def _recorded(self, places: Sequence[Path]) -> list[Floats]:
-        from converters.sound.folders import read_sounds, sound_files
-
         return list(read_sounds(sound_files(places), RATE_HZ)) if places else []
 
     def _count(self, what: str) -> Callable[[int, int], None]:

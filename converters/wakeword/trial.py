@@ -11,7 +11,7 @@ import numpy as np
 from converters.sound.mixing import coloured_noise, mixed, some_piece
 from converters.sound.rooms import impulse_response, in_room, some_room
 from converters.wakeword.augment import RATE_HZ, between_silence
-from converters.wakeword.learn import Halves
+from converters.wakeword.feature_store import Halves
 from converters.wakeword.network import FEATURES, STEP_S
 from edge_sdk.audio.features import FrontEnd
 from edge_sdk.audio.samples import Floats

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,62 +135,54 @@ def create(
         _require_done(info)
 
 
-@command.command()
-@click.argument("rollout_id", default="latest")
-@fleet_options
-@with_output
-def status(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+def _on_rollout(act: Callable[[FleetClient, str], RolloutInfo]) -> click.Command:
+    """A command that does something with one rollout, and shows where it stands then."""
+
+    @wraps(act, assigned=("__name__", "__doc__"))
+    def run(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+        with open_client(server, token, data) as client:
+            _show(out, act(client, rollout_id))
+
+    argument = click.argument("rollout_id", default="latest")
+    return command.command()(argument(fleet_options(with_output(run))))
+
+
+@_on_rollout
+def status(client: FleetClient, rollout_id: str) -> RolloutInfo:
     """Show a rollout (the newest by default) and where each device stands."""
-    with open_client(server, token, data) as client:
-        _show(out, client.rollout(rollout_id))
+    return client.rollout(rollout_id)
 
 
-@command.command()
-@click.argument("rollout_id", default="latest")
-@fleet_options
-@with_output
-def rollback(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+@_on_rollout
+def rollback(client: FleetClient, rollout_id: str) -> RolloutInfo:
     """Give every device of the newest rollout its previous release back.
 
     A device that ran nothing before keeps the release if it has committed it; an offer that is
     still open is withdrawn.
     """
-    with open_client(server, token, data) as client:
-        _show(out, client.rollback(rollout_id))
+    return client.rollback(rollout_id)
 
 
-@command.command()
-@click.argument("rollout_id", default="latest")
-@fleet_options
-@with_output
-def abort(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+@_on_rollout
+def abort(client: FleetClient, rollout_id: str) -> RolloutInfo:
     """Stop the running rollout; devices that run the release already keep it."""
-    with open_client(server, token, data) as client:
-        _show(out, client.abort(rollout_id))
+    return client.abort(rollout_id)
 
 
-@command.command()
-@click.argument("rollout_id", default="latest")
-@fleet_options
-@with_output
-def pause(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+@_on_rollout
+def pause(client: FleetClient, rollout_id: str) -> RolloutInfo:
     """Let no further device begin with the running rollout.
 
     Devices that have begun to fetch the release go on to commit it or roll it back. Offers that
     nobody has begun with are recalled, and canaries promote nothing until `edge rollout resume`.
     """
-    with open_client(server, token, data) as client:
-        _show(out, client.pause(rollout_id))
+    return client.pause(rollout_id)
 
 
-@command.command()
-@click.argument("rollout_id", default="latest")
-@fleet_options
-@with_output
-def resume(out: Output, rollout_id: str, server: str, token: str, data: Path | None) -> None:
+@_on_rollout
+def resume(client: FleetClient, rollout_id: str) -> RolloutInfo:
     """Go on with a paused rollout."""
-    with open_client(server, token, data) as client:
-        _show(out, client.resume(rollout_id))
+    return client.resume(rollout_id)
 
 
 def _watch(out: Output, client: FleetClient, info: RolloutInfo, timeout_s: float) -> RolloutInfo:

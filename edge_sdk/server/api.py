@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +14,13 @@ from starlette.routing import Route
 from edge_sdk import __version__
 from edge_sdk.bundle.trust import MAX_ENVELOPE_BYTES
 from edge_sdk.contracts.base import decode
-from edge_sdk.contracts.fleet import EnrollRequest, Health, MetadataUpload, RolloutRequest
+from edge_sdk.contracts.fleet import (
+    EnrollRequest,
+    Health,
+    MetadataUpload,
+    RolloutInfo,
+    RolloutRequest,
+)
 from edge_sdk.errors import (
     ConfigError,
     ContractError,
@@ -24,6 +30,7 @@ from edge_sdk.errors import (
     TrustError,
     UsageError,
 )
+from edge_sdk.server.rollout_desk import RolloutDesk
 
 if TYPE_CHECKING:
     from edge_sdk.server.app import Context
@@ -62,6 +69,9 @@ def _json(value: Any, status: int = 200) -> Response:
 def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def _call(function: Callable[..., Any], *args: Any) -> Any:
@@ -171,34 +181,14 @@ async def rollouts(request: Request) -> Response:
     return _json(await _call(fleet.rolling.rollouts))
 
 
-async def rollout(request: Request) -> Response:
-    """One rollout; ``latest`` names the newest."""
-    fleet = _context(request).fleet
-    return _json(await _call(fleet.rolling.rollout, request.path_params["rollout_id"]))
+def _of_rollout(act: Callable[[RolloutDesk, str], RolloutInfo]) -> Endpoint:
+    """What the desk does with one rollout; ``latest`` names the newest."""
 
+    async def answer(request: Request) -> Response:
+        desk = _context(request).fleet.rolling
+        return _json(await _call(act, desk, request.path_params["rollout_id"]))
 
-async def rollback(request: Request) -> Response:
-    """Take a rollout back."""
-    fleet = _context(request).fleet
-    return _json(await _call(fleet.rolling.rollback, request.path_params["rollout_id"]))
-
-
-async def abort(request: Request) -> Response:
-    """Stop a rollout."""
-    fleet = _context(request).fleet
-    return _json(await _call(fleet.rolling.abort, request.path_params["rollout_id"]))
-
-
-async def pause(request: Request) -> Response:
-    """Let no further device begin."""
-    fleet = _context(request).fleet
-    return _json(await _call(fleet.rolling.pause, request.path_params["rollout_id"]))
-
-
-async def resume(request: Request) -> Response:
-    """Go on with a paused rollout."""
-    fleet = _context(request).fleet
-    return _json(await _call(fleet.rolling.resume, request.path_params["rollout_id"]))
+    return answer
 
 
 async def events(request: Request) -> Response:
@@ -217,10 +207,10 @@ ROUTES = [
     Route("/devices", devices),
     Route("/devices/{device_id}", device, methods=["GET", "PUT"]),
     Route("/rollouts", rollouts, methods=["GET", "POST"]),
-    Route("/rollouts/{rollout_id}", rollout),
-    Route("/rollouts/{rollout_id}/rollback", rollback, methods=["POST"]),
-    Route("/rollouts/{rollout_id}/abort", abort, methods=["POST"]),
-    Route("/rollouts/{rollout_id}/pause", pause, methods=["POST"]),
-    Route("/rollouts/{rollout_id}/resume", resume, methods=["POST"]),
+    Route("/rollouts/{rollout_id}", _of_rollout(RolloutDesk.rollout)),
+    Route("/rollouts/{rollout_id}/rollback", _of_rollout(RolloutDesk.rollback), methods=["POST"]),
+    Route("/rollouts/{rollout_id}/abort", _of_rollout(RolloutDesk.abort), methods=["POST"]),
+    Route("/rollouts/{rollout_id}/pause", _of_rollout(RolloutDesk.pause), methods=["POST"]),
+    Route("/rollouts/{rollout_id}/resume", _of_rollout(RolloutDesk.resume), methods=["POST"]),
     Route("/events", events),
 ]

@@ -12,9 +12,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from converters.sound.folders import read_sounds, sound_files
+from converters.sound.mixing import without_silence
 from converters.wakeword.voices import Voice, find_voices, say, some_manner, some_voice
 from edge_sdk.audio.samples import Floats
 from edge_sdk.contracts.audio import EnhanceSpec
@@ -25,8 +24,6 @@ WORDS = Path(__file__).with_name("words.txt")
 LANGUAGES = Path(__file__).with_name("languages.txt")
 ABROAD = 0.35
 """Share of espeak-ng's utterances that are numbers in other languages."""
-_PIECE = 320
-_SILENCE = 1e-4
 
 
 def speech(count: int, seed: int) -> Iterator[Floats]:
@@ -58,10 +55,3 @@ def recorded_noise(places: str = os.environ.get("ENHANCE_NOISE", "")) -> list[Fl
         return []
     files = sound_files([Path(place) for place in places.split(":")])
     return [without_silence(sound) for sound in read_sounds(files, SPEC.sample_rate_hz)]
-
-
-def without_silence(sound: Floats) -> Floats:
-    """The pieces of 20 ms in which something can be heard."""
-    pieces = sound[: len(sound) // _PIECE * _PIECE].reshape(-1, _PIECE)
-    kept: Floats = pieces[np.abs(pieces).max(axis=1) > _SILENCE].reshape(-1)
-    return kept

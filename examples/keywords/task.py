@@ -17,6 +17,7 @@ import torch
 from keywords_data import CLIP_S, LABELS, NONE, RATE_HZ, clips, nothing, placed
 from torch import Tensor, nn
 
+from converters.causal import Block
 from edge_sdk.audio.features import features
 from edge_sdk.contracts.audio import FeatureSpec, SoundInfo, WakeWord
 from edge_sdk.contracts.manifest import Preprocess
@@ -34,27 +35,6 @@ HEARD_STEPS = 5
 """Steps whose logits are averaged: the last tenth of a second."""
 NONE_SHARE = 0.35
 BATCH = 64
-
-
-class Block(nn.Module):
-    """A depthwise convolution in time and a mix of the channels, around a shortcut."""
-
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
-        super().__init__()
-        self.memory = (kernel - 1) * dilation
-        self.time = nn.Conv1d(
-            channels, channels, kernel, dilation=dilation, groups=channels, bias=False
-        )
-        self.time_norm = nn.BatchNorm1d(channels)
-        self.mix = nn.Conv1d(channels, channels, 1, bias=False)
-        self.mix_norm = nn.BatchNorm1d(channels)
-
-    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """New steps, and what the block must remember for the next ones."""
-        seen = torch.cat([before, x], 2)
-        y = torch.relu(self.time_norm(self.time(seen)))
-        after = seen[:, :, seen.shape[2] - self.memory :]
-        return torch.relu(x + self.mix_norm(self.mix(y))), after
 
 
 class Network(nn.Module):
