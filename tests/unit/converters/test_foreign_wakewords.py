@@ -127,10 +127,13 @@ def test_any_json_is_refused_in_words(content: Any) -> None:
     assert caught.value.slug == "bad-wakeword"
 
 
-def test_three_files_in_a_row_are_one_streaming_network(tmp_path: Path) -> None:
-    word = write_openwake(tmp_path)
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_three_files_in_a_row_are_one_streaming_network(tmp_path: Path, convolutions: bool) -> None:
+    word = write_openwake(tmp_path, convolutions=convolutions)
     sound = np.rint(noise(4.0, level=0.2) * 2**15).astype(np.float32) / np.float32(2**15)
-    found = scores_of(read_openwake(word, tmp_path), tmp_path, sound)
+    listens = read_openwake(word, tmp_path)
+    assert len(listens.states) == (6 if convolutions else 3), "layers remember by themselves"
+    found = scores_of(listens, tmp_path, sound)
     expected = offline(word, sound)
     assert len(found) == len(expected) == len(sound) // 1280
     warm = 30  # 76 frames and 16 embeddings: before, it depends on what one takes silence for
