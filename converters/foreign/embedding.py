@@ -55,6 +55,11 @@ class SpeechEmbedding:
         self._memories = None if chain is None else chain.memories
         self._embed = _session(picture if chain is None else _model(picture, chain))
 
+    name = "speech embedding"
+    width = WIDTH
+    rows = 1
+    step_s = STEP_SAMPLES / 16000
+
     def hear(self, sounds: Iterable[Floats]) -> npt.NDArray[np.float16]:
         """Embeddings (T, 96) of sounds (N,) at 16 kHz that follow on each other from silence."""
         sound = np.concatenate([np.zeros(BEFORE, np.float32), *sounds]) * np.float32(FULL_SCALE)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from msgspec import Meta
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from converters.foreign.caching import Chain, chained
@@ -29,11 +31,32 @@ FRAMES: Final = 16
 STEP_SAMPLES, BEFORE = FRAME * FRAMES, 480
 BANDS, NEW, SEEN, WIDTH = 32, 8, 76, 96
 OPSET, _IR = 14, 8
-_CUTOFF: Final = 0.5
-_REFRACTORY_S: Final = 2.0
+_NOTES: Final = "edge_sdk.wakeword"
 _MOST_BYTES: Final = 256 * 1024**2
 FULL_SCALE: Final = 2.0**15
 """The files take samples of 16 bits as they are."""
+
+
+class Notes(msgspec.Struct, frozen=True):
+    """How to listen, as training notes it in a word's file; openWakeWord's own files do not say."""
+
+    phrase: str = ""
+    cutoff: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    window_steps: Annotated[int, Meta(ge=1, le=1000)] = 1
+    refractory_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
+
+
+def note(model: onnx.ModelProto, notes: Notes) -> None:
+    """Write into a word's file how to listen."""
+    helper.set_model_props(model, {_NOTES: msgspec.json.encode(notes).decode()})
+
+
+def _notes(path: Path, head: onnx.ModelProto) -> Notes:
+    text = {item.key: item.value for item in head.metadata_props}.get(_NOTES, "{}")
+    try:
+        return msgspec.json.decode(text, type=Notes)
+    except msgspec.MsgspecError as error:
+        raise _bad(path, f"notes badly how to listen: {error}") from error
 
 
 def read_openwake(head: Path, folder: Path, labels: tuple[str, ...] = ()) -> Listens:
@@ -49,11 +72,18 @@ def read_openwake(head: Path, folder: Path, labels: tuple[str, ...] = ()) -> Lis
     """
     mels, embedding, last = (load_part(path) for path in (folder / MELS, folder / EMBEDDING, head))
     windows, scores = _sizes(head, last)
-    labels = labels or (_title(head),)
+    notes = _notes(head, last)
+    labels = labels or (notes.phrase or _title(head),)
     if len(labels) != scores:
         raise _bad(head, f"gives {scores} scores, and there are {len(labels)} labels (--labels)")
     words = tuple(
-        WakeWord(label=label, output=at, cutoff=_CUTOFF, window_steps=1, refractory_s=_REFRACTORY_S)
+        WakeWord(
+            label=label,
+            output=at,
+            cutoff=notes.cutoff,
+            window_steps=notes.window_steps,
+            refractory_s=notes.refractory_s,
+        )
         for at, label in enumerate(labels)
     )
     sound = SoundInfo(
@@ -196,7 +226,9 @@ def load_part(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         if len(model.graph.input) != 1 or len(model.graph.output) != 1:
             raise ValueError("it must have one input and one output")
-        return version_converter.convert_version(model, OPSET)
+        found = version_converter.convert_version(model, OPSET)
+        helper.set_model_props(found, {item.key: item.value for item in model.metadata_props})
+        return found
     except (OSError, DecodeError, ValueError, onnx.checker.ValidationError, RuntimeError) as error:
         raise _bad(path, f"is no ONNX file of openWakeWord: {str(error)[:160]}") from error
 

@@ -242,7 +242,7 @@ def _write_chain(path: Path, weights: Callable[..., np.ndarray]) -> None:
         {
             "image": np.array([-1, 1, 76, 32], np.int64),
             "shape": np.array([-1, 1, 1, 96], np.int64),
-            **{f"weight_{at}": 0.5 * weights(*size[::-1]).T for at, size in enumerate(sizes)},
+            **{f"weight_{at}": weights(*size[::-1]).T for at, size in enumerate(sizes)},
         },
     )
 
