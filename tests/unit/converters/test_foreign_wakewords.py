@@ -183,12 +183,14 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_imported_word_is_a_release_that_listens(tmp_path: Path) -> None:
-    listens = read_openwake(write_openwake(tmp_path), tmp_path)
+    listens = read_openwake(write_openwake(tmp_path, convolutions=True), tmp_path)
     options = ImportOptions(schemes=("wfp16",))
     imported = import_wakeword(listens, ["x86-generic"], tmp_path / "out", options=options)
     conversion = imported.outcome.conversion
     assert conversion.task.sound == listens.sound
-    assert {item.states for item in conversion.artifacts.values()} == {((1, 1), (2, 2), (3, 3))}
+    pairs = tuple((at, at) for at in range(1, 7))
+    assert {item.states for item in conversion.artifacts.values()} == {pairs}
+    assert all("-1x16-" in name for name in conversion.files.values()), "states are no pictures"
 
 
 def test_a_published_micro_word_scores_as_its_own_package_says(tmp_path: Path) -> None:
