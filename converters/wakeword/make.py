@@ -39,7 +39,9 @@ QUICK: Final = Settings(
     head=HeadPlan(networks=1, steps=300),
 )
 """To see it work; the result is not worth much."""
-ON_EMBEDDING: Final = Settings(phrases=6000, near_misses=6000, words_heard=9000, hearings=3)
+ON_EMBEDDING: Final = Settings(
+    phrases=6000, near_misses=6000, words_heard=9000, hearings=3, quietest_db=45.0
+)
 """A head learns in minutes: what it learns from may be more."""
 
 

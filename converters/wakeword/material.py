@@ -55,6 +55,8 @@ class Settings:
     """Streams of 2.4 s that the int8 files are calibrated with, and as many to judge them."""
     hearings: int = 2
     """Rooms and noises in which each phrase is heard."""
+    quietest_db: float = 28.0
+    """Of the least noise in lessons; an embedding that heard people knows silence, too."""
     seed: int = 0
 
 
@@ -114,7 +116,9 @@ class Material:
         self._stage = stage
         self.heard = self._hear_folders()
         self.around = Surroundings(
-            [noise for part in self.heard["learn"] for noise in part.noises], settings.seed
+            [noise for part in self.heard["learn"] for noise in part.noises],
+            settings.seed,
+            settings.quietest_db,
         )
 
     @property
