@@ -12,9 +12,9 @@ from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Seat, Steering
 from agent.adapt.workload import OwnUse, Recent, with_workload
-from agent.config import PipelineConfig
 from agent.joint import JointHost
 from agent.meter import Interval
+from agent.pipelines.config import PipelineConfig
 from agent.sense.sample import PressureSample
 from agent.service import ModelService
 from agent.update.ports import Clock, PlacedRelease, ServiceStats

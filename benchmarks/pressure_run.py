@@ -17,7 +17,7 @@ from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceConfig, TraceFile
 from agent.adapt.workload import OwnUse, Recent, with_workload
-from agent.config import PipelineConfig
+from agent.pipelines.config import PipelineConfig
 from agent.sense import Sensors
 from agent.sense.processes import Processes
 from agent.supervisor import ALARM_S, SENSE_S

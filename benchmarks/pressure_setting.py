@@ -17,7 +17,7 @@ import numpy as np
 
 from agent.adapt.ladder import rungs
 from agent.adapt.policy import GovernorPolicy, fitted
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec
 from benchmarks import pressure_task

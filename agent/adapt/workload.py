@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.config import PipelineConfig
 from agent.meter import Interval, quantile
+from agent.pipelines.config import PipelineConfig
 from agent.sense.sample import PressureSample
 from agent.worker.protocol import Stats
 

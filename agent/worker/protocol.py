@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from agent.config import PipelineConfig
+from agent.pipelines.config import PipelineConfig
 from edge_sdk.contracts.base import Wire
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import ContractError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import SourceConfig
+from agent.pipelines.config import SourceConfig
 from agent.sources.base import Reader
 from agent.sources.build import build_feed, build_reader
 from agent.sources.feed import Feed

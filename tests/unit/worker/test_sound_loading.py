@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.sound.config import SoundConfig
 from agent.worker.channel import Channel
 from agent.worker.options import ServeOptions
