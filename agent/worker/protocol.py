@@ -58,6 +58,8 @@ class SetPoint(Wire, kw_only=True, tag="set-point"):
     """Move to another operating point. The last one asked for wins."""
 
     index: int
+    alone: bool = False
+    """Memory does not hold both: let go of the present one before this one is loaded."""
 
 
 class AllowCascade(Wire, kw_only=True, tag="allow-cascade"):
