@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from agent.config import AgentConfig, PipelineConfig, SourceConfig, load_config
+from agent.config import AgentConfig, load_config
 from agent.link.reach import check_broker
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.run import installed_runtimes, process_environment, resolve_profile
 from agent.sound.config import SOUND_KINDS
 from edge_sdk.bundle.trust import load_trust

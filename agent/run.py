@@ -18,11 +18,12 @@ import psutil
 from agent.adapt.policy import GovernorPolicy, fitted
 from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceFile
-from agent.config import AUTO, AgentConfig, PipelineConfig, load_config
+from agent.config import AUTO, AgentConfig, load_config
 from agent.joint import JointHost
 from agent.link.http import HttpFetcher
 from agent.link.mqtt import MqttLink
 from agent.notify import Notifier
+from agent.pipelines.config import PipelineConfig
 from agent.sense.device import DeviceSensors
 from agent.sense.processes import Processes
 from agent.sense.sensors import Sensors

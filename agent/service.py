@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from agent.update.ports import Clock, PlacedRelease
-from agent.worker.ports import Listener, Patience, Role, Worker, filled
+from agent.worker.ports import Listener, Patience, Role, Worker, epitaph, filled
 from agent.worker.protocol import (
     AllowCascade,
     Command,
@@ -168,10 +168,13 @@ class ModelService:
         """Descriptors to wait on."""
         return [fd for running in self._all() if (fd := running.worker.fileno()) >= 0]
 
-    def set_point(self, index: int) -> None:
-        """Move the serving worker, and start later ones, at this rung of the ladder."""
+    def set_point(self, index: int, *, alone: bool = False) -> None:
+        """Move the serving worker, and start later ones, at this rung of the ladder.
+
+        ``alone`` where memory does not hold two points.
+        """
         self._point = index
-        self._tell(SetPoint(index=index))
+        self._tell(SetPoint(index=index, alone=alone))
 
     def allow_cascade(self, on: bool) -> None:
         """Whether workers, later ones included, may hold a second point that answers first."""
@@ -302,7 +305,7 @@ class ModelService:
         out-of-memory killer.
         """
         self._golden = None
-        detail = _epitaph(golden)
+        detail = epitaph(golden.worker, golden.failure)
         golden.worker.close()
         if golden.done:
             return
@@ -321,7 +324,9 @@ class ModelService:
             self._serving = None
         else:
             self._incoming = None
-        detail = _epitaph(running)
+        detail = epitaph(running.worker, running.failure)
+        if running.role == "active" and running.worker.killed and not running.failure:
+            self._listener.on_killed(running.token)
         running.worker.close()
         if running.finished:
             LOG.info("pipeline ended: %s", detail)
@@ -390,10 +395,3 @@ class ModelService:
 def _serves(running: _Running, release: PlacedRelease) -> bool:
     same = running.release.digest == release.digest
     return same and running.role == "active" and running.worker.alive
-
-
-def _epitaph(running: _Running) -> str:
-    """Why a worker ended, as well as can be told."""
-    words = running.failure or running.worker.exit_reason
-    last = running.worker.output.strip().splitlines()[-1:] if not running.failure else []
-    return f"{words} ({last[0][:200]})" if last else words

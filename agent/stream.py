@@ -11,10 +11,10 @@ from agent.adapt.gate import MemoryRule
 from agent.adapt.ladder import Rung, rungs
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Seat, Steering
-from agent.adapt.workload import OwnUse, Recent, with_workload
-from agent.config import PipelineConfig
+from agent.adapt.workload import Killings, OwnUse, Recent, with_workload
 from agent.joint import JointHost
 from agent.meter import Interval
+from agent.pipelines.config import PipelineConfig
 from agent.sense.sample import PressureSample
 from agent.service import ModelService
 from agent.update.ports import Clock, PlacedRelease, ServiceStats
@@ -73,6 +73,7 @@ class Stream:
         self._memory = MemoryRule()
         self._interval = Interval(clock.monotonic())
         self._recent = Recent(config.objective_ms, clock.monotonic())
+        self._killings = Killings()
         self._point = 0
         self._worker_rss_mib = 0.0
 
@@ -88,6 +89,7 @@ class Stream:
         self._point = ready.point
         self._worker_rss_mib = ready.rss_mib
         self._govern(ready.point)
+        self._killings.began()
         self._interval = Interval(self._clock.monotonic())
         self._recent = Recent(self.config.objective_ms, self._clock.monotonic())
         self._host.on_ready(self.config.name, token)
@@ -143,6 +145,10 @@ class Stream:
         """A worker on trial died or hung."""
         self._host.on_worker_crash(token, detail)
 
+    def on_killed(self, token: str) -> None:
+        """Somebody ended the serving worker; the kernel, maybe."""
+        self._killings.killed()
+
     def on_service_unhealthy(self, token: str, detail: str) -> None:
         """The committed release keeps crashing."""
         self._host.on_service_unhealthy(token, detail)
@@ -165,14 +171,15 @@ class Stream:
 
     @property
     def alarmed(self) -> bool:
-        """Whether frames were late since the governor last looked."""
-        return self._recent.alarmed
+        """Whether frames were late since the governor last looked, or the worker was ended."""
+        return self._recent.alarmed or self._killings.waiting
 
     def seat(self, sensed: PressureSample, now: float) -> Seat:
         """What this pipeline brings to a tick of the governors."""
         recent = self._recent.take(now)
         pids = (os.getpid(), *self.service.worker_pids)
-        own = OwnUse(self._own_cpu_percent(pids), self._worker_rss_mib)
+        killed = self._killings.take(sensed.oom_kills)
+        own = OwnUse(self._own_cpu_percent(pids), self._worker_rss_mib, killed)
         self.own_cpu_percent = own.cpu_percent or 0.0
         sample = with_workload(sensed, recent, self.config, own)
         before = self._memory.allowed
@@ -187,7 +194,7 @@ class Stream:
         if index is not None and decision is not None:
             LOG.info("%s: point %s (%s)", self.config.name, decision.point, decision.reason)
             self._recent.told(index)
-            self.service.set_point(index)
+            self.service.set_point(index, alone=decision.alone)
 
     # --- reports ---
 

@@ -34,7 +34,7 @@ import numpy as np
 import psutil
 from convnet import PROFILE, SIDE_PX, BenchmarkRelease, build_release, open_session
 
-from agent.config import PipelineConfig, PublishConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, PublishConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Event, Failed, Ready, Results, Start, Stats, WorkerSpec
 from edge_sdk.bundle.signing import generate_key

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.pipelines.listening import Listening
 from agent.worker.handle import WorkerHandle
 from agent.worker.points import Points, read_manifest

@@ -16,8 +16,8 @@ from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
 from agent.adapt.trace import TraceConfig, TraceFile
-from agent.adapt.workload import OwnUse, Recent, with_workload
-from agent.config import PipelineConfig
+from agent.adapt.workload import Killings, OwnUse, Recent, with_workload
+from agent.pipelines.config import PipelineConfig
 from agent.sense import Sensors
 from agent.sense.processes import Processes
 from agent.supervisor import ALARM_S, SENSE_S
@@ -125,7 +125,8 @@ class Run:
         self._plant = Plant(**vars(setting.plant))
         self._recent = Recent(setting.pipeline.objective_ms, 0.0)
         self._slowed = False
-        self._rung = pin or 0
+        self._rung = self._told = pin or 0
+        self._killings = Killings()
         self._name = name
         self._memory = MemoryRule()
         self._neighbour: subprocess.Popen[bytes] | None = None
@@ -150,7 +151,7 @@ class Run:
 
     def _spawn(self) -> WorkerHandle:
         setting = self._setting
-        spec = msgspec.structs.replace(setting.spec, start_point=self._rung)
+        spec = msgspec.structs.replace(setting.spec, start_point=self._told)
         worker = WorkerHandle.spawn(spec)
         if setting.memory is not None:
             setting.memory.add(worker.pid)
@@ -165,12 +166,14 @@ class Run:
         now, patience = time.monotonic(), Patience()
         if not self._restart_at:
             self._outcome.killed += 1
+            self._killings.killed()
             pause_s = patience.backoff_s * 2 ** (self._outcome.killed - 1)
             self._restart_at = now + min(pause_s, patience.backoff_max_s)
         elif now >= self._restart_at:
             self._restart_at = 0.0
             self._worker.close()
             self._worker = self._spawn()
+            self._recent = Recent(self._setting.pipeline.objective_ms, now)
             board.follow(self._worker.pid)
 
     def _stop_neighbour(self) -> None:
@@ -242,7 +245,7 @@ class Run:
             cpu_before, before = cpu, now
             board.update(self._plant.celsius, self._slowed, hogs.pids)
             self._decide(steering, sensors, own, now, begun)
-            if now >= ends[1] and self._pin is None and self._rung == 0:
+            if now >= ends[1] and self._pin is None and self._rung == self._told == 0:
                 outcome.recovered_s = now - ends[1]
                 return
 
@@ -251,7 +254,8 @@ class Run:
         while True:
             self._drain(phase)
             now = time.monotonic()
-            alarmed = self._recent.alarmed and now >= before + ALARM_S
+            waits = self._recent.alarmed or self._killings.waiting
+            alarmed = waits and now >= before + ALARM_S
             if alarmed or now >= before + SENSE_S:
                 return now
             time.sleep(POLL_S)
@@ -288,21 +292,26 @@ class Run:
         self, steering: Steering, sensors: Sensors, own: Processes, now: float, begun: float
     ) -> None:
         recent = self._recent.take(now)
-        use = OwnUse(own.cpu_percent([self._worker.pid]))
-        sample = with_workload(sensors.read(), recent, self._setting.pipeline, use)
+        sensed = sensors.read()
+        killed = self._killings.take(sensed.oom_kills)
+        use = OwnUse(own.cpu_percent([self._worker.pid]), worker_killed=killed)
+        sample = with_workload(sensed, recent, self._setting.pipeline, use)
         before, self._memory = self._memory, self._memory.after(self._setting.policy, sample, now)
         if self._memory.allowed != before.allowed and self._pin is None:
             self._worker.send(AllowCascade(on=self._memory.allowed))
         index = steering.decide(sample, now)
         if index is not None and steering.decision is not None:
             self._recent.told(index)
-            self._worker.send(SetPoint(index=index))
+            self._told = index
+            self._worker.send(SetPoint(index=index, alone=steering.decision.alone))
             self._outcome.moves.append((now - begun, index, steering.decision.reason))
             self._outcome.lowest = max(self._outcome.lowest, index)
 
     def _drain(self, phase: Phase) -> None:
         objective_ms = self._setting.pipeline.objective_ms
         for event in self._worker.poll():
+            if isinstance(event, Ready):
+                self._rung = event.point
             if isinstance(event, PointChanged):
                 self._rung = event.index
                 self._recent.stands()

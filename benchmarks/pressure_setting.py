@@ -17,7 +17,7 @@ import numpy as np
 
 from agent.adapt.ladder import rungs
 from agent.adapt.policy import GovernorPolicy, fitted
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Failed, SetPoint, Stats, WorkerSpec
 from benchmarks import pressure_task
@@ -146,12 +146,8 @@ def limited(setting: Setting, memory: MemoryGroup) -> tuple[Setting, Stress]:
     memory.limit(limit_mib)
     about = {"needs_mib": [round(mib, 1) for mib in needs_mib], "limit_mib": round(limit_mib, 1)}
     print(json.dumps(about), file=sys.stderr)
-    ladder = tuple(
-        dataclasses.replace(rung, memory_mib=mib - needs_mib[-1])
-        for rung, mib in zip(setting.ladder, needs_mib, strict=True)
-    )
     stress_s = max(setting.stress_s, GROWTH_S + GROWN_S)
-    own = dataclasses.replace(setting, memory=memory, ladder=ladder, stress_s=stress_s)
+    own = dataclasses.replace(setting, memory=memory, stress_s=stress_s)
     return own, Stress("memory", neighbour=neighbour)
 
 

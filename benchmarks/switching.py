@@ -40,7 +40,7 @@ sys.path[:] = [
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from agent.config import PipelineConfig, PublishConfig, SourceConfig  # noqa: E402
+from agent.pipelines.config import PipelineConfig, PublishConfig, SourceConfig  # noqa: E402
 from agent.pipelines.pixels import Pixels, pick_pixels  # noqa: E402
 from agent.sources.base import Frame  # noqa: E402
 from agent.worker.handle import WorkerHandle  # noqa: E402

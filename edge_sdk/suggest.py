@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the closest known words, or all of them when none is close."""
+    import difflib  # only who errs needs it
+
     names = sorted(known)
     close = difflib.get_close_matches(word.lower(), names, n=3, cutoff=0.5)
     if close:

@@ -53,6 +53,10 @@ class GovernorState:
     pressed_since: float | None = None
     urgent_since: float | None = None
     calm_since: float | None = None
+    killed_at: float | None = None
+    """When the kernel last ended the worker for want of memory."""
+    killed_index: int = 0
+    """The rung that it stood on then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Decision:
     """This call moved along the ladder."""
     held_s: float
     """Time spent on the point so far."""
+    alone: bool = False
+    """Memory does not hold this point beside the one that is left: that one has to go first."""
 
     def position(self, epoch_s: float) -> LadderPosition:
         """The decision as telemetry carries it; ``epoch_s`` is the wall clock now."""
@@ -147,10 +153,11 @@ class Governor:
     ) -> tuple[GovernorState, Decision]:
         """Stand on a rung, the present one or another, at the time of the latest sample."""
         changed = index != state.index
+        alone = changed and self._is_crowded(state, index)
         if changed:
             now = state.sampled_at
             state = replace(_waiting_anew(state), index=index, reason=reason, since=now)
-        return state, self._decision(state, changed, state.sampled_at)
+        return state, replace(self._decision(state, changed, state.sampled_at), alone=alone)
 
     def is_bound(self, sample: PressureSample) -> bool:
         """Whether pin, configuration or a critical temperature alone say where to stand."""
@@ -166,6 +173,8 @@ class Governor:
             return state.index, state.reason
         if self._is_critical(sample):
             return max(self.bottom, state.index), "pressure-thermal"
+        if sample.worker_killed and state.index < self.bottom:
+            return self.below(state.index), "pressure-memory"
         if state.index < self.bottom:
             below = self._jump(state, sample)
             if below is None and self._must_fall(state, now):
@@ -226,9 +235,18 @@ class Governor:
         calm, policy = state.calm_since, self.policy
         if not _lasted(calm, now, policy.dwell_up_s):
             return False
-        if not self._fits(state):
+        if not self._fits(state) or self._was_killed(state, now):
             return False
         return self.affords(state) or _lasted(calm, now, policy.probe_s)
+
+    def _was_killed(self, state: GovernorState, now: float) -> bool:
+        """Whether the better rung lately took more memory than the kernel would give.
+
+        It need not be short for others then: a control group may have a limit of its own.
+        """
+        if state.killed_at is None or self._above(state.index) > state.killed_index:
+            return False
+        return now - state.killed_at < self.policy.probe_s
 
     def affords(self, state: GovernorState) -> bool:
         """Whether the better rung leaves the headroom free, by the share it costs more."""
@@ -243,9 +261,21 @@ class Governor:
             return False
         return busy is None or own is None or busy + own * (ratio - 1.0) <= 100.0 * free
 
+    def _is_crowded(self, state: GovernorState, index: int) -> bool:
+        """Whether another rung may not fit into memory beside this one while it loads."""
+        needed_mib, available = (
+            self.ladder[index].memory_mib,
+            state.filtered[self._names[AVAILABLE]],
+        )
+        if needed_mib:
+            return available is not None and min(available.value, available.fast) <= needed_mib
+        used = self._value(state, USED)
+        return used is not None and used >= self.policy.memory_used_percent.enter
+
     def _fits(self, state: GovernorState) -> bool:
-        """Whether memory stays out of its band while the better rung loads beside this one."""
-        needed_mib = self.ladder[self._above(state.index)].memory_mib
+        """Whether memory stays out of its band on the better rung."""
+        better, here = self.ladder[self._above(state.index)], self.ladder[state.index]
+        needed_mib = max(0.0, better.memory_mib - here.memory_mib)
         used, available = self._value(state, USED), self._value(state, AVAILABLE)
         if not needed_mib or used is None or available is None:
             return True
@@ -293,7 +323,10 @@ class Governor:
         )
         worst, _ = deepest(known, self._signals)
         # A critical reading ends the calm even where the filter has not followed it yet.
-        calm = is_calm(known, self._signals) and not self._is_critical(sample)
+        sudden = self._is_critical(sample) or sample.worker_killed
+        calm = is_calm(known, self._signals) and not sudden
+        if sample.worker_killed:
+            state = replace(state, killed_at=now, killed_index=state.index)
         return replace(
             state,
             filtered=known,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.config import PipelineConfig
 from agent.meter import Interval, quantile
+from agent.pipelines.config import PipelineConfig
 from agent.sense.sample import PressureSample
 from agent.worker.protocol import Stats
 
@@ -55,6 +55,39 @@ class Recent:
         return taken
 
 
+class Killings:
+    """Tells whether the kernel ended the worker for want of memory.
+
+    A process is told by SIGKILL, as anybody may send it; where the kernel counts whom it ended
+    itself, that count has to have grown since the worker began.
+    """
+
+    def __init__(self) -> None:
+        self._killed = self._began = False
+        self._before: int | None = None
+
+    def began(self) -> None:
+        """A worker begins."""
+        self._began = True
+
+    def killed(self) -> None:
+        """It was ended by a SIGKILL that the agent did not send."""
+        self._killed = True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is one to be judged."""
+        return self._killed
+
+    def take(self, oom_kills: int | None) -> bool:
+        """Whether there was one since the last call, with the kernel's count now."""
+        killed, self._killed = self._killed, False
+        grew = oom_kills is None or self._before is None or oom_kills > self._before
+        if self._began or killed:
+            self._before, self._began = oom_kills, False
+        return killed and grew
+
+
 @dataclass(frozen=True, slots=True)
 class OwnUse:
     """What the agent's processes take; None where it cannot be told."""
@@ -62,6 +95,8 @@ class OwnUse:
     cpu_percent: float | None = None
     """Of the whole machine."""
     worker_rss_mib: float | None = None
+    worker_killed: bool = False
+    """By the kernel, for want of memory."""
 
 
 def with_workload(
@@ -80,6 +115,7 @@ def with_workload(
         sample,
         own_cpu_percent=own.cpu_percent,
         worker_rss_mib=own.worker_rss_mib,
+        worker_killed=own.worker_killed,
         deadline_miss_share=_missed(recent, pipeline.objective_ms),
         latency_share=_latency_share(recent, pipeline.objective_ms),
         queue_frames=float(recent.queue_depth) if paced and recent.reports else None,

@@ -20,6 +20,7 @@ MIN_STALL_WINDOW_S = 0.1
 _PSI = re.compile(rb"^some avg10=(\d{1,3}(?:\.\d{1,4})?)\s", re.MULTILINE)
 _PSI_TOTAL = re.compile(rb"^some .{0,100}\btotal=(\d{1,19})\s", re.MULTILINE)
 _MEMINFO = re.compile(rb"^(\w{1,40}):\s{1,40}(\d{1,15}) kB", re.MULTILINE)
+_OOM_KILLS = re.compile(rb"^oom_kill (\d{1,18})$", re.MULTILINE)
 _CPU_LINE = re.compile(rb"^cpu((?: +\d{1,20}){4,16})\s*$", re.MULTILINE)
 _CORE_LINE = re.compile(rb"^cpu\d{1,5} ", re.MULTILINE)
 _NUMBER = re.compile(rb"\s*(-?\d{1,18})\s*\x00?")
@@ -131,6 +132,12 @@ def memory(text: bytes) -> MemoryInfo | None:
     if total <= 0 or not 0 <= available <= total:
         return None
     return MemoryInfo(total_mib=total / 1024.0, available_mib=available / 1024.0)
+
+
+def oom_kills(text: bytes) -> int | None:
+    """Processes ended for want of memory, from ``/proc/vmstat`` (since Linux 4.13)."""
+    match = _OOM_KILLS.search(text)
+    return int(match[1]) if match else None
 
 
 def cpu_times(text: bytes) -> CpuTimes | None:

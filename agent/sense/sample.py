@@ -21,6 +21,8 @@ class PressureSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The same for memory."""
     memory_available_mib: float | None = None
     memory_total_mib: float | None = None
+    oom_kills: int | None = None
+    """Processes that the kernel has ended for want of memory since it booted."""
     cpu_percent: float | None = None
     """Busy share of the whole machine since the previous reading; None on the first."""
     load: float | None = None
@@ -49,6 +51,8 @@ class PressureSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """p90 of the frames' latency as a share of the pipeline's objective."""
     queue_frames: float | None = None
     """Frames that wait; None for a file that is read as fast as it goes, where some always do."""
+    worker_killed: bool = False
+    """The kernel has ended the worker for want of memory since the previous sample."""
     paced: bool = True
     """Frames come at a rate of their own, so that idle time is headroom and not a pause."""
 

@@ -86,6 +86,7 @@ class Sensors:
             memory_pressure_percent=self._stalled("memory"),
             memory_available_mib=memory.available_mib if memory else None,
             memory_total_mib=memory.total_mib if memory else None,
+            oom_kills=self._parsed("proc/vmstat", parse.oom_kills),
             cpu_percent=self._cpu_percent(cpu),
             load=self._parsed("proc/loadavg", parse.load_average),
             temperature_celsius=self._temperature(),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 
-from agent.sound.base import BLOCK_S
+from agent.sound.base import BLOCK_S, no_microphone
 from agent.sound.files import read_exactly
 from edge_sdk.audio.samples import Encoding, SoundFormat
 from edge_sdk.errors import SourceError
@@ -58,19 +57,22 @@ class AlsaReader:
             SourceError: ``source.extra-missing`` or ``source.no-microphone``.
         """
         self.close()
-        if shutil.which(self._program[0]) is None:
-            raise SourceError(
-                "extra-missing",
-                f"Recording through ALSA needs {self._program[0]}, which is not installed.",
-                "apt-get install alsa-utils, or use kind = 'microphone'.",
-            )
         form = self._form
         command = [*self._program, "-q", "-t", "raw", "-D", self._device]
         command += ["-f", _NAMES[form.encoding], "-r", str(form.rate_hz), "-c", str(form.channels)]
         command += [f"--buffer-time={int(BUFFER_S * 1e6)}", f"--period-time={int(BLOCK_S * 1e6)}"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise SourceError(
+                "extra-missing",
+                f"Recording through ALSA needs {self._program[0]}, which is not installed.",
+                "apt-get install alsa-utils, or use kind = 'microphone'.",
+            ) from error
+        except OSError as error:
+            raise no_microphone(self.where, error.strerror or str(error)) from error
         self._first = self._read()
         if self._first is None:
             raise no_microphone(self.where, self._last_words())
@@ -112,13 +114,3 @@ class AlsaReader:
             process.kill()
         said = process.stderr.read(2000) or b""
         return said.decode(errors="replace").strip().replace("\n", "; ")
-
-
-def no_microphone(where: str, why: str) -> SourceError:
-    """A microphone that cannot be opened."""
-    return SourceError(
-        "no-microphone",
-        f"Cannot open {where}{f': {why}' if why else ''}.",
-        "Check the cable, that no other program holds it, and that this user is in the audio "
-        "group; `arecord -L` and `python -m sounddevice` list what there is.",
-    )

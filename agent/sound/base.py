@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from edge_sdk.audio.samples import SoundFormat
+from edge_sdk.errors import SourceError
 
 BLOCK_S = 0.04
 """Sound per read. Each costs two threads a wake-up, which on a busy machine is more than what they
@@ -52,3 +53,13 @@ class Answering(Protocol):
 
     def answer(self, label: str) -> None:
         """A word was heard. Called from another thread than the reader's."""
+
+
+def no_microphone(where: str, why: str) -> SourceError:
+    """A microphone that cannot be opened."""
+    return SourceError(
+        "no-microphone",
+        f"Cannot open {where}{f': {why}' if why else ''}.",
+        "Check the cable, that no other program holds it, and that this user is in the audio "
+        "group; `arecord -L` and `python -m sounddevice` list what there is.",
+    )

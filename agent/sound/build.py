@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.config import SourceConfig
-from agent.sound.alsa import AlsaReader
+from agent.pipelines.config import SourceConfig
 from agent.sound.base import SoundReader
 from agent.sound.files import CodecReader, PacedReader, PipeReader, WaveReader
 from agent.sound.microphone import Microphone
-from agent.sound.portaudio import PortAudioReader
-from agent.sound.wake_service import DEFAULT_ADDRESS, WakeService
 from edge_sdk.audio.samples import SoundFormat
 
 WAVE_SUFFIXES = {".wav", ".wave"}
@@ -28,12 +25,20 @@ def build_sound_reader(config: SourceConfig, words: Sequence[str] = ()) -> Sound
         SourceError: ``source.extra-missing``.
     """
     form = SoundFormat(config.rate_hz, config.channels, config.encoding)
+    # Each kind is imported where it is asked for: what a worker does not use should not stay in
+    # its memory.
     if config.kind == "microphone":
+        from agent.sound.portaudio import PortAudioReader
+
         # 0 is what a camera's index begins with; here it stands for the system's own choice.
         return PortAudioReader(config.device or "", form)
     if config.kind == "alsa":
+        from agent.sound.alsa import AlsaReader
+
         return AlsaReader(str(config.device or "default"), form)
     if config.kind == "wyoming":
+        from agent.sound.wake_service import DEFAULT_ADDRESS, WakeService
+
         return WakeService(str(config.device or DEFAULT_ADDRESS), form, words)
     if config.kind == "pipe":
         return PipeReader(config.path, form)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import queue
 from typing import Any
 
-from agent.sound.alsa import no_microphone
-from agent.sound.base import BLOCK_S, STALL_S
+from agent.sound.base import BLOCK_S, STALL_S, no_microphone
 from edge_sdk.audio.samples import Encoding, SoundFormat
 from edge_sdk.errors import SourceError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.config import SourceConfig
+from agent.pipelines.config import SourceConfig
 from agent.sources.base import Reader
 from agent.sources.camera import CameraReader
 from agent.sources.feed import Feed

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import SourceConfig
+from agent.pipelines.config import SourceConfig
 from agent.sources.base import Image, import_cv2
 from edge_sdk.errors import SourceError
 

@@ -100,6 +100,11 @@ class WorkerHandle:
         return self.exit_status is None
 
     @property
+    def killed(self) -> bool:
+        """Whether a SIGKILL ended it, the agent's own or another."""
+        return self.exit_status == -signal.SIGKILL
+
+    @property
     def exit_reason(self) -> str:
         """How it ended, for a person."""
         status = self.exit_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.config import PipelineConfig
+from agent.pipelines.config import PipelineConfig
 from agent.worker.protocol import WorkerSpec
 from edge_sdk.errors import ConfigError
 

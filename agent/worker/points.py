@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.pipelines.pixels import Pixels
-from agent.pipelines.vision import VisionPipeline
 from edge_sdk.bundle.blobs import BlobStore
 from edge_sdk.bundle.shelf import Shelf
 from edge_sdk.contracts.audio import EnhanceSpec
@@ -20,6 +19,10 @@ from edge_sdk.errors import ContractError, StorageError
 from edge_sdk.runtime.engine import Engine
 from edge_sdk.runtime.negotiate import open_engine
 from edge_sdk.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from agent.pipelines.pixels import Pixels
+    from agent.pipelines.vision import VisionPipeline
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
@@ -113,6 +116,8 @@ class Points:
         Raises:
             EdgeError: as :meth:`open`, or the model does not fit the pipeline.
         """
+        from agent.pipelines.vision import VisionPipeline
+
         start = time.perf_counter()
         _, artifact, engine = self.open(index, before_open)
         try:

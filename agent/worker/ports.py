@@ -34,6 +34,10 @@ class Worker(Protocol):
         """Whether the process still runs."""
 
     @property
+    def killed(self) -> bool:
+        """Whether a SIGKILL ended it, the agent's own or another."""
+
+    @property
     def exit_reason(self) -> str:
         """How it ended."""
 
@@ -78,6 +82,9 @@ class Listener(Protocol):
     def on_worker_crash(self, token: str, detail: str) -> None:
         """A worker on trial died or hung."""
 
+    def on_killed(self, token: str) -> None:
+        """The committed release's worker was ended by a SIGKILL that the agent did not send."""
+
     def on_service_unhealthy(self, token: str, detail: str) -> None:
         """The committed release's restart budget is spent."""
 
@@ -106,3 +113,10 @@ def filled(template: WorkerSpec, release: PlacedRelease, point: int, *, golden: 
         start_point=point,
         hold=not golden,
     )
+
+
+def epitaph(worker: Worker, failure: str) -> str:
+    """Why a worker ended, as well as can be told; ``failure`` is what it or the agent said."""
+    last = worker.output.strip().splitlines()[-1:] if not failure else []
+    words = failure or worker.exit_reason
+    return f"{words} ({last[0][:200]})" if last else words

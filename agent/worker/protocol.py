@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from agent.config import PipelineConfig
+from agent.pipelines.config import PipelineConfig
 from edge_sdk.contracts.base import Wire
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import ContractError
@@ -58,6 +58,8 @@ class SetPoint(Wire, kw_only=True, tag="set-point"):
     """Move to another operating point. The last one asked for wins."""
 
     index: int
+    alone: bool = False
+    """Memory does not hold both: let go of the present one before this one is loaded."""
 
 
 class AllowCascade(Wire, kw_only=True, tag="allow-cascade"):

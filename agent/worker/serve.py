@@ -12,7 +12,7 @@ from agent.sources.build import build_feed
 from agent.sources.feed import Feed
 from agent.worker.channel import Channel
 from agent.worker.gating import Gating
-from agent.worker.memory import rss_mib
+from agent.worker.memory import return_freed, rss_mib
 from agent.worker.meter import Meter
 from agent.worker.options import ALARM_S, LOGGED_ERRORS, WAIT_S, ServeOptions
 from agent.worker.points import Loaded, Points
@@ -139,12 +139,13 @@ class FrameLoop:
             elif isinstance(command, Start):
                 self._started = True
             elif isinstance(command, SetPoint):
-                self._request(command.index)
+                self._request(command)
             elif isinstance(command, AllowCascade):
                 self._gating.allow(command.on)
             command = self._channel.command()
 
-    def _request(self, index: int) -> None:
+    def _request(self, command: SetPoint) -> None:
+        index = command.index
         if not 0 <= index < len(self._points.ladder):
             error = no_such_point(index, len(self._points.ladder))
             self._refuse(index, error)
@@ -152,8 +153,38 @@ class FrameLoop:
             self._swapper.cancel()
             self._gating.stand(index)
             self._announce(self._current, 0.0)
+        elif command.alone and self._swapper.spare(index) is None:
+            self._replace(index)
         else:
             self._swapper.request(index)
+
+    def _replace(self, index: int) -> None:
+        """Change places with a point that does not fit beside this one; frames wait meanwhile.
+
+        Raises:
+            EdgeError: neither the point nor, after it, the one of before can be loaded.
+        """
+        before = self._current
+        self._batch.flush(before.index)
+        self._send_stats()
+        self._swapper.cancel()
+        self._swapper.free_spare()
+        gone: list[Loaded] = []
+
+        def let_go() -> None:
+            before.pipeline.close()
+            return_freed()
+            gone.append(before)
+
+        try:
+            self._current = self._points.load(index, self._pixels, let_go)
+        except EdgeError as error:
+            self._refuse(index, error)
+            if gone:
+                self._current = self._points.load(before.index, self._pixels)
+        else:
+            self._announce(self._current, self._current.load_ms)
+        self._gating.stand(self._current.index)
 
     def _load(self, index: int) -> Loaded:
         return self._points.load(index, self._pixels, self._swapper.await_pause)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from agent.pipelines.enhancing import SpeechFilter
@@ -28,9 +29,11 @@ from edge_sdk.audio.activity import ActivityGate
 from edge_sdk.audio.caution import Cautions
 from edge_sdk.audio.detect import Hit
 from edge_sdk.contracts.audio import SoundInfo
+from edge_sdk.contracts.manifest import Artifact
 from edge_sdk.contracts.operating_point import OperatingPoint
 from edge_sdk.contracts.telemetry import Decision
 from edge_sdk.errors import EdgeError
+from edge_sdk.runtime.engine import Engine
 from edge_sdk.runtime.stream import StreamSession
 
 TAKE_S = 0.5
@@ -213,10 +216,13 @@ class SoundLoop:
         start = time.perf_counter()
         settings = self._options.pipeline.sound
         second = None
-        if settings.verify and index > 0:
-            second = SecondStage(self._listening(0), self._microphone.ring.recall)
-        gate = ActivityGate(self._sound.features.sample_rate_hz) if settings.gate else None
-        listening = self._listening(index, gate, second, self._cautions)
+        with ExitStack() as opened:
+            if settings.verify and index > 0:
+                second = SecondStage(self._listening(0), self._microphone.ring.recall)
+                opened.callback(second.close)
+            gate = ActivityGate(self._sound.features.sample_rate_hz) if settings.gate else None
+            listening = self._listening(index, gate, second, self._cautions)
+            opened.pop_all()
         self._fresh = True
         return _Current(index, listening, second, (time.perf_counter() - start) * 1e3)
 
@@ -227,34 +233,29 @@ class SoundLoop:
         second: SecondStage | None = None,
         cautions: Cautions | None = None,
     ) -> Listening:
-        point, artifact, engine = self._points.open(index)
-        try:
-            session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
-            return Listening(
-                session,
+        with ExitStack() as opened:
+            point, artifact, engine = self._points.open(index)
+            opened.callback(engine.close)
+            listening = Listening(
+                _session(engine, artifact),
                 self._sound,
                 self._words,
                 gate=gate,
-                cleaner=self._cleaner(point),
+                cleaner=self._cleaner(point, opened),
                 verifier=second,
                 cautions=cautions,
             )
-        except BaseException:
-            engine.close()
-            raise
+            opened.pop_all()
+            return listening
 
-    def _cleaner(self, point: OperatingPoint) -> SpeechFilter | None:
-        """The release's filter, unless this device does without."""
+    def _cleaner(self, point: OperatingPoint, opened: ExitStack) -> SpeechFilter | None:
+        """The release's filter, unless this device does without; ``opened`` closes it."""
         found = self._points.open_filter(point) if self._options.pipeline.sound.enhance else None
         if found is None:
             return None
         spec, artifact, engine = found
-        try:
-            session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
-            return SpeechFilter(session, spec)
-        except BaseException:
-            engine.close()
-            raise
+        opened.callback(engine.close)
+        return SpeechFilter(_session(engine, artifact), spec)
 
     def _send_stats(self) -> None:
         self._channel.send(self._stats())
@@ -270,6 +271,10 @@ class SoundLoop:
             rss_mib=rss_mib(),
             source=self._microphone.trouble,
         )
+
+
+def _session(engine: Engine, artifact: Artifact) -> StreamSession:
+    return StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
 
 
 def _heard(step: Step, hit: Hit) -> Decision:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.config import PipelineConfig
+from agent.pipelines.config import PipelineConfig
 from agent.sound.clips import Clips
 from agent.sound.config import SOUND_KINDS
 from edge_sdk.audio.samples import Floats

@@ -1,7 +1,7 @@
 """A phrase learned on top of a published embedding of speech, which stays as it is.
 
 What the embedding heard of thousands of people need not be learned from synthetic voices: a head of
-a few layers does, in minutes, see docs/adr/0027-a-published-embedding-may-be-brought.md.
+a few layers does, in minutes, see docs/adr/0028-a-published-embedding-may-be-brought.md.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge_sdk.bundle.digest import bytes_digest, file_digest, sha256
 from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.durable import Storage
 from edge_sdk.errors import ContractError, StorageError, TrustError
@@ -51,18 +51,13 @@ def check_blob_ref(ref: BlobRef) -> None:
 
 def blob_ref(data: bytes | Path) -> BlobRef:
     """Digest, size and chunk hashes of bytes or of a file (read chunk by chunk)."""
-    whole, chunks, size = hashlib.sha256(), [], 0
+    expected = len(data) if isinstance(data, bytes) else data.stat().st_size
+    whole, chunks, size = sha256(expected), [], 0
     for chunk in _chunks(data):
         whole.update(chunk)
-        chunks.append(hashlib.sha256(chunk).hexdigest())
+        chunks.append(bytes_digest(chunk))
         size += len(chunk)
     return BlobRef(digest=whole.hexdigest(), size_bytes=size, chunks=tuple(chunks))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _chunks(data: bytes | Path) -> Iterator[bytes]:
@@ -142,7 +137,7 @@ class BlobStore:
             data = path.read_bytes()
         except OSError as error:
             raise _unreadable(error, path) from error
-        actual = hashlib.sha256(data).hexdigest()
+        actual = bytes_digest(data)
         if actual != digest:
             raise _damaged(path, actual)
         return data

@@ -7,20 +7,17 @@ written safely and cleaned up. See ``docs/adr/0006``.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edge_sdk.bundle.blobs import BlobStore
+from edge_sdk.bundle.digest import bytes_digest
 from edge_sdk.contracts.manifest import Derivation
 from edge_sdk.errors import StorageError, TrustError
-from edge_sdk.recipes.build import build
-from edge_sdk.recipes.program import open_recipe
 
 DESCRIPTORS = Path("/proc/self/fd")
 
@@ -91,11 +88,14 @@ class Shelf:
         self._build(digest, memoryview(bytearray(self._derived[digest].size_bytes)))
 
     def _build(self, digest: str, target: memoryview) -> None:
+        from edge_sdk.recipes.build import build
+        from edge_sdk.recipes.program import open_recipe
+
         derivation = self._derived[digest]
         recipe = self._store.read(derivation.recipe)
         base = self._store.mapped(derivation.base)
         build(open_recipe(recipe, len(base), len(target)), base, target)
-        if hashlib.sha256(target).hexdigest() == digest:
+        if bytes_digest(target) == digest:
             return
         self._store.verify(derivation.base)  # names the culprit when it is the base
         raise TrustError(
@@ -115,6 +115,8 @@ def _memory_file(name: str, size: int, descriptors: Path) -> Iterator[tuple[Path
                 handle = os.memfd_create(name[:12], os.MFD_CLOEXEC)
                 path = descriptors / str(handle)
             else:
+                import tempfile  # brings archives and random numbers along
+
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             stack.callback(os.close, handle)

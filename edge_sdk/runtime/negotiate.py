@@ -10,7 +10,6 @@ from typing import Literal
 from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime.engine import Engine
 from edge_sdk.runtime.litert import open_litert
-from edge_sdk.runtime.ort import open_ort
 from edge_sdk.runtime.packages import InstalledPackages, Packages
 from edge_sdk.suggest import did_you_mean
 
@@ -41,6 +40,12 @@ def _tflite_runtime(path: Path, threads: int, packages: Packages) -> Engine:
     return open_litert(path, threads, packages, distribution="tflite-runtime", module=module)
 
 
+def _onnxruntime(path: Path, threads: int, packages: Packages) -> Engine:
+    from edge_sdk.runtime.ort import open_ort
+
+    return open_ort(path, threads, packages)
+
+
 CANDIDATES = (
     Candidate(
         name="litert",
@@ -61,7 +66,7 @@ CANDIDATES = (
         format="onnx",
         distributions=("onnxruntime", "onnxruntime-gpu"),
         extra="'edge-sdk[onnx]'",
-        open=open_ort,
+        open=_onnxruntime,
     ),
 )
 """In order of preference."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -192,6 +191,8 @@ def _prove(api: Any, path: Path, unit: str) -> None:
     provider = PROVIDERS[unit]
     if provider not in api.get_available_providers():
         raise _UnitRejectedError("this build of ONNX Runtime does not have it")
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory() as folder:
         options = _options(api, 1)
         options.enable_profiling = True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.config import PipelineConfig, PublishConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, PublishConfig, SourceConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import Event, WorkerSpec
 from tests.fakes.classifiers import PROFILE, DeviceRelease, write_frames

@@ -40,6 +40,10 @@ class FakeWorker:
         self.die("killed by SIGKILL")
         self.closed = True
 
+    @property
+    def killed(self) -> bool:
+        return self.exit_reason == "killed by SIGKILL"
+
     def load(self) -> None:
         """The model is loaded."""
         self.events.append(Ready(point=0, load_ms=1.0, runtime="x", unit="cpu", rss_mib=1.0))

@@ -249,6 +249,44 @@ def test_it_never_rises_to_what_would_not_fit_into_memory() -> None:
     assert run(governor, [CALM] * 100, state, start=50.0)[0].index == 0
 
 
+def test_a_rung_that_does_not_fit_beside_the_present_one_takes_its_place() -> None:
+    ladder = [Rung("large", 0.9, 2.0, memory_mib=300.0), Rung("small", 0.8, 1.0, memory_mib=60.0)]
+    governor = Governor(POLICY, ladder)
+    for free_mib, alone in ((50.0, True), (70.0, False)):
+        short = structs.replace(CALM, memory_available_mib=free_mib)
+        _, decisions = run(governor, [short] * 8)
+        assert [one.alone for one in decisions if one.changed] == [alone]
+    # Large and small together are too much, and large instead of small is not.
+    wide = structs.replace(POLICY, memory_used_percent=_band(95.0, 90.0))
+    state = governor.start(0.0, index=1)
+    for free_mib, alone in ((295.0, True), (400.0, False)):
+        free = structs.replace(CALM, memory_available_mib=free_mib)
+        _, decisions = run(Governor(wide, ladder), [free] * 40, state)
+        assert [(one.index, one.alone) for one in decisions if one.changed] == [(0, alone)]
+
+
+def test_where_needs_are_unknown_memory_in_its_band_holds_one_point() -> None:
+    ladder = [Rung("large", 0.9, 2.0), Rung("small", 0.8, 1.0)]
+    short = structs.replace(CALM, memory_available_mib=50.0)
+    for sample, alone in ((short, True), (BUSY, False)):
+        _, decisions = run(Governor(POLICY, ladder), [sample] * 8)
+        assert [one.alone for one in decisions if one.changed] == [alone]
+
+
+def test_a_worker_that_the_kernel_ended_begins_again_one_rung_lower_and_stays_there() -> None:
+    governor = Governor(structs.replace(POLICY, probe_s=60.0), LADDER)
+    killed = structs.replace(CALM, worker_killed=True)
+    state, decisions = run(governor, [CALM, killed, CALM])
+    assert switches(decisions) == [(1.0, 1)]
+    assert decisions[1].reason == "pressure-memory"
+    state, decisions = run(governor, [CALM] * 200, state, start=1.5)
+    assert [tick for tick, _ in switches(decisions)] == [
+        60.0 - 0.5
+    ]  # of calm since the kill at 1.0
+    assert state.index == 0
+    assert run(governor, [killed] * 9)[0].index == governor.bottom
+
+
 def test_a_spike_shorter_than_the_dwell_moves_nothing() -> None:
     _, decisions = run(Governor(POLICY, LADDER), [CALM] * 10 + [BUSY] * 2 + [CALM] * 10)
     assert switches(decisions) == []
@@ -421,6 +459,7 @@ mixed = st.builds(
     memory_total_mib=st.just(1000.0),
     temperature_celsius=st.floats(20.0, 110.0),
     throttled=st.booleans(),
+    worker_killed=st.sampled_from([False] * 7 + [True]),
     deadline_miss_share=share | st.none(),
     latency_share=st.floats(0.0, 3.0) | st.none(),
     queue_frames=st.floats(0.0, 4.0) | st.none(),
@@ -490,7 +529,7 @@ def test_never_switches_faster_than_its_dwell(
         heat = sample.temperature_celsius
         if state.index > before and heat is not None and heat >= 95.0:
             assert state.index == governor.bottom
-        elif not (state.index > before and late):
+        elif not (state.index > before and (late or sample.worker_killed)):
             down = min(policy.dwell_down_s, policy.dwell_urgent_s)
             if sample_never_late(plateaus):
                 down = policy.dwell_down_s
@@ -550,6 +589,7 @@ def more_than(sample: PressureSample) -> st.SearchStrategy[PressureSample]:
             if (before := getattr(sample, field)) is not None
         }
         changes["throttled"] = sample.throttled or extra[-1] > 5.0
+        changes["worker_killed"] = sample.worker_killed or extra[0] > 10.0
         changes["on_battery"] = sample.on_battery or extra[-1] > 5.0
         return structs.replace(sample, **changes)
 

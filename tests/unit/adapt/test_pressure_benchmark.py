@@ -11,7 +11,7 @@ import pytest
 from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy, fitted
 from agent.adapt.trace import read_trace
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.worker.protocol import WorkerSpec
 from benchmarks.pressure_board import CpuGroup, Plant
 from benchmarks.pressure_memory import MemoryGroup, plan

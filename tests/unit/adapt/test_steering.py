@@ -14,8 +14,8 @@ from agent.adapt.ladder import Rung
 from agent.adapt.policy import GovernorPolicy
 from agent.adapt.steering import Steering
 from agent.adapt.workload import OwnUse, Recent, with_workload
-from agent.config import PipelineConfig, SourceConfig
 from agent.meter import Interval
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.sense.sample import PressureSample
 from agent.worker.protocol import Stats
 from edge_sdk.errors import UsageError

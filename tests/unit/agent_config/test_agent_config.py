@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import (
-    AgentConfig,
-    BrokerConfig,
-    PipelineConfig,
-    PublishConfig,
-    SourceConfig,
-    default_folders,
-    load_config,
-    read_password,
-)
+from agent.config import AgentConfig, BrokerConfig, default_folders, load_config, read_password
+from agent.pipelines.config import PipelineConfig, PublishConfig, SourceConfig
 from agent.update.limits import MirrorLimits
 from edge_sdk.errors import ConfigError
 

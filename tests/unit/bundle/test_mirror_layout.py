@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edge_sdk.bundle.blobs import file_digest
+from edge_sdk.bundle.digest import file_digest
 from edge_sdk.bundle.mirror import lay_out
 from edge_sdk.bundle.release import create_release, open_release
 from edge_sdk.cli.release import command

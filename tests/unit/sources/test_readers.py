@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import SourceConfig
+from agent.pipelines.config import SourceConfig
 from agent.sources.base import Reader
 from agent.sources.build import build_feed, build_reader
 from agent.sources.feed import Feed
@@ -205,7 +205,7 @@ def test_without_opencv_video_names_the_extra_and_frames_still_work(tmp_path: Pa
     (tmp_path / "cv2.py").write_text("raise ImportError('No module named cv2')")
     code = f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
-from agent.config import SourceConfig
+from agent.pipelines.config import SourceConfig
 from agent.pipelines.pixels import NumpyPixels, pick_pixels
 from agent.sources.build import build_reader
 from edge_sdk.errors import SourceError

@@ -318,6 +318,23 @@ def test_the_point_follows_into_later_workers(house: House) -> None:
     assert house.workshop.last.spec.start_point == 2
 
 
+def test_a_serving_worker_that_somebody_else_ended_is_told_of(house: House) -> None:
+    house.serve(ONE, "t1")
+    house.workshop.last.die("killed by SIGKILL")
+    house.service.tick()
+    assert ("on_killed", "t1") in house.listener.told
+    house.pass_time(1.0)
+    house.workshop.last.load()
+    house.service.tick()
+    house.pass_time(Patience().hang_s + 1.0)  # silent: the service itself ends it
+    house.workshop.last.load()
+    house.service.start_trial(TWO, "t2")
+    house.workshop.last.die("killed by SIGKILL")
+    house.service.tick()
+    assert house.listener.names().count("on_killed") == 1
+    assert "on_worker_crash" in house.listener.names()
+
+
 def test_short_memory_is_told_to_present_and_later_workers(house: House) -> None:
     house.serve(ONE, "t1")
     assert house.workshop.last.spec.cascade

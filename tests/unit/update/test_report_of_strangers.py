@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig, PipelineConfig, SourceConfig
+from agent.config import AgentConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.run import build
 from agent.supervisor import Supervisor
 from edge_sdk.bundle.trust import save_trust

@@ -74,8 +74,10 @@ def test_moving_between_stored_and_built_points(workers: Workers, built: DeviceR
     handle = workers.spawn(workers.spec(built, source=source, hold=True))
     collect(handle, has(Ready))
     handle.send(Start())
-    for index, resident in ((1, False), (2, False), (1, True), (2, True), (0, False)):
-        handle.send(SetPoint(index=index))
+    moves = ((1, False), (2, False), (1, True), (2, True), (0, False))
+    beside = [(index, resident, False) for index, resident in moves]
+    for index, resident, alone in (*beside, (1, False, True), (0, False, False), (1, True, True)):
+        handle.send(SetPoint(index=index, alone=alone))
         events = collect(handle, has(PointChanged))
         (changed,) = (event for event in events if isinstance(event, PointChanged))
         assert changed.index == index
@@ -112,16 +114,21 @@ HARMS = [
 ]
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(("harm", "code"), HARMS)
 def test_a_point_that_cannot_be_built_is_refused_and_the_old_one_serves_on(
-    workers: Workers, own: DeviceRelease, harm: Callable[[DeviceRelease], None], code: str
+    workers: Workers,
+    own: DeviceRelease,
+    harm: Callable[[DeviceRelease], None],
+    code: str,
+    alone: bool,
 ) -> None:
     source = {"loop": True, "fps": 100.0}
     handle = workers.spawn(workers.spec(own, source=source, hold=True))
     collect(handle, has(Ready))
     handle.send(Start())
     harm(own)
-    handle.send(SetPoint(index=1))
+    handle.send(SetPoint(index=1, alone=alone))
     (refused,) = (e for e in collect(handle, has(PointRefused)) if isinstance(e, PointRefused))
     assert (refused.index, refused.code) == (1, code)
     after = labels(collect(handle, has(Results)))

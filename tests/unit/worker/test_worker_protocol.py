@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import PipelineConfig, SourceConfig
+from agent.pipelines.config import PipelineConfig, SourceConfig
 from agent.worker.protocol import (
     MAX_FRAME_BYTES,
     Command,

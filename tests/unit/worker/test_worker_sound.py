@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from agent.config import PublishConfig
+from agent.pipelines.config import PublishConfig
 from agent.sound.config import SoundConfig
 from agent.worker.handle import WorkerHandle
 from agent.worker.protocol import (
