@@ -30,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from msgspec.structs import replace
+
 from agent.run import SystemClock
 from agent.update.asking import Asking
 from agent.update.download import Downloader
@@ -40,8 +42,10 @@ from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.contracts.topics import Topics
+from edge_sdk.delivery.spans import for_fleet, messages
+from edge_sdk.delivery.wave import CREDIT_EVERY
 from edge_sdk.server.link import BrokerAddress, Link
-from edge_sdk.server.probing import WAVE_BYTES
+from edge_sdk.server.probing import PAYLOADS_BYTES
 from edge_sdk.server.waves import Waves
 
 BAR_WAVE, BAR_WINDOW = 0.25, 0.40
@@ -84,6 +88,7 @@ class Wire:
         self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(packet(0x10, text("MQTT") + b"\x04\x02\x02\x58" + text(name)))
         self._in, self._out, self._number = bytearray(), bytearray(), 0
+        self._kind, self._body, self._filled = 0, bytearray(), 0
         self._rate, self._free_at = bytes_per_s, 0.0
 
     def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
@@ -112,32 +117,51 @@ class Wire:
         """Whether a slow device may read on."""
         return now >= self._free_at
 
-    def read(self, now: float) -> Iterator[tuple[int, bytes]]:
+    def read(self, now: float) -> Iterator[tuple[int, bytearray]]:
         """Packets that have arrived."""
-        data = self.socket.recv(16 * 1024 if self._rate else 256 * 1024)
-        if not data:
+        most = 16 * 1024 if self._rate else 256 * 1024
+        if self._body:  # straight to its place: the devices share cores with the broker
+            room = memoryview(self._body)[self._filled : self._filled + most]
+            size = self.socket.recv_into(room)
+        else:
+            data = self.socket.recv(most)
+            size = len(data)
+            self._in += data
+        if not size:
             raise SystemExit("the broker ended a connection")
         if self._rate:
-            self._free_at = max(self._free_at, now - 0.01) + len(data) / self._rate
-        self._in += data
+            self._free_at = max(self._free_at, now - 0.01) + size / self._rate
+        if self._body:
+            self._filled += size
+            if self._filled == len(self._body):
+                body, self._body = self._body, bytearray()
+                yield self._kind, body
+            return
+        yield from self._parse()
+
+    def _parse(self) -> Iterator[tuple[int, bytearray]]:
+        """Packets that are whole; of one that is not, what has come is put in its place."""
         at = 0
-        while (found := self._packet(at)) is not None:
-            kind, begin, at = found
-            yield kind, bytes(self._in[begin:at])
+        while (found := self._header(at)) is not None:
+            begin, size = found
+            kind, body = self._in[at], self._in[begin : begin + size]
+            at = begin + len(body)
+            if len(body) < size:
+                self._kind, self._filled = kind, len(body)
+                self._body = body + bytes(size - len(body))
+                break
+            yield kind, body
         del self._in[:at]
 
-    def _packet(self, at: int) -> tuple[int, int, int] | None:
-        """Kind, begin and end of the packet's body; None while it is not whole."""
+    def _header(self, at: int) -> tuple[int, int] | None:
+        """Begin and size of the packet's body; None while its header is not whole."""
         size = shift = 0
         for index in range(at + 1, min(at + 5, len(self._in))):
             digit = self._in[index]
             size |= (digit & 0x7F) << shift
             shift += 7
             if digit < 0x80:
-                begin = index + 1
-                return (
-                    (self._in[at], begin, begin + size) if begin + size <= len(self._in) else None
-                )
+                return index + 1, size
         return None
 
 
@@ -167,13 +191,14 @@ class SimulatedDevice:
         self.asking.tick()  # as the agent does whenever something has come
         self.wire.flush()
 
-    def _message(self, kind: int, body: bytes) -> None:
+    def _message(self, kind: int, body: bytearray) -> None:
         size = struct.unpack_from(">H", body)[0]
         topic, begin = body[2 : 2 + size].decode(), 2 + size
         if kind & 0x06:  # QoS 1: acknowledged, though lost acknowledgements would do no harm
-            self.wire._out += packet(0x40, body[begin : begin + 2])
+            self.wire._out += packet(0x40, bytes(body[begin : begin + 2]))
             begin += 2
-        message = self.asking.on_message(topic, body[begin:], bool(kind & 1))
+        payload = bytes(memoryview(body)[begin:])
+        message = self.asking.on_message(topic, payload, bool(kind & 1))
         if message is not None:
             self.pieces += sum(1 for _ in self.download.on_chunk(*message))
 
@@ -327,8 +352,10 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def fleet(port: int, data: bytes, gather_s: float) -> Iterator[Waves]:
+def fleet(port: int, data: bytes, gather_s: float, devices: int) -> Iterator[Waves]:
     """The server's link and waves, with one blob to serve, and its chunks kept by the broker."""
+    probed = BrokerReport(max_payload_bytes=PAYLOADS_BYTES[0], gather_s=gather_s)
+    report = for_fleet(replace(probed, credit_every=CREDIT_EVERY), devices)
     ref = blob_ref(data)
 
     def chunk(digest: str, index: int) -> bytes | None:
@@ -346,27 +373,27 @@ def fleet(port: int, data: bytes, gather_s: float) -> Iterator[Waves]:
         lambda topic, data, _: waves.on_credit(topic, data),
         lambda: None,
     )
-    waves = Waves(TOPICS, link, count, chunk, gather_s, lambda: WAVE_BYTES)
+    waves = Waves(TOPICS, link, count, chunk, gather_s, lambda: report.max_payload_bytes)
     link.start()
     waves.start()
     try:
-        _seed(link, ref, data, gather_s)
+        _seed(link, ref, data, report)
         yield waves
     finally:
         link.stop()
         waves.stop()
 
 
-def _seed(link: Link, ref: BlobRef, data: bytes, gather_s: float) -> None:
+def _seed(link: Link, ref: BlobRef, data: bytes, report: BrokerReport) -> None:
     deadline = time.monotonic() + 20
     while not link.connected:
         if time.monotonic() > deadline:
             raise SystemExit("the broker does not answer")
         time.sleep(0.02)
-    report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=gather_s)
     link.send(TOPICS.broker(), encode(report))
-    for index in range(len(ref.chunks)):  # for a wave as well: some may not stay on it
-        link.send(TOPICS.chunk(ref.digest, index), data[index * CHUNK_BYTES :][:CHUNK_BYTES])
+    for index, span in messages(len(ref.chunks), report.span):  # for a wave, too: some may leave it
+        kept = data[index * CHUNK_BYTES : (index + span) * CHUNK_BYTES]
+        link.send(TOPICS.chunk(ref.digest, index, span), kept)
     link.drain(20)
 
 
@@ -381,7 +408,7 @@ def measure(count: int, size: int, *, wave: bool, bytes_per_s: float = 0.0) -> d
     """One transfer of ``size`` bytes to ``count`` devices."""
     gather_s = GATHER_S if wave else 0.0
     data = payload(size)
-    with mosquitto() as (port, pid), fleet(port, data, gather_s) as waves:
+    with mosquitto() as (port, pid), fleet(port, data, gather_s, count) as waves:
         child = _child("--simulate", port, count, size, bytes_per_s)
         _line(child.stdout)
         before = cpu_s(pid)

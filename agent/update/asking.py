@@ -40,8 +40,10 @@ GRACE_S = 3.0
 ANSWER_S = 4.0
 """An answer that has not come by then is asked for again; doubles with each attempt."""
 ANSWER_MAX_S = 120.0
+GOING_TOPICS = 4
+"""So many topics that have served are left in one packet..."""
 GOING_S = 1.0
-"""Topics that have served are left this late, when no others are asked for with them."""
+"""...or fewer, this late; meanwhile what is published on them comes again."""
 TOPICS_PER_PACKET = 8
 """Some brokers take no more subscriptions at a time."""
 MAX_REPORT_BYTES = 4096
@@ -99,9 +101,9 @@ class Asking:
         return self.choice.mode is DeliveryMode.RESPONSE
 
     @property
-    def gather_s(self) -> float:
-        """How long to wait for a wave before fetching chunk by chunk; 0 for not at all."""
-        return self._report.gather_s if self._report and not self._asks_server else 0.0
+    def report(self) -> BrokerReport:
+        """What the server said last of its broker, where that is of use here."""
+        return self._report if self._report and not self._asks_server else BrokerReport()
 
     # --- Link ---
 
@@ -116,7 +118,7 @@ class Asking:
             self._unsubscribe(each)
 
     def _subscribe(self, topic: str, qos: int) -> None:
-        if self._topics.parse_chunk(topic) is not None:
+        if self._topics.carries_chunks(topic):
             if self._asks_server:
                 self._ask(topic, deadline=inf)
             else:
@@ -136,7 +138,7 @@ class Asking:
         if topic in self._subscribed:
             self._subscribed.discard(topic)
             self._going[topic] = None
-        elif self._topics.parse_chunk(topic) is None:
+        elif not self._topics.carries_chunks(topic):
             self._link.unsubscribe(topic)
 
     def publish(self, topic: str, payload: bytes, qos: int = 0, retain: bool = False) -> object:
@@ -214,17 +216,18 @@ class Asking:
 
     def _move(self, now: float) -> None:
         """Leave topics that have served, then ask for the next: one may be among both."""
-        self._going_at = now
-        for topics, act in (
-            (self._going, self._link.unsubscribe),
-            (self._coming, self._link.subscribe),
-        ):
-            listed = list(topics)
-            for start in range(0, len(listed), TOPICS_PER_PACKET):
-                act(listed[start : start + TOPICS_PER_PACKET])
+        again = not self._going.keys().isdisjoint(self._coming)
+        if again or len(self._going) >= GOING_TOPICS or now >= self._going_at + GOING_S:
+            self._going_at = now
+            self._in_packets(self._going, self._link.unsubscribe)
         self._subscribed.update(self._coming)
-        self._going.clear()
-        self._coming.clear()
+        self._in_packets(self._coming, self._link.subscribe)
+
+    def _in_packets(self, topics: dict[str, None], act: Callable[[list[str]], object]) -> None:
+        listed = list(topics)
+        topics.clear()
+        for start in range(0, len(listed), TOPICS_PER_PACKET):
+            act(listed[start : start + TOPICS_PER_PACKET])
 
     # --- finding out ---
 
@@ -273,7 +276,8 @@ class Asking:
                 self._ask(topic, deadline=0.0)
             for topic in [*self._subscribed, *self._coming]:
                 self._unsubscribe(topic)
-                self._ask(topic, deadline=inf)
+                if self._topics.parse_chunk(topic):  # spans, when they do not come, go by chunks
+                    self._ask(topic, deadline=inf)
 
     # --- the server ---
 

@@ -6,6 +6,10 @@ window, however slow it is; unpaced delivery lost 31 to 58 % of the chunks of sl
 broker's default queue, a window none. Transfers are at QoS 0: a hash verifies every chunk and a
 lost one is asked for again, which was several times faster than acknowledgements.
 
+Where the broker keeps spans of chunks as well, whole spans are asked for, as many bytes at a time.
+Whatever is interrupted, does not come or is wrong goes on chunk by chunk: an interruption then
+loses less, and little is fetched twice.
+
 A chunk that does not come is subscribed to once more, and from then on also named in a
 :class:`~edge_sdk.contracts.update.ChunkRequest` (a wrong one at once), whose answer is a fresh
 publication on the same topic. So a broker that lost its retained messages only costs a request.
@@ -19,6 +23,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.update.asking import Asking
 from agent.update.limits import UpdateLimits
@@ -28,6 +33,7 @@ from edge_sdk.bundle.blobs import chunk_size
 from edge_sdk.contracts.manifest import CHUNK_BYTES, BlobRef
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.delivery.pace import Pace, backoff_s
+from edge_sdk.delivery.spans import next_span
 from edge_sdk.delivery.wave import SPAN
 from edge_sdk.errors import TrustError
 
@@ -39,6 +45,15 @@ SMOOTHING = 8
 
 ChunkId = tuple[str, int]
 """Blob digest and chunk index."""
+
+
+class Ask(NamedTuple):
+    """What one message brings."""
+
+    digest: str
+    first: int
+    span: int = 1
+    """Chunks from this one on, as far as there are so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +84,12 @@ class Downloader:
         self._clock, self._limits = clock, limits
         self._refs: dict[str, BlobRef] = {}
         self._queue: deque[ChunkId] = deque()
-        self._awaited: dict[ChunkId, _Awaited] = {}
+        self._awaited: dict[Ask, _Awaited] = {}
+        self._landing: deque[Piece] = deque()
+        """What has come and is being handed on."""
         self._connected = self._held = False
+        self._careful = False
+        """Chunk by chunk, since something has been interrupted."""
         self._bytes_per_s = limits.max_bytes_per_s
         self._pace = Pace(self._bytes_per_s)
         self._answer_s = UNKNOWN_ANSWERS * limits.chunk_timeout_s / SLOW_ANSWERS
@@ -84,7 +103,7 @@ class Downloader:
     @property
     def done(self) -> bool:
         """Whether nothing is left to fetch."""
-        return not (self._queue or self._awaited or self._riding.under_way)
+        return not (self._queue or self._awaited or self._landing or self._riding.under_way)
 
     @property
     def stalled_s(self) -> float:
@@ -93,14 +112,17 @@ class Downloader:
 
     def remaining(self, digest: str) -> int:
         """Chunks of one blob that have not arrived."""
-        waiting = sum(1 for known, _ in self._awaited if known == digest)
+        awaited = sum(len(self._chunks(ask)) for ask in self._awaited if ask.digest == digest)
+        landing = sum(1 for piece in self._landing if piece.ref.digest == digest)
         queued = sum(1 for known, _ in self._queue if known == digest)
-        return waiting + queued + self._riding.remaining(digest)
+        return awaited + landing + queued + self._riding.remaining(digest)
 
     def start(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks, in this order, instead of whatever was being fetched."""
         self.stop()
-        self.add(wanted)
+        listed = [(ref, list(missing)) for ref, missing in wanted]
+        self._careful = any(0 < len(missing) < len(ref.chunks) for ref, missing in listed)
+        self.add(listed)
 
     def add(self, wanted: Iterable[tuple[BlobRef, Iterable[int]]]) -> None:
         """Fetch these chunks as well; none of them may be on its way already."""
@@ -108,7 +130,7 @@ class Downloader:
             self._refs[ref.digest] = ref
             indexes = list(missing)
             if self._rides(ref, len(indexes)):
-                self._riding.board(ref.digest, indexes, self._link.gather_s)
+                self._riding.board(ref.digest, indexes, self._link.report)
             else:
                 self._queue.extend((ref.digest, index) for index in indexes)
         self._last_good = self._clock.monotonic()
@@ -123,26 +145,26 @@ class Downloader:
 
     def stop(self) -> None:
         """Want nothing any more."""
-        for chunk, awaited in self._awaited.items():
-            if awaited.subscribed:
-                self._link.unsubscribe(self._topics.chunk(*chunk))
+        self._drop(list(self._awaited))
         self._riding.leave_all()
         self._riding.take_back()
         self._refs.clear()
         self._queue.clear()
-        self._awaited.clear()
+        self._landing.clear()
 
     def on_connected(self) -> None:
         """Subscribe to the whole window anew: a clean session has no subscriptions."""
         self._connected = True
-        for chunk, awaited in self._awaited.items():
+        for ask, awaited in self._awaited.items():
             awaited.subscribed = False
-            self._subscribe(chunk, awaited)
+            self._subscribe(ask, awaited)
         self._fill()
 
     def on_disconnected(self) -> None:
         """Stop the clocks of the window until the broker is back."""
         self._connected = False
+        self._careful = self._careful or not self.done
+        self._split([ask for ask in self._awaited if ask.span > 1])
         self._riding.leave_all()
         self._queue.extend(self._riding.take_back())
 
@@ -154,11 +176,7 @@ class Downloader:
         self._last_good = self._clock.monotonic()
         if held:
             self._riding.leave_all()
-            for chunk, awaited in self._awaited.items():
-                if awaited.subscribed:
-                    self._link.unsubscribe(self._topics.chunk(*chunk))
-            self._queue.extendleft(reversed(self._awaited))
-            self._awaited.clear()
+            self._split(list(self._awaited))
         self._fill()
 
     def on_chunk(self, topic: str, payload: bytes) -> Iterator[Piece]:
@@ -169,24 +187,18 @@ class Downloader:
         Raises:
             TrustError: ``trust.bad-chunk``: wrong bytes came too often for one chunk.
         """
-        chunk = self._topics.parse_chunk(topic)
-        if chunk is None:
+        parsed = self._topics.parse_chunk(topic) or self._topics.parse_span(topic)
+        if parsed is None:
             yield from self._on_wave(topic, payload)
             return
         self.bytes_received += len(payload)
-        awaited = self._awaited.get(chunk)
+        ask = Ask(*parsed)
+        awaited = self._awaited.get(ask)
         if awaited is None or not payload:  # an empty payload clears a retained message
             return
-        ref = self._refs[chunk[0]]
-        if not holds(ref, chunk[1], payload):
-            self._bad(chunk, awaited)
-            return
-        del self._awaited[chunk]
-        self._link.unsubscribe(topic)
-        self._last_good = now = self._clock.monotonic()
-        self._answer_s += (now - awaited.asked_at - self._answer_s) / SMOOTHING
-        self._fill()
-        yield Piece(ref, chunk[1], payload)
+        self._take_in(ask, awaited, payload)
+        while self._landing:
+            yield self._landing.popleft()
 
     def tick(self) -> None:
         """Ask again for what is overdue, and for more where the pace allows it."""
@@ -195,23 +207,50 @@ class Downloader:
         self._riding.tick()
         self._fill()
         now = self._clock.monotonic()
-        overdue = [chunk for chunk, awaited in self._awaited.items() if awaited.deadline <= now]
+        overdue = [ask for ask, awaited in self._awaited.items() if awaited.deadline <= now]
         requests: dict[str, list[int]] = defaultdict(list)
-        for chunk in overdue:
-            awaited = self._awaited[chunk]
+        for ask in overdue:
+            awaited = self._awaited[ask]
             awaited.attempts += 1
-            self.retries += 1
-            self._subscribe(chunk, awaited)
+            self.retries += len(self._chunks(ask))
+            if awaited.attempts > 1 and ask.span > 1:
+                self._careful = True
+                self._split([ask])
+                continue
+            self._subscribe(ask, awaited)
             if awaited.attempts > 1:
-                requests[chunk[0]].append(chunk[1])
+                requests[ask.digest].append(ask.first)
         for digest, indexes in requests.items():
             self._link.request(digest, indexes)
+
+    def _take_in(self, ask: Ask, awaited: _Awaited, payload: bytes) -> None:
+        """Keep the chunks of a message that are right, ask for others again, and for the next."""
+        ref, wrong = self._refs[ask.digest], []
+        for step, chunk in enumerate(self._chunks(ask)):
+            data = payload[step * CHUNK_BYTES : (step + 1) * CHUNK_BYTES]
+            if holds(ref, chunk[1], data if ask.span > 1 else payload):
+                self._landing.append(Piece(ref, chunk[1], data))
+            else:
+                wrong.append(chunk)
+        if wrong and ask.span == 1:
+            self._bad(ask, awaited)
+            return
+        self._drop([ask])
+        if wrong:
+            self._careful = True
+            self.retries += len(wrong)
+            self._queue.extendleft(reversed(wrong))
+        now = self._clock.monotonic()
+        if self._landing:
+            self._last_good = now
+        self._answer_s += (now - awaited.asked_at - self._answer_s) / SMOOTHING
+        self._fill()
 
     def _rides(self, ref: BlobRef, missing: int) -> bool:
         """Whether to wait for a wave: not for little, and not where the pace is bounded."""
         free = self._connected and not self._held and not self._bytes_per_s
         most = missing >= MIN_CHUNKS and 2 * missing > len(ref.chunks)
-        return free and most and self._link.gather_s > 0
+        return free and most and self._link.report.gather_s > 0
 
     def _on_wave(self, topic: str, payload: bytes) -> Iterator[Piece]:
         """A message of a wave; a chunk with wrong bytes is fetched later, the usual way."""
@@ -224,9 +263,11 @@ class Downloader:
             self._fill()
             return
         self.bytes_received += len(payload)
-        count = min(max(-(-len(payload) // CHUNK_BYTES), 1), SPAN)
+        ref = self._refs.get(digest)
+        left = len(ref.chunks) - index if ref is not None else 0
+        count = min(max(-(-len(payload) // CHUNK_BYTES), 1), SPAN, left)
         for step in range(count):
-            data = payload[step * CHUNK_BYTES :][:CHUNK_BYTES]
+            data = payload[step * CHUNK_BYTES : (step + 1) * CHUNK_BYTES]
             wanted = self._riding.wants(digest, index + step)
             taken = wanted and holds(self._refs[digest], index + step, data)
             self._riding.passed(digest, index + step, taken=taken)
@@ -237,22 +278,53 @@ class Downloader:
     def _fill(self) -> None:
         """Ask for the next chunks, half a window at a time: each packet costs the broker."""
         self._queue.extend(self._riding.take_back())
-        if len(self._awaited) > self._limits.window // 2:
+        on_their_way = self._on_their_way
+        if on_their_way > self._limits.window // 2:
             return
         now = self._clock.monotonic()
-        while self._may_ask(now):
-            chunk = self._queue.popleft()
-            self._pace.spend(chunk_size(self._refs[chunk[0]], chunk[1]), now)
-            awaited = self._awaited[chunk] = _Awaited(now, subscribed=False)
-            self._subscribe(chunk, awaited)
+        while self._connected and not self._held and self._queue and self._pace.allows(now):
+            ask = self._next()
+            chunks = self._chunks(ask)
+            on_their_way += len(chunks)
+            if on_their_way > self._limits.window:
+                return
+            for chunk in chunks:
+                self._queue.popleft()
+                self._pace.spend(chunk_size(self._refs[ask.digest], chunk[1]), now)
+            awaited = self._awaited[ask] = _Awaited(now, subscribed=False)
+            self._subscribe(ask, awaited)
 
-    def _may_ask(self, now: float) -> bool:
-        free = self._connected and not self._held and len(self._awaited) < self._limits.window
-        return free and bool(self._queue) and self._pace.allows(now)
+    @property
+    def _on_their_way(self) -> int:
+        return sum(len(self._chunks(ask)) for ask in self._awaited)
 
-    def _subscribe(self, chunk: ChunkId, awaited: _Awaited) -> None:
+    def _next(self) -> Ask:
+        """What to ask for next: a span where that is possible, and nothing speaks against it."""
+        digest, index = self._queue[0]
+        span = self._link.report.span
+        if self._careful or self._bytes_per_s or span > self._limits.window:
+            span = 1
+        return Ask(digest, index, next_span(self._queue, len(self._refs[digest].chunks), span))
+
+    def _chunks(self, ask: Ask) -> list[ChunkId]:
+        end = min(ask.first + ask.span, len(self._refs[ask.digest].chunks))
+        return [(ask.digest, index) for index in range(ask.first, end)]
+
+    def _drop(self, asks: list[Ask]) -> None:
+        """Do not wait for these messages any more."""
+        for ask in asks:
+            if self._awaited.pop(ask).subscribed:
+                self._link.unsubscribe(self._topics.chunk(*ask))
+
+    def _split(self, asks: list[Ask]) -> None:
+        """Do not wait for these messages any more, but want their chunks before any others."""
+        chunks = [chunk for ask in asks for chunk in self._chunks(ask)]
+        self._drop(asks)
+        self._queue.extendleft(reversed(chunks))
+
+    def _subscribe(self, ask: Ask, awaited: _Awaited) -> None:
         """Subscribe anew, since not every broker repeats a retained message to an old one."""
-        topic = self._topics.chunk(*chunk)
+        topic = self._topics.chunk(*ask)
         if awaited.subscribed:
             self._link.unsubscribe(topic)
         self._link.subscribe(topic, 0)
@@ -264,21 +336,21 @@ class Downloader:
         first = min(max(self._limits.chunk_timeout_s, SLOW_ANSWERS * self._answer_s), most)
         return backoff_s(awaited.attempts, first, most, random.random())
 
-    def _bad(self, chunk: ChunkId, awaited: _Awaited) -> None:
+    def _bad(self, ask: Ask, awaited: _Awaited) -> None:
         awaited.bad += 1
         if awaited.bad >= self._limits.max_bad_chunks:
             raise TrustError(
                 "bad-chunk",
-                f"Chunk {chunk[1]} of blob {chunk[0][:12]} came with wrong bytes"
+                f"Chunk {ask.first} of blob {ask.digest[:12]} came with wrong bytes"
                 f" {awaited.bad} times.",
                 "Somebody else publishes on its topic, or the server's copy is damaged: check the"
                 " broker's access rules and publish the release again.",
             )
-        self._link.unsubscribe(self._topics.chunk(*chunk))
+        self._link.unsubscribe(self._topics.chunk(*ask))
         awaited.subscribed = False
         awaited.deadline = self._clock.monotonic() + self._patience(awaited)
         self.retries += 1
-        self._link.request(chunk[0], [chunk[1]])
+        self._link.request(ask.digest, [ask.first])
 
 
 def holds(ref: BlobRef, index: int, payload: bytes) -> bool:

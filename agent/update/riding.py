@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from agent.update.ports import Clock, Link
 from edge_sdk.contracts.base import decode, encode
-from edge_sdk.contracts.delivery import WaveCredit, WaveNotice
+from edge_sdk.contracts.delivery import BrokerReport, WaveCredit, WaveNotice
 from edge_sdk.contracts.topics import Topics
-from edge_sdk.delivery.wave import CREDIT_EVERY, SPAN, STALL_S
+from edge_sdk.delivery.wave import SPAN, STALL_S, WORD_S, next_word
 from edge_sdk.errors import ContractError
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,13 @@ class _Ride:
     missing: dict[int, None]
     """In the order in which they would be fetched otherwise."""
     deadline: float
-    told: int = 0
-    """What the server knows to have gone by."""
+    every: int
+    """Chunks between two words to the server."""
+    due: int
+    """After how many to tell the server."""
+    seen: int = 0
+    """What has gone by."""
+    told_at: float = 0.0
 
 
 class Riding:
@@ -59,12 +64,15 @@ class Riding:
         """Whether anything may still come, or has not been taken back."""
         return bool(self._rides or self._ended)
 
-    def board(self, digest: str, indexes: Iterable[int], gather_s: float) -> None:
+    def board(self, digest: str, indexes: Iterable[int], report: BrokerReport) -> None:
         """Announce a blob's missing chunks."""
-        deadline = self._clock.monotonic() + gather_s + DEPARTURE_S
-        self._rides[digest] = _Ride(dict.fromkeys(indexes), deadline)
+        deadline = self._clock.monotonic() + report.gather_s + DEPARTURE_S
+        every = report.credit_every
+        due = next_word(self._device_id, 0, every)
+        ride = _Ride(dict.fromkeys(indexes), deadline, every, due)
+        self._rides[digest] = ride
         self._link.subscribe(self._topics.wave_riders(digest), 0)
-        self._tell(digest, 0)
+        self._tell(digest, ride)
 
     def wants(self, digest: str, index: int) -> bool:
         """Whether a chunk that comes by a wave is still missing."""
@@ -85,11 +93,12 @@ class Riding:
         if taken:
             ride.missing.pop(index, None)
         ride.deadline = self._clock.monotonic() + SILENCE_S
+        ride.seen = max(ride.seen, index + 1)
         if not ride.missing:
             self._leave(digest)
-        elif index + 1 >= ride.told + CREDIT_EVERY:
-            ride.told = index + 1
-            self._tell(digest, index + 1)
+        elif ride.seen >= ride.due:
+            ride.due = next_word(self._device_id, ride.seen, ride.every)
+            self._tell(digest, ride)
 
     def on_notice(self, digest: str, payload: bytes) -> None:
         """What the server tells its riders."""
@@ -104,10 +113,13 @@ class Riding:
             self._leave(digest)
 
     def tick(self) -> None:
-        """Leave what brings nothing any more."""
+        """Leave what brings nothing any more, and say now and then how far the others are."""
         now = self._clock.monotonic()
-        for digest in [name for name, ride in self._rides.items() if ride.deadline <= now]:
-            self._leave(digest)
+        for digest, ride in list(self._rides.items()):
+            if ride.deadline <= now:
+                self._leave(digest)
+            elif ride.seen and ride.told_at + WORD_S <= now:
+                self._tell(digest, ride)
 
     def leave_all(self) -> None:
         """End every ride."""
@@ -124,6 +136,7 @@ class Riding:
         self._link.unsubscribe(self._topics.wave_riders(digest))
         self._ended.extend((digest, index) for index in ride.missing)
 
-    def _tell(self, digest: str, seen: int) -> None:
+    def _tell(self, digest: str, ride: _Ride) -> None:
+        ride.told_at, seen = self._clock.monotonic(), ride.seen
         credit = WaveCredit(device_id=self._device_id, digest=digest, seen=seen, span=SPAN)
         self._link.publish(self._topics.credit(self._device_id), encode(credit), qos=0)

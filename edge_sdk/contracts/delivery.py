@@ -38,6 +38,11 @@ class BrokerReport(Wire, kw_only=True):
     """The largest payload that was tried and came back; 0 when that is not known."""
     gather_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     """A device that begins a larger transfer waits this long for a wave; 0 for no waves."""
+    span: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Blobs of several times as many chunks are kept a second time, with so many in a message; 1
+    where they are not. Agents of earlier versions do not know it."""
+    credit_every: Annotated[int, Meta(ge=1, le=64)] = 4
+    """A rider of a wave says how far it is after so many chunks."""
     problem: str = ""
     """Why the broker could not be probed; what is said above is then an assumption."""
 

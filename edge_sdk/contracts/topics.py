@@ -15,6 +15,7 @@ SEGMENT_CHUNKS = 16
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _INDEX = re.compile(r"[0-9]{1,9}")
+_SPAN = re.compile(r"x[0-9]{1,2}")
 
 
 def check_name(value: str, what: str) -> str:
@@ -66,9 +67,10 @@ class Topics:
         """:class:`~edge_sdk.contracts.update.ChunkRequest`."""
         return f"{self.tenant}/dev/{device_id}/req"
 
-    def chunk(self, digest: str, index: int) -> str:
-        """Retained bytes of one chunk."""
-        return f"{self.tenant}/b/{digest}/{index // SEGMENT_CHUNKS}/{index}"
+    def chunk(self, digest: str, index: int, span: int = 1) -> str:
+        """Retained bytes of one chunk; ``x4`` in place of the segment for four from this one on."""
+        level = f"x{span}" if span > 1 else str(index // SEGMENT_CHUNKS)
+        return f"{self.tenant}/b/{digest}/{level}/{index}"
 
     def wave(self, digest: str, index: int) -> str:
         """Chunks from this one on, for every device that rides a wave; not retained."""
@@ -141,6 +143,18 @@ class Topics:
             return None
         index = int(parts[4])
         return (parts[2], index) if topic == self.chunk(parts[2], index) else None
+
+    def parse_span(self, topic: str) -> tuple[str, int, int] | None:
+        """``(digest, index, span)`` of a span's topic, or None for any other topic."""
+        parts = topic.split("/")
+        if len(parts) != 5 or not _SPAN.fullmatch(parts[3]) or not _INDEX.fullmatch(parts[4]):
+            return None
+        digest, index, span = parts[2], int(parts[4]), int(parts[3][1:])
+        return (digest, index, span) if topic == self.chunk(digest, index, span) else None
+
+    def carries_chunks(self, topic: str) -> bool:
+        """Whether a topic is that of a chunk or of a span."""
+        return self.parse_chunk(topic) is not None or self.parse_span(topic) is not None
 
     def parse_wave(self, topic: str) -> tuple[str, int | None] | None:
         """``(digest, index)`` of a wave's topic, None as index of a notice; None for others."""

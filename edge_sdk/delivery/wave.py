@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
+from zlib import crc32
 
 SPAN = 4
 """Chunks of one message, where broker and all riders take as many: what a message costs a broker
 beyond its bytes is the same for one chunk and for four."""
-WINDOW = 2 * SPAN
-"""Chunks that may be on their way to a rider: the broker's sockets hold them all. With 2 GB in a
-thousand sockets the kernel of a 24 GB machine began to drop and send again."""
-CREDIT_EVERY = WINDOW // 2
-"""A rider says how far it is after so many chunks. They go on coming while it does, and a word that
-is lost only delays; more words cost the broker more, since each is a message in and one out."""
+CREDIT_EVERY = 4 * SPAN
+"""A rider says how far it is after so many chunks: each word is a message in and one out. Riders do
+so at places of their own, so that after each message some do: the wave keeps to their pace."""
+WINDOW = CREDIT_EVERY + SPAN - 1
+"""Chunks that may go to a rider since its last word. Where all are equally quick one message is on
+its way to each, for those who spoke longest ago get no more: what lies in a broker's sockets lies
+in no cache, and with 2 GB there the kernel of a 24 GB machine began to drop and send again."""
+WORD_S = 3.0
+"""A rider that has not said how far it is for so long says so: it is slow, or a word was lost."""
 MIN_RIDERS = 3
 """Fewer are served by the usual way as well."""
 MAX_RIDERS = 100_000
@@ -29,6 +33,18 @@ LAG_S = 5.0
 """A minority that has held up the others for this long is told to leave."""
 STALL_S = 10.0
 """So is anybody who has held up the wave for this long."""
+
+
+def next_word(device_id: str, seen: int, every: int) -> int:
+    """When so many chunks have gone by, a rider that has seen fewer says how far it is.
+
+    Args:
+        device_id: who; gives it its place among others.
+        seen: chunks that have gone by.
+        every: chunks between two words.
+    """
+    place = SPAN * (crc32(device_id.encode()) % max(every // SPAN, 1))
+    return seen + every - (seen - place) % every
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +92,7 @@ class Wave:
     leaves_at: float
     span: int = 1
     seen: dict[str, int] = field(default_factory=dict)
-    """What each rider has seen go by."""
+    """What each rider has seen go by; at first as if it had spoken at its place before that."""
     sent: int = 0
     over: bool = False
     _blocked_since: float | None = None
@@ -85,9 +101,9 @@ class Wave:
         """A device joins, or has come further; once the wave has left nobody gets on."""
         known = self.seen.get(device_id)
         if known is not None:
-            self.seen[device_id] = max(known, min(seen, self.sent))
+            self.seen[device_id] = max(known, min(seen, self.sent)) if seen else known
         elif not self.sent and len(self.seen) < MAX_RIDERS:
-            self.seen[device_id] = 0
+            self.seen[device_id] = next_word(device_id, 0, CREDIT_EVERY) - CREDIT_EVERY
             self.span = min(self.span, span)
 
     def step(self, now_s: float) -> Action:
@@ -99,7 +115,8 @@ class Wave:
             self.over = True
             return Over()
         count = min(self.span, self.chunks - self.sent)
-        slow = [name for name, seen in self.seen.items() if self.sent + count - seen > WINDOW]
+        ahead = self.sent + count
+        slow = [name for name, seen in self.seen.items() if ahead - seen > WINDOW]
         if slow:
             return self._blocked(slow, now_s)
         self._blocked_since = None

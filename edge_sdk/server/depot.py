@@ -104,14 +104,14 @@ class Depot:
         sizes.update((ref.digest, ref.size_bytes) for ref in manifest.blobs.values())
         return sizes
 
-    def chunk(self, digest: str, index: int) -> bytes | None:
-        """One chunk, None when there is no such chunk here."""
+    def chunk(self, digest: str, index: int, count: int = 1) -> bytes | None:
+        """One chunk, or as many from this one on; None when there is no such chunk here."""
         size = self.size_of(digest)
         if size is None or not 0 <= index < chunk_count(size):
             return None
         with self.blobs.path(digest).open("rb") as handle:
             handle.seek(index * CHUNK_BYTES)
-            return handle.read(CHUNK_BYTES)
+            return handle.read(count * CHUNK_BYTES)
 
     def sweep(self, envelopes: list[str]) -> int:
         """Delete partial uploads and old blobs that no release in ``envelopes`` needs."""

@@ -137,6 +137,11 @@ class Fleet:
         with self._engine.connect() as connection:
             return records.device_infos(connection, self._heard_since())
 
+    def device_count(self) -> int:
+        """How many devices are known."""
+        with self._engine.connect() as connection:
+            return records.device_count(connection)
+
     def device(self, device_id: str) -> DeviceInfo:
         """One device.
 

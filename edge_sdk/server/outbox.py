@@ -25,6 +25,8 @@ from edge_sdk.contracts.trust import TimeRequest
 from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.delivery.choice import choose, in_words, largest_payload
 from edge_sdk.delivery.parts import split
+from edge_sdk.delivery.spans import for_fleet, messages
+from edge_sdk.delivery.wave import SPAN
 from edge_sdk.errors import EdgeError
 from edge_sdk.server.courier import Request
 from edge_sdk.server.fleet import Fleet
@@ -94,7 +96,7 @@ class Outbox:
             report: what the broker was found to be able to do.
         """
         with self._changed:
-            self._report = report
+            self._report = self._fitted(report)
             self._urgent.clear()
             self._requested.clear()
             self._fresh.clear()
@@ -104,8 +106,10 @@ class Outbox:
             self._changed.notify_all()
 
     def seed(self, releases: Sequence[str]) -> None:
-        """Publish the chunks of releases."""
-        self._append(self._seeding(releases))
+        """Publish the chunks of releases; of all anew, when the fleet has become a large one."""
+        report = self._fitted(self._report)
+        grown = self._report is not None and report is not None and report.span > self._report.span
+        self._append(self._everything() if grown else self._seeding(releases))
 
     def clear(self, releases: Sequence[str]) -> None:
         """Remove the chunks of releases that are not wanted any more."""
@@ -289,9 +293,13 @@ class Outbox:
             size = self._servable.get(digest)
         return 0 if size is None else chunk_count(size)
 
+    def _fitted(self, report: BrokerReport | None) -> BrokerReport | None:
+        """The report for a fleet of the present size."""
+        return for_fleet(report, self._fleet.device_count()) if report is not None else None
+
     def _everything(self) -> Iterator[Step]:
-        if self._report is not None:
-            report = self._report
+        report = self._report = self._fitted(self._report)
+        if report is not None:
             yield lambda: self._note(report)
             yield lambda: self._send_kept(self._fleet.topics.broker(), encode(report))
         yield from self._metadata()
@@ -302,7 +310,9 @@ class Outbox:
             yield from self._clearing(unwanted)
 
     def _note(self, report: BrokerReport) -> None:
-        text = f"The broker: {in_words(report)}; chunks go by {choose(report, None).mode}."
+        several = f", {report.span} to a message" if report.span > 1 else ""
+        way = f"{choose(report, None).mode}{several}"
+        text = f"The broker: {in_words(report)}; chunks go by {way}."
         log.info("%s", text)
         self._fleet.note_broker(text)
 
@@ -318,8 +328,9 @@ class Outbox:
             if choose(self._report, None).mode is DeliveryMode.RESPONSE:
                 continue  # devices ask for each chunk; to have the broker keep it is no use
             for digest, size in sizes.items():
-                for index in range(chunk_count(size)):
-                    yield lambda chunk=(digest, index): self._seed_chunk(*chunk)  # type: ignore[misc]
+                span = self._report.span if self._report is not None else 1
+                for index, count in messages(chunk_count(size), span):
+                    yield lambda chunk=(digest, index, count): self._seed_chunk(*chunk)  # type: ignore[misc]
 
     def _clearing(self, releases: Sequence[str]) -> Iterator[Step]:
         wanted, _ = self._fleet.chunk_plan()
@@ -334,8 +345,8 @@ class Outbox:
                     continue
                 with self._changed:
                     self._servable.pop(digest, None)
-                for index in range(chunk_count(size)):
-                    yield lambda digest=digest, index=index: self._send_clear(digest, index)  # type: ignore[misc]
+                for index, count in messages(chunk_count(size), SPAN):  # of a larger fleet, too
+                    yield lambda chunk=(digest, index, count): self._send_clear(*chunk)  # type: ignore[misc]
         yield lambda: self._note_cleared(releases)
 
     def _sizes(self, release: str) -> dict[str, int]:
@@ -351,20 +362,21 @@ class Outbox:
         if message is not None:
             self._send_kept(*message)
 
-    def _seed_chunk(self, digest: str, index: int) -> None:
-        if (digest, index) in self._fresh:
+    def _seed_chunk(self, digest: str, index: int, span: int) -> None:
+        if span == 1 and (digest, index) in self._fresh:
             self._fresh.discard((digest, index))
         else:
-            self._send_chunk(digest, index)
+            self._send_chunk(digest, index, span)
 
-    def _send_chunk(self, digest: str, index: int) -> None:
-        data = self._fleet.depot.chunk(digest, index)
-        if data is not None and self._send_kept(self._fleet.topics.chunk(digest, index), data):
+    def _send_chunk(self, digest: str, index: int, span: int = 1) -> None:
+        data = self._fleet.depot.chunk(digest, index, span)
+        topic = self._fleet.topics.chunk(digest, index, span)
+        if data is not None and self._send_kept(topic, data):
             self.chunks_sent += 1
 
-    def _send_clear(self, digest: str, index: int) -> None:
+    def _send_clear(self, digest: str, index: int, span: int) -> None:
         self._fresh.discard((digest, index))
-        self._send_kept(self._fleet.topics.chunk(digest, index), b"")
+        self._send_kept(self._fleet.topics.chunk(digest, index, span), b"")
 
     def _note_cleared(self, releases: Sequence[str]) -> None:
         if self._sender.drain(DRAIN_SECONDS):

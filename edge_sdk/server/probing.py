@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,12 @@ from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.delivery.choice import choose, in_words
-from edge_sdk.delivery.wave import SPAN
+from edge_sdk.delivery.wave import CREDIT_EVERY, SPAN
 from edge_sdk.errors import EdgeError
 from edge_sdk.server.link import KEEPALIVE_SECONDS, BrokerAddress, new_client
 
-PAYLOADS_BYTES = (CHUNK_BYTES, 32 * 1024, 16 * 1024, 4 * 1024)
+PAYLOADS_BYTES = (SPAN * CHUNK_BYTES, CHUNK_BYTES, 32 * 1024, 16 * 1024, 4 * 1024)
 """Tried in this order until one comes back."""
-WAVE_BYTES = SPAN * CHUNK_BYTES
-"""Tried before them where there are waves."""
 ANSWER_SECONDS = 10.0
 """A broker that answers nothing for this long is not probed further."""
 GRACE_SECONDS = 1.0
@@ -63,9 +61,8 @@ class Prober:
 
     def look(self) -> None:
         """Probe; takes milliseconds on a good broker, some seconds on a poor one."""
-        sizes = (WAVE_BYTES, *PAYLOADS_BYTES) if self._gather_s else PAYLOADS_BYTES
-        found = probe(self._address, self._client_id, self._topics, sizes=sizes)
-        self.report = replace(found, gather_s=self._gather_s)
+        found = probe(self._address, self._client_id, self._topics)
+        self.report = replace(found, gather_s=self._gather_s, credit_every=CREDIT_EVERY)
 
     @property
     def words(self) -> str:
@@ -79,14 +76,13 @@ def probe(
     client_id: str,
     topics: Topics,
     answer_s: float = ANSWER_SECONDS,
-    sizes: Sequence[int] = PAYLOADS_BYTES,
 ) -> BrokerReport:
     """What a broker can do; never raises, since without an answer one must go on as well."""
     retained = wildcard = True
     try:
         with _Talk.open(address, client_id, topics, answer_s) as talk:
             retained, wildcard = talk.keeps()
-        for size in sizes:
+        for size in PAYLOADS_BYTES:
             with _Talk.open(address, client_id, topics, answer_s) as talk:
                 if talk.carries(size):
                     return BrokerReport(
@@ -97,7 +93,7 @@ def probe(
     return BrokerReport(
         retained=retained,
         wildcard_retained=wildcard,
-        problem=f"not even {sizes[-1]} bytes came back",
+        problem=f"not even {PAYLOADS_BYTES[-1]} bytes came back",
     )
 
 

@@ -16,6 +16,7 @@ from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import ChunkRequest
 from edge_sdk.delivery.choice import largest_payload
 from edge_sdk.delivery.parts import split
+from edge_sdk.delivery.spans import messages
 
 
 class FakeBroker:
@@ -55,15 +56,21 @@ class FakeBroker:
         start = chunk[1] * CHUNK_BYTES
         return self.blobs.get(chunk[0], b"")[start : start + CHUNK_BYTES]
 
-    def seed_blobs(self, blobs: Iterable[tuple[str, bytes]], *, retain: bool = True) -> None:
-        """Publish blobs chunk by chunk; without ``retain`` only the server has them."""
+    def seed_blobs(
+        self, blobs: Iterable[tuple[str, bytes]], *, retain: bool = True, span: int = 1
+    ) -> None:
+        """Publish blobs chunk by chunk, and in spans; without ``retain`` only the server has them.
+
+        Args:
+            blobs: digest and bytes.
+            retain: have the broker keep the chunks.
+            span: chunks of the messages that it keeps besides.
+        """
         for digest, data in blobs:
             self.blobs[digest] = data
-            for index, start in enumerate(range(0, len(data), CHUNK_BYTES)):
-                if retain:
-                    self.retained[self.topics.chunk(digest, index)] = data[
-                        start : start + CHUNK_BYTES
-                    ]
+            for index, count in messages(chunk_count(len(data)), span) if retain else ():
+                kept = data[index * CHUNK_BYTES : (index + count) * CHUNK_BYTES]
+                self.retained[self.topics.chunk(digest, index, count)] = kept
 
 
 class FakeLink:
@@ -83,7 +90,7 @@ class FakeLink:
     @property
     def chunks(self) -> set[str]:
         """Chunk topics that are subscribed to."""
-        return {topic for topic in self.subscribed if self.broker.topics.parse_chunk(topic)}
+        return {topic for topic in self.subscribed if self.broker.topics.carries_chunks(topic)}
 
     def subscribe(self, topic: str | Sequence[str], qos: int = 0) -> None:
         """Deliver the retained messages, weather permitting."""

@@ -16,8 +16,9 @@ from edge_sdk.contracts.fleet import RolloutState
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.topics import Topics
 from edge_sdk.contracts.update import UpdateStatus
+from edge_sdk.delivery.wave import CREDIT_EVERY
 from edge_sdk.server.link import parse_broker_url
-from edge_sdk.server.probing import WAVE_BYTES, Prober, probe
+from edge_sdk.server.probing import PAYLOADS_BYTES, Prober, probe
 from tests.fakes.brokers import RunningBroker, SilentBroker, broker, running_broker
 from tests.fakes.fleet import RunningServer, device_trust, write_release
 from tests.fakes.thin_device import ThinDevice
@@ -44,7 +45,7 @@ def found(broker: RunningBroker) -> BrokerReport:
 
 
 def test_brokers_that_keep_everything(broker: RunningBroker) -> None:
-    assert found(broker) == BrokerReport(max_payload_bytes=CHUNK_BYTES)
+    assert found(broker) == BrokerReport(max_payload_bytes=PAYLOADS_BYTES[0])
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,11 @@ def test_brokers_that_keep_everything(broker: RunningBroker) -> None:
     [
         (
             "retain_available false\n",
-            BrokerReport(retained=False, wildcard_retained=False, max_payload_bytes=CHUNK_BYTES),
+            BrokerReport(
+                retained=False, wildcard_retained=False, max_payload_bytes=PAYLOADS_BYTES[0]
+            ),
         ),
+        ("max_packet_size 100000\n", BrokerReport(max_payload_bytes=CHUNK_BYTES)),
         ("max_packet_size 20000\n", BrokerReport(max_payload_bytes=16384)),
         ("message_size_limit 5000\n", BrokerReport(max_payload_bytes=4096)),
     ],
@@ -63,16 +67,11 @@ def test_what_a_broker_cannot_do_is_found(tmp_path: Path, extra: str, report: Br
         assert found(running) == report
 
 
-@pytest.mark.parametrize(
-    ("extra", "size"), [("", WAVE_BYTES), ("max_packet_size 100000\n", CHUNK_BYTES)]
-)
-def test_for_waves_it_is_found_whether_several_chunks_fit(
-    tmp_path: Path, extra: str, size: int
-) -> None:
-    with running_broker("mosquitto", tmp_path, extra) as running:
+def test_riders_are_told_how_long_to_wait_and_how_often_to_speak(tmp_path: Path) -> None:
+    with running_broker("mosquitto", tmp_path) as running:
         prober = Prober(parse_broker_url(running.url), "prober", Topics("edge"), gather_s=2.0)
         prober.look()
-    assert prober.report == BrokerReport(max_payload_bytes=size, gather_s=2.0)
+    assert (prober.report.gather_s, prober.report.credit_every) == (2.0, CREDIT_EVERY)
 
 
 def test_a_broker_that_says_nothing_is_told_from_a_poor_one() -> None:

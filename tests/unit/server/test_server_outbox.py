@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.contracts.base import decode
 from edge_sdk.contracts.delivery import BrokerReport, TopicRequest
 from edge_sdk.contracts.fleet import RolloutRequest
+from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.update import ChunkRequest, Phase
+from edge_sdk.delivery import spans
+from edge_sdk.delivery.wave import SPAN
 from edge_sdk.server.outbox import MAX_PER_REQUEST, Outbox
 from tests.fakes.fleet_db import FleetOnDisk
 
@@ -292,3 +296,63 @@ def test_a_broker_without_memory_is_not_asked_to_remember(
     eventually(outbox.idle)
     assert sender.retained == {}
     assert here.topics.desired("a") in topics(sender)
+
+
+LARGE = bytes(range(256)) * (9 * CHUNK_BYTES // 256) + b"end"
+AMPLE = BrokerReport(max_payload_bytes=SPAN * CHUNK_BYTES)
+
+
+def spans_kept(sender: GatedSender) -> dict[int, bytes]:
+    return {
+        int(topic.rpartition("/")[2]): payload
+        for topic, payload in sender.retained.items()
+        if f"/x{SPAN}/" in topic
+    }
+
+
+def told_span(here: FleetOnDisk, sender: GatedSender) -> int:
+    return decode(sender.retained[here.topics.broker()], BrokerReport, "report").span
+
+
+def test_when_a_fleet_becomes_large_the_broker_keeps_its_blobs_in_spans_as_well(
+    here: FleetOnDisk, outbox: Outbox, sender: GatedSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "MANY_DEVICES", 2)
+    here.publish("1", shared=LARGE)
+    here.publish("2", shared=LARGE[::-1])
+    here.state("a")
+    outbox.connected(AMPLE)
+    roll(here, "1")
+    here.commit("a")
+    eventually(outbox.idle)
+    assert told_span(here, sender) == 1
+    assert spans_kept(sender) == {}
+    here.state("b")
+    roll(here, "2")
+    eventually(outbox.idle)
+    assert told_span(here, sender) == SPAN
+    assert any("4 to a message" in event.text for event in here.fleet.events(0, 100))
+    kept: dict[str, list[bytes]] = {}
+    for topic, payload in sorted(sender.retained.items()):
+        parsed = here.topics.parse_span(topic)
+        if parsed is not None:
+            kept.setdefault(parsed[0], []).append(payload)
+    assert {b"".join(each) for each in kept.values()} == {LARGE, LARGE[::-1]}
+
+
+def test_spans_are_cleared_with_their_chunks_though_the_fleet_has_become_small(
+    here: FleetOnDisk, outbox: Outbox, sender: GatedSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "MANY_DEVICES", 1)
+    here.state("a")
+    outbox.connected(AMPLE)
+    for version in "123":
+        here.publish(version, shared=LARGE if version == "1" else b"")
+        roll(here, version)
+        here.commit("a")
+        eventually(outbox.idle)
+        assert bool(spans_kept(sender)) is (version != "3")
+        monkeypatch.setattr(spans, "MANY_DEVICES", 100)
+        outbox.connected(AMPLE)
+        eventually(outbox.idle)
+    assert here.fleet.chunk_plan()[1] == []

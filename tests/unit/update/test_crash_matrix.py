@@ -29,6 +29,7 @@ from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.delivery import BrokerReport
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.update import FINAL_PHASES, Phase
+from edge_sdk.delivery import spans
 from tests.fakes.crash_disk import (
     FATES,
     LOST,
@@ -74,6 +75,8 @@ class Scenario:
     release: TinyRelease = NEW
     wave: bool = False
     """Its large file comes by a wave."""
+    span: int = 1
+    """So many chunks of it come in one message."""
 
 
 SCENARIOS = {
@@ -82,7 +85,7 @@ SCENARIOS = {
     "trial-fails": Scenario({"accuracy": 0.5}, "1", Phase.ROLLED_BACK, wave=True),
     "crash-loops": Scenario({"crash_loops": True}, "1", Phase.ROLLED_BACK, release=CLOSE),
     "tuf-good": Scenario({}, "2", Phase.COMMITTED, tuf=True),
-    "fells-the-agent": Scenario({"fells_agent": True}, "1", Phase.REJECTED),
+    "fells-the-agent": Scenario({"fells_agent": True}, "1", Phase.REJECTED, span=2),
     "first-install": Scenario({}, "2", Phase.COMMITTED, first=True, release=CLOSE),
 }
 ON_A_FULL_DISK = [name for name in SCENARIOS if name not in ("fells-the-agent", "first-install")]
@@ -102,6 +105,8 @@ class Stage:
     """The same release, wished for anew."""
     counter: int = 2
     seen: set[bytes] = field(default_factory=set)
+    in_spans: bool = False
+    """Whether any span has been asked for."""
 
     def begin(self, image: Image) -> None:
         """Put a disk into the device."""
@@ -133,6 +138,7 @@ class Stage:
         for _ in range(turns):
             self.rig.turn(TURN_S)
             self.always_servable()
+            self.in_spans |= any(map(TOPICS.parse_span, self.rig.link.subscribed))
             state = self.rig.updater.state
             if state.phase in FINAL_PHASES and state.counter == self.counter:
                 return
@@ -157,6 +163,7 @@ class Stage:
         assert isinstance(fetcher, BlobFetcher)
         assert bool(fetcher.jobs) == bool(self.scenario.release.manifest.mirror)
         assert bool(broker.credits) == self.scenario.wave
+        assert self.in_spans == (self.scenario.span > 1)
 
     def _check_tidy(self, active: TinyRelease) -> None:
         """Nothing lies about that no slot refers to."""
@@ -189,8 +196,9 @@ def hushed() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def short_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two chunks are worth a wave here: as many steps as it takes, and no more."""
+    """Two chunks are worth a wave or a span: as many steps as it takes, and no more."""
     monkeypatch.setattr(download, "MIN_CHUNKS", 2)
+    monkeypatch.setattr(spans, "MIN_SPANS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +230,10 @@ def stage(name: str, folder: Path) -> Stage:
         report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=1.0)
         rig.broker.retained[TOPICS.broker()] = encode(report)
         rig.broker.gathers = True
+    if scenario.span > 1:
+        rig.broker.seed_blobs(new.everything, span=scenario.span)
+        report = BrokerReport(max_payload_bytes=CHUNK_BYTES, span=scenario.span)
+        rig.broker.retained[TOPICS.broker()] = encode(report)
     return Stage(scenario, rig, before, wished(new, 2), lambda: wished(new, 3))
 
 
