@@ -146,6 +146,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--peer", default="hey_jarvis", help="the peers' model")
     parser.add_argument("--openwakeword", type=Path, help="folder with its files")
     parser.add_argument("--limit", type=int, default=10**6, help="recordings at most")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--check", action="store_true")
@@ -204,6 +205,7 @@ def _train(folder: Path, sounds: Sounds, options: argparse.Namespace) -> None:
         embedding=options.embedding,
         work=options.work,
         quick=options.quick,
+        seed=options.seed,
     )
     made = make(options.phrase, folder, wishes, tell, tell)
     converted = folder / "converted"

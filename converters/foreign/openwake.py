@@ -219,6 +219,11 @@ def _infos(name: str, shapes: list[tuple[int, ...]]) -> list[Any]:
 
 
 def load_part(path: Path) -> onnx.ModelProto:
+    """One of the three files, in the version of operators that the others are brought to.
+
+    Raises:
+        ConversionError: ``conversion.bad-wakeword``.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("it is too large")

@@ -101,6 +101,7 @@ def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLesson
         lessons.others.append(hear(material.around.heard(clip, chance)))
     for part in material.heard["learn"]:
         lessons.streams += part.streams
+    lessons.streams += material.elsewhere()
     lessons.streams.append(material.talk_stream(words, others))
     return lessons
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from converters.sound.folders import read_sounds, sound_files
+from converters.sound.mixing import at_speed
 from converters.wakeword.augment import RATE_HZ, Surroundings, between_silence
 from converters.wakeword.background import Heard, hear_folder
 from converters.wakeword.corpus import Corpus
@@ -29,6 +30,9 @@ _CHOOSE: Final = (6, 7)
 """to choose the cutoff by,"""
 _TEST: Final = (8, 9)
 """and to test with."""
+_MOST_OFTEN: Final = 8
+_SPEEDS: Final = (0.75, 1.3)
+_PIECE: Final = 10 * RATE_HZ
 
 Stage = Callable[[str], None]
 
@@ -57,6 +61,8 @@ class Settings:
     """Rooms and noises in which each phrase is heard."""
     quietest_db: float = 28.0
     """Of the least noise in lessons; an embedding that heard people knows silence, too."""
+    again_s: float = 0.0
+    """Sound of each background folder that is heard again elsewhere."""
     seed: int = 0
 
 
@@ -175,6 +181,27 @@ class Material:
         return self.ear.hear(
             [self.around.heard(words.sound(chosen[int(i)]), chance) for i in picks]
         )
+
+    def elsewhere(self) -> list[Halves]:
+        """The background again, slower or faster, in other rooms, noise and levels.
+
+        A folder with few sounds is heard more often, up to :attr:`Settings.again_s` and
+        :data:`_MOST_OFTEN` times.
+        """
+        chance = np.random.default_rng(self._settings.seed + 15)
+        found = []
+        for part in self.heard["learn"]:
+            once_s = sum(map(len, part.noises)) / RATE_HZ
+            times = min(_MOST_OFTEN, round(self._settings.again_s / max(once_s, 1.0)))
+            self._stage(f"hear {part.kind} again, {times} times elsewhere")
+            found += [self.ear.hear(self._moved(part.noises, chance)) for _ in range(times)]
+        return found
+
+    def _moved(self, sounds: Sequence[Floats], chance: np.random.Generator) -> Iterator[Floats]:
+        for sound in sounds:
+            other = at_speed(sound, float(chance.uniform(*_SPEEDS)))
+            for first in range(0, len(other), _PIECE):
+                yield self.around.heard(other[first : first + _PIECE], chance)
 
     def trial(self, scorer: Scorer, use: str) -> Trial:
         """What a network answers to sound of one use: ``choose`` or ``test``."""

@@ -38,6 +38,7 @@ TINY = Settings(
     shape=Shape(16, ((3, 1), (5, 1)), ((5, 2),)),
     samples=2,
     hearings=1,
+    again_s=20.0,
     head=HeadPlan(networks=2, steps=20, batch=64, hidden=16, searches=1),
 )
 
@@ -138,6 +139,7 @@ def test_a_published_embedding_needs_a_head_only(
     stages: list[str] = []
     found = make("hey robin", tmp_path / "robin", wishes, stages.append)
     assert not any(text.startswith("learn to spell") for text in stages)
+    assert any(text.startswith(f"hear {room.name} again") for text in stages)
     assert found.head is not None and found.evaluation.step_s == 0.08
     assert "one every 80 ms" in (tmp_path / "robin" / "evaluation.md").read_text()
     listens = read_wakeword(found.head, tmp_path)
