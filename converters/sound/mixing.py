@@ -104,7 +104,8 @@ def without_silence(sound: Floats) -> Floats:
 def at_speed(sound: Floats, speed: float) -> Floats:
     """Played faster (above 1) or slower, and higher or lower with it; no voice changes so."""
     count = int(len(sound) / speed)
-    return np.interp(np.arange(count) * speed, np.arange(len(sound)), sound).astype(np.float32)
+    found = np.interp(np.arange(count) * speed, np.arange(len(sound)), sound)
+    return np.asarray(found, np.float32)
 
 
 def narrowed(sound: Floats, rate_hz: int, high_hz: float) -> Floats:
