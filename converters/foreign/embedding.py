@@ -7,6 +7,7 @@ licence 2.0; Lin et al. 2020, "Training keyword spotters with limited and synthe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -48,14 +49,13 @@ class SpeechEmbedding:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self._mels = _session(load_part(folder / MELS))
         picture = load_part(folder / EMBEDDING)
         chain = chained(picture.graph, SEEN, NEW, BANDS)
         self._memories = None if chain is None else chain.memories
         self._embed = _session(picture if chain is None else _model(picture, chain))
+        self.name = f"speech embedding {_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
 
-    name = "speech embedding"
     width = WIDTH
     rows = 1
     step_s = STEP_SAMPLES / 16000
@@ -120,6 +120,10 @@ def _model(picture: onnx.ModelProto, chain: Chain) -> onnx.ModelProto:
     )
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(made, opset_imports=opsets, ir_version=picture.ir_version)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _session(model: onnx.ModelProto) -> Any:
