@@ -48,6 +48,10 @@ class SpeechEmbedding:
         ConversionError: ``conversion.bad-wakeword``.
     """
 
+    width = WIDTH
+    rows = 1
+    step_s = STEP_SAMPLES / 16000
+
     def __init__(self, folder: Path) -> None:
         self._mels = _session(load_part(folder / MELS))
         picture = load_part(folder / EMBEDDING)
@@ -55,10 +59,6 @@ class SpeechEmbedding:
         self._memories = None if chain is None else chain.memories
         self._embed = _session(picture if chain is None else _model(picture, chain))
         self.name = f"speech embedding {_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
-
-    width = WIDTH
-    rows = 1
-    step_s = STEP_SAMPLES / 16000
 
     def hear(self, sounds: Iterable[Floats]) -> npt.NDArray[np.float16]:
         """Embeddings (T, 96) of sounds (N,) at 16 kHz that follow on each other from silence."""
