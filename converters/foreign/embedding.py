@@ -27,6 +27,7 @@ from converters.foreign.openwake import (
     NEW,
     OPSET,
     SEEN,
+    STEP_S,
     STEP_SAMPLES,
     WIDTH,
     constants_of,
@@ -50,7 +51,7 @@ class SpeechEmbedding:
 
     width = WIDTH
     rows = 1
-    step_s = STEP_SAMPLES / 16000
+    step_s = STEP_S
 
     def __init__(self, folder: Path) -> None:
         self._mels = _session(load_part(folder / MELS))
