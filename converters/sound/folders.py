@@ -53,6 +53,30 @@ def read_sounds(paths: Sequence[Path], rate_hz: int) -> Iterator[Floats]:
     return (read_sound(path, rate_hz) for path in paths)
 
 
+def read_some(paths: Sequence[Path], rate_hz: int) -> tuple[list[Floats], list[str]]:
+    """:func:`read_sound` of each that can be read, and why the others cannot.
+
+    Raises:
+        SourceError: that of the last one when none can be read; ``source.extra-missing`` at once.
+    """
+    found: list[Floats] = []
+    skipped: list[str] = []
+    for path in paths:
+        try:
+            sound = read_sound(path, rate_hz)
+            if not len(sound):
+                raise SourceError(
+                    "bad-wave", f"{path} holds no sound.", "Record it again, or remove it."
+                )
+        except SourceError as error:
+            if error.slug == "extra-missing" or (path == paths[-1] and not found):
+                raise
+            skipped.append(error.cause)
+        else:
+            found.append(sound)
+    return found, skipped
+
+
 def hours(sounds: Sequence[Floats], rate_hz: int) -> float:
     """How long they last together."""
     return sum(map(len, sounds)) / rate_hz / 3600.0

@@ -79,7 +79,7 @@ def _heard(kind: str, paths: Sequence[Path], told: Callable[[str], None]) -> Hea
         try:
             sound = read_sound(path, RATE_HZ)
         except SourceError as error:
-            if len(paths) == 1 or error.slug == "extra-missing":
+            if error.slug == "extra-missing":
                 raise
             skipped.append(error.cause)
             sound = np.zeros(0, np.float32)
@@ -87,7 +87,8 @@ def _heard(kind: str, paths: Sequence[Path], told: Callable[[str], None]) -> Hea
         if sum(map(len, noises)) < _NOISE_S * RATE_HZ and number % 2 == 0 and len(sound):
             noises.append(sound)
         if sum(map(len, block)) > _BLOCK_S * RATE_HZ or path == paths[-1]:
-            streams.append(stream_features(block))
+            features = stream_features(block)
+            streams += [features] if len(features) else []
             block = []
             told(f"hear {kind}: {number + 1} of {len(paths)}")
     return Heard(kind, tuple(streams), tuple(noises), tuple(skipped))
@@ -116,7 +117,8 @@ def _keep(path: Path, heard: Heard) -> None:
 def _kept(path: Path, kind: str) -> Heard | None:
     try:
         with np.load(path) as file:
-            streams = np.split(file["streams"], file["stream_ends"])[:-1]
+            parts = np.split(file["streams"], file["stream_ends"])[:-1]
+            streams = [part for part in parts if len(part)]
             whole = (file["noise"] / np.float32(_FULL)).astype(np.float32)
             noises = np.split(whole, file["noise_ends"])[:-1]
             return Heard(kind, tuple(streams), tuple(noises), tuple(map(str, file["skipped"])))

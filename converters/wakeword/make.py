@@ -16,6 +16,7 @@ from converters.wakeword.train import Settings, Sounds, Training, name_of, phone
 from converters.wakeword.voices import find_voices
 from converters.wakeword.words import vocabulary
 from converters.wakeword.workshop import Workshop
+from edge_sdk.errors import StorageError
 
 __all__ = ["Made", "Wishes", "make", "name_of"]
 
@@ -85,6 +86,7 @@ def make(
     """
     stage("find voices")
     phones = phones_of(phrase)
+    _make_folder(folder)
     voices = find_voices(wishes.piper)
     words = vocabulary(wishes.text)
     by_chance = chance_accepts_per_hour(phones, words)
@@ -116,6 +118,18 @@ def make(
     write_task(folder, about, trained.network, trained.samples)
     write_evaluation(folder, evaluation)
     return Made(about.name, evaluation, embedding)
+
+
+def _make_folder(folder: Path) -> None:
+    """Before hours of work whose result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            "write-failed",
+            f"Cannot write to {folder}: {error.strerror or error}.",
+            "Name another folder with --out.",
+        ) from error
 
 
 def _settings(wishes: Wishes) -> Settings:

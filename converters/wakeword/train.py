@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from converters.sound.folders import read_sounds, sound_files
+from converters.sound.folders import read_some, sound_files
 from converters.wakeword.augment import RATE_HZ, Surroundings, between_silence
 from converters.wakeword.background import Heard, hear_folder
 from converters.wakeword.corpus import Corpus
@@ -25,7 +26,7 @@ from converters.wakeword.task import SAMPLE_FRAMES
 from converters.wakeword.trial import CONDITIONS, Hours, Spoken, spoken_under, stream_features
 from converters.wakeword.workshop import Workshop, holds
 from edge_sdk.audio.samples import Floats
-from edge_sdk.errors import UsageError
+from edge_sdk.errors import SourceError, UsageError
 
 _LEARN: Final = (0, 1, 2, 3, 4, 5)
 """Parts of a folder's files, see :func:`part_of`: to learn from,"""
@@ -95,6 +96,12 @@ def phones_of(phrase: str) -> Phones:
         UsageError: ``usage.bad-phrase`` when it cannot be said, or is a speech.
         SourceError: ``source.no-voices``.
     """
+    if strange := [sign for sign in phrase if _has_a_name_only(sign)]:
+        raise UsageError(
+            "bad-phrase",
+            f"English voices do not pronounce {strange[0]!r}; they would read its name aloud.",
+            'Write the phrase in Latin letters, as it sounds: --phrase "hey robin".',
+        )
     (phones,) = pronounced([phrase])
     if not plain(phones):
         raise UsageError(
@@ -109,6 +116,12 @@ def phones_of(phrase: str) -> Phones:
             "Choose two to four syllables.",
         )
     return phones
+
+
+def _has_a_name_only(sign: str) -> bool:
+    """Letters of other scripts and pictures: espeak-ng says "Chinese letter", "grinning face"."""
+    foreign = sign.isalpha() and not unicodedata.name(sign, "").startswith("LATIN")
+    return foreign or unicodedata.category(sign) == "So"
 
 
 def name_of(phrase: str) -> str:
@@ -138,6 +151,10 @@ class Training:
         self.phrase, self.phones = phrase, phones_of(phrase)
         self._workshop, self._sounds, self._settings = workshop, sounds, settings
         self._stage = stage
+        # What cannot be read is told before hours of work, not after them.
+        self._skipped: list[str] = []
+        self._taught = self._recorded(sounds.recordings)
+        self._judging = self._recorded(sounds.positives)
         self._heard = self._hear_folders()
         self._around = Surroundings(
             [noise for part in self._heard["learn"] for noise in part.noises], settings.seed
@@ -198,13 +215,14 @@ class Training:
         self._stage("test")
         tested_on, samples["evaluation"] = self._trial(network, "test")
         skipped = [why for parts in self._heard.values() for part in parts for why in part.skipped]
-        return Trained(network, rule, chosen_on, tested_on, samples, tuple(skipped))
+        unread = (*self._skipped, *skipped)
+        return Trained(network, rule, chosen_on, tested_on, samples, unread)
 
     def _trial(self, network: WakeNetwork, use: str) -> tuple[Trial, list[Halves]]:
         """What it answers to sound of one use, and some of that sound."""
         testing = use == "test"
         noises = [noise for part in self._heard[use] for noise in part.noises]
-        recordings = self._recorded(self._sounds.positives) if testing else []
+        recordings = self._judging if testing else []
         if not recordings:
             recordings = list(self._judged().sounds())
         spoken = {c: spoken_under(c, recordings, noises, seed=3 + testing) for c in CONDITIONS}
@@ -257,7 +275,7 @@ class Training:
         )
         self._stage("hear the phrase in rooms and noise")
         chance = np.random.default_rng(settings.seed + 5)
-        said = [*phrases.sounds(), *self._recorded(self._sounds.recordings)]
+        said = [*phrases.sounds(), *self._taught]
         for _ in range(settings.hearings):
             for sound in said:
                 self._add_phrase(lessons, sound, words, chance)
@@ -319,16 +337,39 @@ class Training:
             for use, wanted in parts.items()
         }
         found["test"] += [self._hear(place, range(10)) for place in self._sounds.negatives]
+        for place in (*self._sounds.background, *self._sounds.negatives):
+            _check_heard(place, [part for parts in found.values() for part in parts])
         return {use: [part for part in heard if part.streams] for use, heard in found.items()}
 
     def _hear(self, place: Path, wanted: Collection[int]) -> Heard:
         return hear_folder(place, wanted, self._workshop.folder, self._stage)
 
     def _recorded(self, places: Sequence[Path]) -> list[Floats]:
-        return list(read_sounds(sound_files(places), RATE_HZ)) if places else []
+        """Recordings of the phrase; a broken one among them is skipped."""
+        if not places:
+            return []
+        found, skipped = read_some(sound_files(places), RATE_HZ)
+        self._skipped += skipped
+        return found
 
     def _count(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._stage(f"{what}: {done} of {total}")
+
+
+def _check_heard(place: Path, parts: Sequence[Heard]) -> None:
+    """A folder of which nothing can be read was named in vain.
+
+    Raises:
+        SourceError: ``source.no-sounds``.
+    """
+    own = [part for part in parts if part.kind == place.name]
+    if not any(part.streams for part in own):
+        why = next((reason for part in own for reason in part.skipped), "every file is empty.")
+        raise SourceError(
+            "no-sounds",
+            f"Nothing in {place} can be read: {why}",
+            "Name a folder with whole sound files, or write them as WAV.",
+        )
 
 
 def _cut(streams: Sequence[Halves], store: FeatureStore) -> None:

@@ -50,7 +50,7 @@ def wakeword() -> None:
 @click.option("--work", type=_FOLDERS, help="Where speech and embedding are kept for next time.")
 @click.option("--budget", default=0.5, show_default=True, help="False accepts per hour, at most.")
 @click.option("--quick", is_flag=True, help="A tenth of everything: to try it out.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "-p", "--profile", "profiles", multiple=True, help="Id or TOML file; every profile by default."
 )
@@ -64,6 +64,7 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
 
     if not 0 < options["budget"] <= 3600:
         raise UsageError("bad-budget", "--budget is out of range.", "Give 0.05 to 10 per hour.")
+    profiles = [] if options["no_convert"] else _profiles(options["profiles"])
     folder: Path = options["folder"] or Path("out") / name_of(phrase)
     with out.progress("wake word", None) as bar:
         made = make(
@@ -73,7 +74,7 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
     next_step = f"edge model convert {folder / 'task.py'}:Task --weights {folder / 'weights.pt'}"
     data = _data(made, folder)
     if not options["no_convert"]:
-        data |= _convert(out, folder, options)
+        data |= _convert(out, folder, profiles, options)
         converted = folder / "converted"
         next_step = f"edge release create {converted} -o {folder}-1 --name {made.name} --version 1"
     out.result(data)
@@ -101,12 +102,21 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     )
 
 
-def _convert(out: Output, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _profiles(asked: tuple[str, ...]) -> list[str]:
+    """What to convert for, checked before hours of training rather than after them."""
     needs_converters()
-    from converters.convert import Options, convert
-    from device_profiles.loader import profile_ids
+    from device_profiles.loader import load_profile, profile_ids
 
-    profiles = options["profiles"] or profile_ids()
+    for profile in asked:
+        load_profile(profile)
+    return list(asked) or profile_ids()
+
+
+def _convert(
+    out: Output, folder: Path, profiles: list[str], options: dict[str, Any]
+) -> dict[str, Any]:
+    from converters.convert import Options, convert
+
     with out.progress("convert", None) as bar:
         outcome = convert(
             f"{folder / 'task.py'}:Task",
