@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from converters.sound.folders import read_sound, sound_files
+from converters.sound.folders import read_heard, sound_files
 from converters.wakeword.augment import RATE_HZ
 from converters.wakeword.feature_store import Halves
 from converters.wakeword.network import FEATURES
@@ -77,7 +77,7 @@ def _heard(kind: str, paths: Sequence[Path], told: Callable[[str], None]) -> Hea
     skipped: list[str] = []
     for number, path in enumerate(paths):
         try:
-            sound = read_sound(path, RATE_HZ)
+            sound = read_heard(path, RATE_HZ)
         except SourceError as error:
             if error.slug == "extra-missing":
                 raise

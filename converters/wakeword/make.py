@@ -97,10 +97,10 @@ def make(
     settings = _settings(wishes)
     workshop = Workshop(work, voices, words, seed=wishes.seed)
     training = Training(phrase, workshop, wishes.sounds, settings, stage)
+    for why in training.skipped:
+        warn(f"Skipped: {why}")
     embedding = training.embedding(wishes.embedding, work / _EMBEDDING)
     trained = training.run(embedding)
-    for why in trained.skipped:
-        warn(f"Skipped: {why}")
     evaluation = make_evaluation(
         phrase=phrase,
         sounds="".join(phones),
@@ -111,7 +111,7 @@ def make(
         positives=_positives(wishes.sounds),
         by_chance=by_chance,
         voices=len(voices),
-        remarks=[*remarks, *trained.skipped],
+        remarks=[*remarks, *training.skipped],
     )
     shape = settings.shape
     about = About(name_of(phrase), phrase, trained.rule, shape.channels, shape.trunk, shape.head)

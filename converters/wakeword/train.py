@@ -35,6 +35,8 @@ _CHOOSE: Final = (6, 7)
 _TEST: Final = (8, 9)
 """and to test with."""
 _MOST_PHONES: Final = 40
+_NAMED: Final = 5
+"""Files that cannot be read are named, until there are too many."""
 
 Stage = Callable[[str], None]
 
@@ -86,7 +88,6 @@ class Trained:
     chosen_on: Trial
     tested_on: Trial
     samples: dict[str, list[Halves]]
-    skipped: tuple[str, ...]
 
 
 def phones_of(phrase: str) -> Phones:
@@ -160,6 +161,13 @@ class Training:
             [noise for part in self._heard["learn"] for noise in part.noises], settings.seed
         )
 
+    @property
+    def skipped(self) -> list[str]:
+        """The user's files that cannot be read, and why; a few of many."""
+        more = len(self._skipped) - _NAMED
+        named = self._skipped[:_NAMED]
+        return [*named, f"{more} more files."] if more > 0 else named
+
     def embedding(self, path: Path | None, keep: Path) -> Path:
         """The trunk's weights: those of a file, or learned now and kept.
 
@@ -214,9 +222,7 @@ class Training:
         rule = choose_rule(chosen_on, self._settings.budget_per_hour)
         self._stage("test")
         tested_on, samples["evaluation"] = self._trial(network, "test")
-        skipped = [why for parts in self._heard.values() for part in parts for why in part.skipped]
-        unread = (*self._skipped, *skipped)
-        return Trained(network, rule, chosen_on, tested_on, samples, unread)
+        return Trained(network, rule, chosen_on, tested_on, samples)
 
     def _trial(self, network: WakeNetwork, use: str) -> tuple[Trial, list[Halves]]:
         """What it answers to sound of one use, and some of that sound."""
@@ -337,8 +343,10 @@ class Training:
             for use, wanted in parts.items()
         }
         found["test"] += [self._hear(place, range(10)) for place in self._sounds.negatives]
+        every = [part for parts in found.values() for part in parts]
         for place in (*self._sounds.background, *self._sounds.negatives):
-            _check_heard(place, [part for parts in found.values() for part in parts])
+            _check_heard(place, [part for part in every if part.kind == place.name])
+        self._skipped += [why for part in every for why in part.skipped]
         return {use: [part for part in heard if part.streams] for use, heard in found.items()}
 
     def _hear(self, place: Path, wanted: Collection[int]) -> Heard:
@@ -362,9 +370,8 @@ def _check_heard(place: Path, parts: Sequence[Heard]) -> None:
     Raises:
         SourceError: ``source.no-sounds``.
     """
-    own = [part for part in parts if part.kind == place.name]
-    if not any(part.streams for part in own):
-        why = next((reason for part in own for reason in part.skipped), "every file is empty.")
+    if not any(part.streams for part in parts):
+        why = next((reason for part in parts for reason in part.skipped), "all of it is too short.")
         raise SourceError(
             "no-sounds",
             f"Nothing in {place} can be read: {why}",
