@@ -11,13 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from converters.convert import Options, convert
+from converters.foreign.run import import_wakeword, read_wakeword
+from converters.importing import ImportOptions
 from converters.wakeword.learn import Plan
+from converters.wakeword.learn_head import HeadPlan
 from converters.wakeword.make import Made, Wishes, make
+from converters.wakeword.material import Settings, Sounds
 from converters.wakeword.network import Shape
-from converters.wakeword.train import Settings, Sounds
 from edge_sdk.audio.wavefile import wave_bytes
 from edge_sdk.cli.main import NOUNS
 from edge_sdk.errors import ConversionError, EdgeError, SourceError, StorageError, UsageError
+from tests.fakes.foreign import write_openwake
 
 pytestmark = pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="espeak-ng is not installed"
@@ -34,6 +38,8 @@ TINY = Settings(
     shape=Shape(16, ((3, 1), (5, 1)), ((5, 2),)),
     samples=2,
     hearings=1,
+    again_s=20.0,
+    head=HeadPlan(networks=2, steps=20, batch=64, hidden=16, searches=1),
 )
 
 
@@ -119,6 +125,32 @@ def test_a_second_phrase_uses_the_same_embedding_and_words(
     assert (folder / "work" / "embedding.pt").stat().st_mtime_ns == before
 
 
+def test_a_published_embedding_needs_a_head_only(
+    made: tuple[Path, Made, list[str]], room: Path, text: Path, tmp_path: Path
+) -> None:
+    write_openwake(tmp_path, convolutions=True)
+    wishes = Wishes(
+        sounds=Sounds(background=(room,)),
+        text=text,
+        settings=TINY,
+        work=made[0] / "work",
+        embedding=tmp_path,
+    )
+    stages: list[str] = []
+    found = make("hey robin", tmp_path / "robin", wishes, stages.append)
+    assert not any(text.startswith("learn to spell") for text in stages)
+    assert any(text.startswith(f"hear {room.name} again") for text in stages)
+    assert found.head is not None and found.evaluation.step_s == 0.08
+    assert "one every 80 ms" in (tmp_path / "robin" / "evaluation.md").read_text()
+    listens = read_wakeword(found.head, tmp_path)
+    options = ImportOptions(schemes=("fp32",))
+    imported = import_wakeword(listens, ["x86-generic"], tmp_path / "out", options=options)
+    sound = imported.outcome.conversion.task.sound
+    assert sound is not None and sound.labels == ("hey robin",)
+    rule = found.evaluation.rule
+    assert (sound.words[0].cutoff, sound.words[0].window_steps) == (rule.cutoff, rule.window_steps)
+
+
 @pytest.mark.parametrize(
     ("phrase", "wishes", "kind", "code"),
     [
@@ -138,6 +170,12 @@ def test_a_second_phrase_uses_the_same_embedding_and_words(
             Wishes(embedding=Path("absent.pt"), settings=TINY),
             ConversionError,
             "conversion.bad-embedding",
+        ),
+        (
+            "hey robin",
+            Wishes(embedding=Path(__file__).parent, settings=TINY),
+            ConversionError,
+            "conversion.bad-wakeword",
         ),
         ("hey robin", Wishes(text=Path("absent.txt")), SourceError, "source.missing-text"),
     ],

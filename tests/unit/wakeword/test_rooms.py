@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from converters.sound.folders import hours, read_some, read_sounds, sound_files
 from converters.sound.mixing import (
     at_level,
+    at_speed,
     coloured_noise,
     mixed,
     narrowed,
@@ -114,6 +115,15 @@ def test_narrowing_takes_the_upper_half_out() -> None:
     sound = chance.standard_normal(4096).astype(np.float32)
     spectrum = np.abs(np.fft.rfft(narrowed(sound, RATE_HZ, 4000.0)))
     assert spectrum[1100:].max() < 1e-2 < spectrum[:1000].min() + 1.0
+
+
+@pytest.mark.parametrize("speed", [0.75, 1.0, 1.3])
+def test_another_speed_moves_length_and_pitch(speed: float) -> None:
+    tone = np.sin(2 * np.pi * 500.0 * np.arange(16000) / RATE_HZ).astype(np.float32)
+    found = at_speed(tone, speed)
+    assert len(found) == int(16000 / speed) and found.dtype == np.float32
+    spectrum = np.abs(np.fft.rfft(found))
+    assert np.argmax(spectrum) * RATE_HZ / len(found) == pytest.approx(500.0 * speed, abs=3.0)
 
 
 def test_a_folder_gives_its_sounds_in_order_at_the_rate_asked_for(tmp_path: Path) -> None:
