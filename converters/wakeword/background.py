@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from converters.sound.folders import read_sound, sound_files
+from converters.sound.folders import read_heard, sound_files
 from converters.wakeword.augment import RATE_HZ
 from converters.wakeword.ears import Ear, Halves
 from edge_sdk.audio.samples import Floats
@@ -72,9 +72,9 @@ def _heard(kind: str, paths: Sequence[Path], ear: Ear, told: Callable[[str], Non
     skipped: list[str] = []
     for number, path in enumerate(paths):
         try:
-            sound = read_sound(path, RATE_HZ)
+            sound = read_heard(path, RATE_HZ)
         except SourceError as error:
-            if len(paths) == 1 or error.slug == "extra-missing":
+            if error.slug == "extra-missing":
                 raise
             skipped.append(error.cause)
             sound = np.zeros(0, np.float32)
@@ -82,7 +82,8 @@ def _heard(kind: str, paths: Sequence[Path], ear: Ear, told: Callable[[str], Non
         if sum(map(len, noises)) < _NOISE_S * RATE_HZ and number % 2 == 0 and len(sound):
             noises.append(sound)
         if sum(map(len, block)) > _BLOCK_S * RATE_HZ or path == paths[-1]:
-            streams.append(ear.hear(block))
+            rows = ear.hear(block)
+            streams += [rows] if len(rows) else []
             block = []
             told(f"hear {kind}: {number + 1} of {len(paths)}")
     return Heard(kind, tuple(streams), tuple(noises), tuple(skipped))
@@ -111,7 +112,8 @@ def _keep(path: Path, heard: Heard, ear: Ear) -> None:
 def _kept(path: Path, kind: str) -> Heard | None:
     try:
         with np.load(path) as file:
-            streams = np.split(file["streams"], file["stream_ends"])[:-1]
+            parts = np.split(file["streams"], file["stream_ends"])[:-1]
+            streams = [part for part in parts if len(part)]
             whole = (file["noise"] / np.float32(_FULL)).astype(np.float32)
             noises = np.split(whole, file["noise_ends"])[:-1]
             return Heard(kind, tuple(streams), tuple(noises), tuple(map(str, file["skipped"])))

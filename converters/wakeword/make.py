@@ -21,6 +21,7 @@ from converters.wakeword.train import Trained, Training, name_of, phones_of
 from converters.wakeword.voices import find_voices
 from converters.wakeword.words import vocabulary
 from converters.wakeword.workshop import Workshop
+from edge_sdk.errors import StorageError
 
 __all__ = ["Made", "Wishes", "make", "name_of"]
 
@@ -104,6 +105,7 @@ def make(
     """
     stage("find voices")
     phones = phones_of(phrase)
+    _make_folder(folder)
     voices = find_voices(wishes.piper)
     words = vocabulary(wishes.text)
     by_chance = chance_accepts_per_hour(phones, words)
@@ -130,6 +132,18 @@ def make(
     head = _write(folder, phrase, learned, wishes)
     write_evaluation(folder, evaluation)
     return Made(name_of(phrase), evaluation, embedding, head)
+
+
+def _make_folder(folder: Path) -> None:
+    """Before hours of work whose result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            "write-failed",
+            f"Cannot write to {folder}: {error.strerror or error}.",
+            "Name another folder with --out.",
+        ) from error
 
 
 def _learn(

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from converters.sound.folders import read_sounds, sound_files
+from converters.sound.folders import read_some, sound_files
 from converters.sound.mixing import at_speed
 from converters.wakeword.augment import RATE_HZ, Surroundings, between_silence
 from converters.wakeword.background import Heard, hear_folder
@@ -23,6 +23,7 @@ from converters.wakeword.phonemes import Phones, plain
 from converters.wakeword.trial import CONDITIONS, Hours, Scorer, hours_of, spoken_under
 from converters.wakeword.workshop import Workshop, holds
 from edge_sdk.audio.samples import Floats
+from edge_sdk.errors import SourceError
 
 _LEARN: Final = (0, 1, 2, 3, 4, 5)
 """Parts of a folder's files, see :func:`part_of`: to learn from,"""
@@ -30,6 +31,8 @@ _CHOOSE: Final = (6, 7)
 """to choose the cutoff by,"""
 _TEST: Final = (8, 9)
 """and to test with."""
+_NAMED: Final = 5
+"""Files that cannot be read are named, until there are too many."""
 _MOST_OFTEN: Final = 8
 _SPEEDS: Final = (0.75, 1.3)
 _PIECE: Final = 10 * RATE_HZ
@@ -106,7 +109,7 @@ class Material:
         stage: told what is going on.
 
     Raises:
-        SourceError: a folder has no sound.
+        SourceError: a folder has no sound, or none that can be read.
     """
 
     def __init__(
@@ -122,6 +125,10 @@ class Material:
         self.phrase, self.phones, self.ear = phrase, phones, ear
         self._workshop, self._sounds, self._settings = workshop, sounds, settings
         self._stage = stage
+        # What cannot be read is told before hours of work, not after them.
+        self._skipped: list[str] = []
+        self._taught = self._recorded(sounds.recordings)
+        self._judging = self._recorded(sounds.positives)
         self.heard = self._hear_folders()
         self.around = Surroundings(
             [noise for part in self.heard["learn"] for noise in part.noises],
@@ -132,15 +139,17 @@ class Material:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Files that cannot be read, and why."""
-        return tuple(why for parts in self.heard.values() for part in parts for why in part.skipped)
+        """Files that cannot be read, and why; a few of many."""
+        more = len(self._skipped) - _NAMED
+        named = tuple(self._skipped[:_NAMED])
+        return (*named, f"{more} more files.") if more > 0 else named
 
     def phrases(self) -> list[Floats]:
         """The phrase by voices that teach, and the user's recordings to learn from."""
         said = self._workshop.phrases(
             self.phrase, self.phones, self._settings.phrases, self._count("speak the phrase")
         )
-        return [*said.sounds(), *self._recorded(self._sounds.recordings)]
+        return [*said.sounds(), *self._taught]
 
     def near_misses(self) -> Corpus:
         """What sounds almost like it."""
@@ -210,7 +219,7 @@ class Material:
         """What a network answers to sound of one use: ``choose`` or ``test``."""
         testing = use == "test"
         noises = [noise for part in self.heard[use] for noise in part.noises]
-        recordings = self._recorded(self._sounds.positives) if testing else []
+        recordings = self._judging if testing else []
         if not recordings:
             recordings = list(self._judged().sounds())
         spoken = {
@@ -259,13 +268,37 @@ class Material:
             for use, wanted in parts.items()
         }
         found["test"] += [self._hear(place, range(10)) for place in self._sounds.negatives]
+        every = [part for parts in found.values() for part in parts]
+        for place in (*self._sounds.background, *self._sounds.negatives):
+            _check_heard(place, [part for part in every if part.kind == place.name])
+        self._skipped += [why for part in every for why in part.skipped]
         return {use: [part for part in heard if part.streams] for use, heard in found.items()}
 
     def _hear(self, place: Path, wanted: Collection[int]) -> Heard:
         return hear_folder(place, wanted, self.ear, self._workshop.folder, self._stage)
 
     def _recorded(self, places: Sequence[Path]) -> list[Floats]:
-        return list(read_sounds(sound_files(places), RATE_HZ)) if places else []
+        """Recordings of the phrase; a broken one among them is skipped."""
+        if not places:
+            return []
+        found, skipped = read_some(sound_files(places), RATE_HZ)
+        self._skipped += skipped
+        return found
 
     def _count(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._stage(f"{what}: {done} of {total}")
+
+
+def _check_heard(place: Path, parts: Sequence[Heard]) -> None:
+    """A folder of which nothing can be read was named in vain.
+
+    Raises:
+        SourceError: ``source.no-sounds``.
+    """
+    if not any(part.streams for part in parts):
+        why = next((reason for part in parts for reason in part.skipped), "all of it is too short.")
+        raise SourceError(
+            "no-sounds",
+            f"Nothing in {place} can be read: {why}",
+            "Name a folder with whole sound files, or write them as WAV.",
+        )

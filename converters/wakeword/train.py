@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,12 @@ def phones_of(phrase: str) -> Phones:
         UsageError: ``usage.bad-phrase`` when it cannot be said, or is a speech.
         SourceError: ``source.no-voices``.
     """
+    if strange := [sign for sign in phrase if _has_a_name_only(sign)]:
+        raise UsageError(
+            "bad-phrase",
+            f"English voices do not pronounce {strange[0]!r}; they would read its name aloud.",
+            'Write the phrase in Latin letters, as it sounds: --phrase "hey robin".',
+        )
     (phones,) = pronounced([phrase])
     if not plain(phones):
         raise UsageError(
@@ -60,6 +67,12 @@ def phones_of(phrase: str) -> Phones:
             "Choose two to four syllables.",
         )
     return phones
+
+
+def _has_a_name_only(sign: str) -> bool:
+    """Letters of other scripts and pictures: espeak-ng says "Chinese letter", "grinning face"."""
+    foreign = sign.isalpha() and not unicodedata.name(sign, "").startswith("LATIN")
+    return foreign or unicodedata.category(sign) == "So"
 
 
 def name_of(phrase: str) -> str:

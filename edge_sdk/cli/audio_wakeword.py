@@ -58,7 +58,7 @@ def wakeword() -> None:
 @click.option("--work", type=_FOLDERS, help="Where speech and embedding are kept for next time.")
 @click.option("--budget", default=0.5, show_default=True, help="False accepts per hour, at most.")
 @click.option("--quick", is_flag=True, help="A tenth of everything: to try it out.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "-p", "--profile", "profiles", multiple=True, help="Id or TOML file; every profile by default."
 )
@@ -72,6 +72,8 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
 
     if not 0 < options["budget"] <= 3600:
         raise UsageError("bad-budget", "--budget is out of range.", "Give 0.05 to 10 per hour.")
+    if not options["no_convert"]:
+        _check_profiles(options["profiles"])
     folder: Path = options["folder"] or Path("out") / name_of(phrase)
     with out.progress("wake word", None) as bar:
         made = make(
@@ -113,8 +115,16 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     )
 
 
-def _convert(out: Output, folder: Path, made: Made, options: dict[str, Any]) -> dict[str, Any]:
+def _check_profiles(asked: tuple[str, ...]) -> None:
+    """Before hours of training rather than after them."""
     needs_converters()
+    from device_profiles.loader import load_profile
+
+    for profile in asked:
+        load_profile(profile)
+
+
+def _convert(out: Output, folder: Path, made: Made, options: dict[str, Any]) -> dict[str, Any]:
     with out.progress("convert", None) as bar:
         outcome = (
             _converted(folder, options, bar.step)

@@ -20,7 +20,7 @@ from converters.wakeword.material import Settings, Sounds
 from converters.wakeword.network import Shape
 from edge_sdk.audio.wavefile import wave_bytes
 from edge_sdk.cli.main import NOUNS
-from edge_sdk.errors import ConversionError, EdgeError, SourceError, UsageError
+from edge_sdk.errors import ConversionError, EdgeError, SourceError, StorageError, UsageError
 from tests.fakes.foreign import write_openwake
 
 pytestmark = pytest.mark.skipif(
@@ -156,6 +156,9 @@ def test_a_published_embedding_needs_a_head_only(
     [
         ("---", Wishes(), UsageError, "usage.bad-phrase"),
         ("the long long story " * 5, Wishes(), UsageError, "usage.bad-phrase"),
+        ("\u30ed\u30d3\u30f3", Wishes(), UsageError, "usage.bad-phrase"),
+        ("hey \U0001f600", Wishes(), UsageError, "usage.bad-phrase"),
+        ("hey robin", Wishes(piper=(Path("absent"),)), SourceError, "source.bad-voice"),
         (
             "hey robin",
             Wishes(sounds=Sounds(background=(Path("absent"),))),
@@ -186,6 +189,34 @@ def test_bad_input_is_named_before_anything_is_spoken(
     assert not (tmp_path / "out" / "task.py").exists()
 
 
+def test_a_folder_of_broken_files_is_named_before_anything_is_spoken(
+    text: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(20):
+        (broken / f"{number}.wav").write_bytes(b"no sound")
+    (tmp_path / "empty").mkdir()
+    for sounds, code in (
+        (Sounds(background=(broken,)), "source.no-sounds"),
+        (Sounds(negatives=(broken,)), "source.no-sounds"),
+        (Sounds(positives=(broken,)), "source.bad-wave"),
+        (Sounds(recordings=(broken,)), "source.bad-wave"),
+        (Sounds(positives=(tmp_path / "empty",)), "source.no-sounds"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            make("hey robin", tmp_path / "out", Wishes(sounds=sounds, text=text))
+        assert caught.value.code == code
+        assert "broken" in caught.value.cause or code != "source.bad-wave"
+
+
+def test_a_result_that_could_not_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(StorageError) as caught:
+        make("hey robin", tmp_path / "out", Wishes())
+    assert caught.value.code == "storage.write-failed"
+
+
 def test_a_short_phrase_is_warned_of(tmp_path: Path) -> None:
     warnings: list[str] = []
     with pytest.raises(ConversionError):
@@ -204,6 +235,7 @@ def test_the_command_tells_errors_and_help() -> None:
         (["--phrase", "---"], "usage.bad-phrase"),
         (["--phrase", "hey robin", "--budget", "0"], "usage.bad-budget"),
         (["--phrase", "hey robin", "--background", "absent"], "source.no-sounds"),
+        (["--phrase", "hey robin", "-p", "absent"], "profile.unknown"),
     ):
         found = runner.invoke(command, ["wakeword", "train", "--json", *arguments])
         assert json.loads(found.output)["error"]["code"] == code

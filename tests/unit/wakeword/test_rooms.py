@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.sound.folders import hours, read_sounds, sound_files
+from converters.sound.folders import hours, read_some, read_sounds, sound_files
 from converters.sound.mixing import (
     at_level,
     at_speed,
@@ -156,3 +156,19 @@ def test_a_folder_without_sound_is_named(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=place.name) as caught:
             sound_files([place])
         assert caught.value.code == "source.no-sounds"
+
+
+def test_silence_and_broken_files_are_left_out_and_named(tmp_path: Path) -> None:
+    tone = (np.sin(np.arange(16000) * 0.1) * 0.1).astype(np.float32)
+    (tmp_path / "a.wav").write_bytes(wave_bytes(tone, 16000))
+    (tmp_path / "b.wav").write_bytes(wave_bytes(np.zeros(16000, np.float32), 16000))
+    (tmp_path / "c.wav").write_bytes(wave_bytes(np.zeros(0, np.float32), 16000))
+    (tmp_path / "d.wav").write_bytes(b"no sound")
+    paths = sound_files([tmp_path])
+    found, skipped = read_some(paths, 16000)
+    assert len(found) == 1
+    assert [name for why in skipped for name in "abcd" if f"{name}.wav" in why] == list("bcd")
+    assert "silence only" in skipped[0]
+    with pytest.raises(SourceError) as caught:
+        read_some(paths[1:], 16000)
+    assert caught.value.code == "source.bad-wave"
