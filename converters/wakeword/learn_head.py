@@ -41,7 +41,7 @@ class HeadPlan:
     """How long to learn, and how."""
 
     networks: int = 3
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 512
     learning_rate: float = 1e-3
     hidden: int = 128
@@ -58,7 +58,7 @@ class HeadLessons:
     phrases: list[tuple[Halves, int, int]] = field(default_factory=list)
     """With the step in which the phrase begins, and the one in which it ends."""
     others: list[Halves] = field(default_factory=list)
-    """Near misses and other words."""
+    """Other words."""
     streams: list[Halves] = field(default_factory=list)
     """Hours without the phrase."""
 
