@@ -118,16 +118,9 @@ def _source(pipeline: PipelineConfig, _config: AgentConfig) -> str:
 
 
 def _sound_source(source: SourceConfig) -> str:
-    from agent.sound.build import build_sound_reader
+    from agent.sound.check import check_sound
 
-    if source.kind in ("pipe", "wyoming"):  # whose other end need not be there now
-        return f"{source.kind} {source.path or source.device}"
-    reader = build_sound_reader(source)
-    try:
-        form = reader.open()
-    finally:
-        reader.close()
-    return f"{reader.where}, {form.rate_hz} Hz, {form.channels} channels"
+    return check_sound(source)
 
 
 def _broker(config: AgentConfig) -> str:

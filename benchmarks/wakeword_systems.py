@@ -5,17 +5,20 @@ Every system gives one score per 20 ms of sound, so that one counting serves all
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from agent.pipelines.listening import Listening
+from agent.sound.ring import Heard
+from converters.foreign.openwake import read_openwake
+from converters.wakeword.ears import BANDS
 from converters.wakeword.learn import score_stream
-from converters.wakeword.network import STEP_S, STRIDE, Step, WakeNetwork
+from converters.wakeword.network import STEP_S, Step, WakeNetwork
 from converters.wakeword.task import WEIGHTS, read_about
-from converters.wakeword.trial import stream_features
 from edge_sdk.audio.samples import Floats
 from edge_sdk.bundle.release import read_conversion
 from edge_sdk.runtime.negotiate import open_engine
@@ -33,29 +36,45 @@ def in_pytorch(folder: Path) -> Listener:
     step = Step(network)
     step.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
     step.eval()
-    return lambda sound: score_stream(network, stream_features([sound]))
+    return lambda sound: score_stream(network, BANDS.hear([sound]))
 
 
-def on_device(folder: Path, scheme: str) -> Listener:
-    """A TFLite file of the conversion, step by step as the agent runs it."""
+def on_device(folder: Path, form: str, scheme: str) -> Listener:
+    """A file of the conversion, step by step as the agent runs it."""
     converted = folder / "converted"
     found = read_conversion(converted)
     digest, artifact = next(
         (digest, item)
         for digest, item in found.artifacts.items()
-        if item.format == "tflite" and scheme in found.files[digest]
+        if item.format == form and scheme in found.files[digest]
     )
-    engine = open_engine(converted / found.files[digest], format="tflite")
+    engine = open_engine(converted / found.files[digest], format=artifact.format)
     session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
+    sound = found.task.sound
+    if sound is None:
+        raise ValueError(f"{converted} does not listen")
+    return _listening(Listening(session, sound))
 
+
+def imported(head: Path, folder: Path) -> Listener:
+    """A published openWakeWord through the adapter; a test holds it to its own package's scores."""
+    listens = read_openwake(head, folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "network.onnx"
+        path.write_bytes(listens.data)
+        engine = open_engine(path, format="onnx")
+    session = StreamSession(engine, engine.inputs, engine.outputs, listens.states)
+    return _listening(Listening(session, listens.sound))
+
+
+def _listening(listening: Listening) -> Listener:
     def listen(sound: Floats) -> Floats:
-        session.reset()
-        stream = stream_features([sound]).astype(np.float32)
-        logits = np.zeros(len(stream) // STRIDE, np.float32)
-        for number in range(len(logits)):
-            frames = stream[STRIDE * number : STRIDE * (number + 1)].T[None]
-            logits[number] = float(np.ravel(session.step([frames])[0])[0])
-        return (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
+        listening.reset()
+        steps = listening.push(Heard(sound, 0, True))
+        scores = np.asarray([0.0, *(float(step.scores[0]) for step in steps)], np.float32)
+        ends = np.asarray([step.end for step in steps], np.int64)
+        grid = (np.arange(len(sound) // STEP) + 1) * STEP
+        return scores[np.searchsorted(ends, grid, side="right")]
 
     return listen
 
@@ -74,34 +93,6 @@ def micro_wake_word(model: str) -> Listener:
             for frame in front.process_streaming(_bytes(sound))
         ]
         return _held(scores, 0.01, len(sound) // STEP)
-
-    return listen
-
-
-def open_wake_word(model: str) -> Listener:
-    """openWakeWord's own model, embedding and package."""
-    from pyopen_wakeword import Model, OpenWakeWord, OpenWakeWordFeatures
-
-    word: Any = OpenWakeWord.from_builtin(Model(model))
-    front: Any = OpenWakeWordFeatures.from_builtin()
-    chunk, silence = 1280, 30
-
-    def listen(sound: Floats) -> Floats:
-        front.reset()
-        word.reset()
-        # It begins with eight seconds of silence, which costs more than a recording; the two that
-        # its windows look back on do.
-        front.new_audio_samples = 0
-        padded = np.concatenate((np.zeros(silence * chunk, np.float32), sound))
-        scores = []
-        for first in range(0, len(padded) - chunk + 1, chunk):
-            found = [
-                score
-                for embedding in front.process_streaming(_bytes(padded[first : first + chunk]))
-                for score in word.process_streaming(embedding)
-            ]
-            scores.append(found[-1] if found else 0.0)
-        return _held(scores[silence:], chunk / RATE_HZ, len(sound) // STEP)
 
     return listen
 

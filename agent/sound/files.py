@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,7 @@ class WaveReader:
             SourceError: ``source.missing-file`` or ``source.bad-wave``.
         """
         self.close()
+        check_file(self._path)
         try:
             self._file = self._path.open("rb")
         except OSError as error:
@@ -101,25 +103,26 @@ class CodecReader:
             SourceError: ``source.missing-file`` or ``source.bad-wave``.
         """
         self.close()
-        if not self._path.is_file():
-            raise missing_sound(self._path, FileNotFoundError(2, "No such file or directory"))
+        check_file(self._path)
         try:
             self._file = self._soundfile.SoundFile(self._path)
         except (self._soundfile.SoundFileError, RuntimeError) as error:
-            raise SourceError(
-                "bad-wave",
-                f"{self._path} cannot be decoded: {error}.",
-                "Write it as WAV, e.g. with: ffmpeg -i FILE -c:a pcm_s16le out.wav",
-            ) from error
+            raise self._undecodable(error) from error
         return SoundFormat(self._file.samplerate, self._file.channels, "f32")
 
     def read(self) -> bytes | None:
-        """The next block, or None at the end."""
+        """The next block, or None at the end.
+
+        Raises:
+            SourceError: ``source.bad-wave`` where the file is damaged.
+        """
         if self._file is None:
             return None
-        frames = self._file.read(
-            round(self._file.samplerate * BLOCK_S), dtype="float32", always_2d=True
-        )
+        wanted = round(self._file.samplerate * BLOCK_S)
+        try:
+            frames = self._file.read(wanted, dtype="float32", always_2d=True)
+        except (self._soundfile.SoundFileError, RuntimeError) as error:
+            raise self._undecodable(error) from error
         return frames.astype("<f4").tobytes() or None
 
     def close(self) -> None:
@@ -127,6 +130,55 @@ class CodecReader:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _undecodable(self, error: Exception) -> SourceError:
+        return SourceError(
+            "bad-wave",
+            f"{self._path} cannot be decoded: {str(error).rstrip('.')}.",
+            "Write it as WAV, e.g. with: ffmpeg -i FILE -c:a pcm_s16le out.wav",
+        )
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no regular file: a pipe would make the reader wait for a writer for ever.
+
+    Raises:
+        SourceError: ``source.missing-file``.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise missing_sound(path, error) from error
+    if not stat.S_ISREG(mode):
+        raise SourceError(
+            "missing-file",
+            f"{path} is {_sort(mode)}, not a sound file.",
+            "Name a file; raw samples from a pipe are heard with kind = 'pipe'.",
+        )
+
+
+def check_pipe(path: str) -> None:
+    """Refuse what would end at once and begin again for ever. What is not there may come.
+
+    Raises:
+        SourceError: ``source.no-pipe``.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        raise SourceError(
+            "no-pipe",
+            f"{path} is {_sort(mode)}, not a pipe.",
+            "Make one with mkfifo; a sound file is heard with kind = 'sound'.",
+        )
+
+
+def _sort(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return "a file"
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
 
 
 class PipeReader:
@@ -156,9 +208,11 @@ class PipeReader:
         """Open without waiting for a writer.
 
         Raises:
-            SourceError: ``source.missing-file``.
+            SourceError: ``source.missing-file`` or ``source.no-pipe``.
         """
         self.close()
+        if self.live:
+            check_pipe(self._path)
         try:
             if self.live:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)

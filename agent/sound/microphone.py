@@ -86,7 +86,7 @@ class Microphone:
                 f"{'fast' if drift_ppm > 0 else 'slow'}: it has another rate than it says."
             )
         conditioner = self._conditioner
-        return FAULTS[conditioner.watch.fault] if conditioner is not None else ""
+        return FAULTS[conditioner.fault] if conditioner is not None else ""
 
     @property
     def drift_ppm(self) -> float | None:

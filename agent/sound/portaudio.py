@@ -59,6 +59,7 @@ class PortAudioReader:
         self._stream: Any = None
         self._blocks: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self.overruns = 0
+        self._looked = False
 
     @property
     def where(self) -> str:
@@ -72,6 +73,7 @@ class PortAudioReader:
             SourceError: ``source.no-microphone``.
         """
         self.close()
+        self._look_again()
         self._blocks = queue.Queue(MAX_WAITING)
         errors = (self._package.PortAudioError, ValueError, OSError)
         try:
@@ -87,6 +89,13 @@ class PortAudioReader:
                 return self._start(own)
             except errors:
                 raise no_microphone(self.where, str(first)) from first
+
+    def _look_again(self) -> None:
+        """PortAudio lists devices once: what is plugged in later exists after a new start only."""
+        if self._looked:
+            self._package._terminate()
+            self._package._initialize()
+        self._looked = True
 
     def _start(self, form: SoundFormat) -> SoundFormat:
         stream = self._package.RawInputStream(

@@ -89,18 +89,11 @@ class WakeService:
             SourceError: ``source.no-listener``.
         """
         self.close()
+        address = host_and_port(self._address)
         try:
-            parts = urlsplit(self._address)
-            if parts.scheme != "tcp" or parts.port is None or not parts.hostname:
-                raise ValueError("it is not tcp://HOST:PORT")
-            self._door = socket.create_server((parts.hostname, parts.port), backlog=MAX_CLIENTS)
-        except (OSError, ValueError) as error:
-            raise SourceError(
-                "no-listener",
-                f"Cannot listen for sound on {self._address}: {error}.",
-                "Set device in [pipeline.source] to an address of this machine and a free port, "
-                "such as tcp://0.0.0.0:10400.",
-            ) from error
+            self._door = socket.create_server(address, backlog=MAX_CLIENTS)
+        except OSError as error:
+            raise _no_listener(self._address, error) from error
         return self._form
 
     def read(self) -> bytes | None:
@@ -214,3 +207,27 @@ class WakeService:
                 self._speaker = None
         self._clients = {fd: other for fd, other in self._clients.items() if other is not client}
         client.link.close()
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of ``tcp://HOST:PORT``.
+
+    Raises:
+        SourceError: ``source.no-listener``.
+    """
+    try:
+        parts = urlsplit(address)
+        if parts.scheme != "tcp" or parts.port is None or not parts.hostname:
+            raise ValueError("it is not tcp://HOST:PORT")
+    except ValueError as error:
+        raise _no_listener(address, error) from error
+    return parts.hostname, parts.port
+
+
+def _no_listener(address: str, error: Exception) -> SourceError:
+    return SourceError(
+        "no-listener",
+        f"Cannot listen for sound on {address}: {error}.",
+        "Set device in [pipeline.source] to an address of this machine and a free port, "
+        "such as tcp://0.0.0.0:10400.",
+    )

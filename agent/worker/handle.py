@@ -16,6 +16,7 @@ import sys
 from types import TracebackType
 from typing import Self
 
+from agent.sound.config import STDIN
 from agent.worker.protocol import (
     Command,
     Event,
@@ -58,12 +59,14 @@ class WorkerHandle:
             StorageError: ``storage.no-process`` when the machine cannot start another process.
         """
         ours, theirs = socket.socketpair()
+        source = spec.pipeline.source if spec.pipeline is not None else None
+        hears_stdin = source is not None and (source.kind, source.path) == ("pipe", STDIN)
         try:
             process = subprocess.Popen(
                 # -P keeps the current folder, which may hold anything, off the import path.
                 [python, "-P", "-m", "agent.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=None if hears_stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

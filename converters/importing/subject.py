@@ -77,7 +77,7 @@ def subject_of(
         name=name,
         labels=labels if classifies and preprocess else (),
         preprocess=preprocess or NO_IMAGE,
-        resolutions=(resolution(inputs),),
+        resolutions=(resolution(_given(inputs, described.states)),),
         schemes=(),
         kind="classification" if classifies and preprocess else "generic",
         tolerance=described.tolerance,
@@ -93,6 +93,14 @@ def _in_module_order(
 ) -> tuple[tuple[int, int], ...]:
     taken, given = module_order(inputs), module_order(outputs)
     return tuple((taken.index(before), given.index(after)) for before, after in states)
+
+
+def _given(
+    inputs: tuple[TensorSpec, ...], states: tuple[tuple[int, int], ...]
+) -> tuple[TensorSpec, ...]:
+    """Those that are no states."""
+    taken = {before for before, _ in states}
+    return tuple(spec for at, spec in enumerate(inputs) if at not in taken)
 
 
 class _Bare:

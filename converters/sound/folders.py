@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from edge_sdk.audio.condition import conditioned
+from edge_sdk.audio.levels import LevelLimits, measure_levels
 from edge_sdk.audio.samples import Floats
 from edge_sdk.audio.wavefile import read_wave
 from edge_sdk.errors import SourceError
@@ -48,9 +49,41 @@ def read_sound(path: Path, rate_hz: int) -> Floats:
     return conditioned(frames, found_hz, rate_hz)
 
 
+def read_heard(path: Path, rate_hz: int) -> Floats:
+    """:func:`read_sound` of what holds some: hours of digital silence prove nothing.
+
+    Raises:
+        SourceError: as :func:`read_sound`; ``source.bad-wave`` for silence.
+    """
+    sound = read_sound(path, rate_hz)
+    if not len(sound) or measure_levels(sound).rms_db < LevelLimits().silent_db:
+        raise SourceError(
+            "bad-wave", f"{path} holds silence only.", "Record it again, or remove it."
+        )
+    return sound
+
+
 def read_sounds(paths: Sequence[Path], rate_hz: int) -> Iterator[Floats]:
     """:func:`read_sound` of each."""
     return (read_sound(path, rate_hz) for path in paths)
+
+
+def read_some(paths: Sequence[Path], rate_hz: int) -> tuple[list[Floats], list[str]]:
+    """:func:`read_heard` of each that can be read, and why the others cannot.
+
+    Raises:
+        SourceError: that of the last one when none can be read; ``source.extra-missing`` at once.
+    """
+    found: list[Floats] = []
+    skipped: list[str] = []
+    for path in paths:
+        try:
+            found.append(read_heard(path, rate_hz))
+        except SourceError as error:
+            if error.slug == "extra-missing" or (path == paths[-1] and not found):
+                raise
+            skipped.append(error.cause)
+    return found, skipped
 
 
 def hours(sounds: Sequence[Floats], rate_hz: int) -> float:

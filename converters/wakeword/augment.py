@@ -30,7 +30,7 @@ from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
 _ROOMS: Final = 48
-_SNR_DB: Final = (-3.0, 28.0)
+_LOUDEST_DB: Final = -3.0
 _LEVEL_DB: Final = (-38.0, -0.5)
 
 
@@ -40,9 +40,11 @@ class Surroundings:
     Args:
         noises: recordings (N,) at 16 kHz; without any, noise is made.
         seed: of the rooms.
+        quietest_db: ratio of the clip to the least noise.
     """
 
-    def __init__(self, noises: Sequence[Floats], seed: int) -> None:
+    def __init__(self, noises: Sequence[Floats], seed: int, quietest_db: float = 28.0) -> None:
+        self._quietest_db = quietest_db
         chance = np.random.default_rng(seed)
         self._noises = list(noises)
         self._rooms = [
@@ -61,7 +63,7 @@ class Surroundings:
         if chance.random() < 0.45:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
         # Never without: what synthetic voices leave in silence is learned, and no person has it.
-        snr_db = float(chance.uniform(*_SNR_DB))
+        snr_db = float(chance.uniform(_LOUDEST_DB, self._quietest_db))
         sound = mixed(sound, self.noise(len(sound), chance), snr_db)
         if chance.random() < 0.6:
             sound = through_microphone(sound, RATE_HZ, chance)

@@ -12,11 +12,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from converters.sound.folders import read_sound, sound_files
+from converters.sound.folders import read_heard, sound_files
 from converters.wakeword.augment import RATE_HZ
-from converters.wakeword.feature_store import Halves
-from converters.wakeword.network import FEATURES
-from converters.wakeword.trial import Hours, stream_features
+from converters.wakeword.ears import Ear, Halves
 from edge_sdk.audio.samples import Floats
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import SourceError
@@ -39,15 +37,11 @@ class Heard:
     skipped: tuple[str, ...] = ()
     """Files that cannot be read, and why."""
 
-    @property
-    def as_hours(self) -> Hours:
-        """For a trial."""
-        return Hours(self.kind, self.streams)
-
 
 def hear_folder(
     place: Path,
     wanted: Collection[int],
+    ear: Ear,
     keep: Path,
     told: Callable[[str], None] = lambda text: None,
 ) -> Heard:
@@ -55,6 +49,7 @@ def hear_folder(
 
     Args:
         wanted: parts of its files, see :func:`part_of`.
+        ear: who hears them.
         keep: folder for the result, which is found there the next time.
         told: how far it is.
 
@@ -62,24 +57,24 @@ def hear_folder(
         SourceError: those of :mod:`converters.sound.folders`.
     """
     paths = [path for path in sound_files([place]) if part_of(path) in wanted]
-    kept = keep / f"heard-{_digest(paths)}.npz"
+    kept = keep / f"heard-{_digest(paths, ear)}.npz"
     found = _kept(kept, place.name)
     if found is None:
-        found = _heard(place.name, paths, told)
-        _keep(kept, found)
+        found = _heard(place.name, paths, ear, told)
+        _keep(kept, found, ear)
     return found
 
 
-def _heard(kind: str, paths: Sequence[Path], told: Callable[[str], None]) -> Heard:
+def _heard(kind: str, paths: Sequence[Path], ear: Ear, told: Callable[[str], None]) -> Heard:
     streams: list[Halves] = []
     noises: list[Floats] = []
     block: list[Floats] = []
     skipped: list[str] = []
     for number, path in enumerate(paths):
         try:
-            sound = read_sound(path, RATE_HZ)
+            sound = read_heard(path, RATE_HZ)
         except SourceError as error:
-            if len(paths) == 1 or error.slug == "extra-missing":
+            if error.slug == "extra-missing":
                 raise
             skipped.append(error.cause)
             sound = np.zeros(0, np.float32)
@@ -87,24 +82,25 @@ def _heard(kind: str, paths: Sequence[Path], told: Callable[[str], None]) -> Hea
         if sum(map(len, noises)) < _NOISE_S * RATE_HZ and number % 2 == 0 and len(sound):
             noises.append(sound)
         if sum(map(len, block)) > _BLOCK_S * RATE_HZ or path == paths[-1]:
-            streams.append(stream_features(block))
+            rows = ear.hear(block)
+            streams += [rows] if len(rows) else []
             block = []
             told(f"hear {kind}: {number + 1} of {len(paths)}")
     return Heard(kind, tuple(streams), tuple(noises), tuple(skipped))
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(paths: Sequence[Path], ear: Ear) -> str:
     facts = ((str(path.absolute()), path.stat()) for path in paths)
-    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts)
+    text = ear.name + "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _keep(path: Path, heard: Heard) -> None:
+def _keep(path: Path, heard: Heard, ear: Ear) -> None:
     buffer = BytesIO()
     noise = np.concatenate([np.zeros(0, np.float32), *heard.noises])
     np.savez(
         buffer,
-        streams=np.concatenate([np.zeros((0, FEATURES.bands), np.float16), *heard.streams]),
+        streams=np.concatenate([np.zeros((0, ear.width), np.float16), *heard.streams]),
         stream_ends=np.cumsum([len(stream) for stream in heard.streams], dtype=np.int64),
         noise=np.rint(np.clip(noise, -1, 1) * _FULL).astype(np.int16),
         noise_ends=np.cumsum([len(one) for one in heard.noises], dtype=np.int64),
@@ -116,7 +112,8 @@ def _keep(path: Path, heard: Heard) -> None:
 def _kept(path: Path, kind: str) -> Heard | None:
     try:
         with np.load(path) as file:
-            streams = np.split(file["streams"], file["stream_ends"])[:-1]
+            parts = np.split(file["streams"], file["stream_ends"])[:-1]
+            streams = [part for part in parts if len(part)]
             whole = (file["noise"] / np.float32(_FULL)).astype(np.float32)
             noises = np.split(whole, file["noise_ends"])[:-1]
             return Heard(kind, tuple(streams), tuple(noises), tuple(map(str, file["skipped"])))

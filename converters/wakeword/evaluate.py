@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from converters.wakeword.feature_store import Halves
-from converters.wakeword.network import STEP_S
+from converters.wakeword.ears import Halves
 from converters.wakeword.scoring import (
-    WINDOWS,
     Point,
     Scores,
     cutoff_within,
@@ -19,9 +17,10 @@ from converters.wakeword.scoring import (
     heard,
     reports,
     window_means,
+    windows,
 )
 from converters.wakeword.statistics import at_most, poisson_interval, wilson_interval
-from converters.wakeword.trial import LATE_S, Hours, Scorer, Spoken
+from converters.wakeword.trial import Hours, Scorer, Spoken
 from edge_sdk.audio.samples import Floats
 
 REFRACTORY_S = 1.5
@@ -92,6 +91,8 @@ class Trial:
     """By condition."""
     silent: Mapping[str, tuple[float, Sequence[Floats]]]
     """Hours and scores by kind."""
+    step_s: float
+    """Between two scores."""
     near: Sequence[Floats] = ()
     """Scores of near misses, each by itself: far denser than in any home, so they are no hours."""
 
@@ -109,12 +110,14 @@ def run_trial(
     scorer: Scorer,
     spoken: Mapping[str, Sequence[Spoken]],
     silent: Sequence[Hours],
+    step_s: float,
     near: Sequence[Halves] = (),
 ) -> Trial:
     """Let a network hear everything once."""
     return Trial(
         {name: [(one, scorer(one.features)) for one in many] for name, many in spoken.items()},
         {kind.kind: (kind.hours, [scorer(stream) for stream in kind.streams]) for kind in silent},
+        step_s,
         [scorer(features) for features in near],
     )
 
@@ -126,30 +129,30 @@ def choose_rule(trial: Trial, budget_per_hour: float) -> Rule:
     equals the shorter window answers sooner.
     """
     best: tuple[float, int, float] | None = None
-    for steps in WINDOWS:
-        curve = false_accept_curve(trial.streams(), steps, REFRACTORY_S)
+    for steps in windows(trial.step_s):
+        curve = false_accept_curve(trial.streams(), steps, REFRACTORY_S, trial.step_s)
         cutoff = max(cutoff_within(curve, budget_per_hour * trial.hours), 1e-3)
         shares = [
-            np.mean([_step(one, scores, steps, cutoff) is not None for one, scores in many])
+            np.mean([_step(*one, steps, cutoff, trial.step_s) is not None for one in many])
             for many in trial.spoken.values()
         ]
         found = float(np.mean(shares)) if shares else 0.0
         if best is None or found > best[0] + 1e-9:
             best = (found, steps, cutoff)
-    _, steps, cutoff = best or (0.0, WINDOWS[0], 0.5)
+    _, steps, cutoff = best or (0.0, 1, 0.5)
     return Rule(cutoff=min(cutoff, 1.0), window_steps=steps)
 
 
 def recalls(trial: Trial, rule: Rule) -> tuple[Recall, ...]:
     """By condition."""
-    return tuple(_recall(name, many, rule) for name, many in trial.spoken.items())
+    return tuple(_recall(name, many, rule, trial.step_s) for name, many in trial.spoken.items())
 
 
-def _recall(name: str, many: Sequence[tuple[Spoken, Floats]], rule: Rule) -> Recall:
+def _recall(name: str, many: Sequence[tuple[Spoken, Floats]], rule: Rule, step_s: float) -> Recall:
     delays = [
-        (step - one.end_step) * STEP_S * 1000.0
+        ((step + 1) * step_s - one.end_s) * 1000.0
         for one, scores in many
-        if (step := _step(one, scores, rule.window_steps, rule.cutoff)) is not None
+        if (step := _step(one, scores, rule.window_steps, rule.cutoff, step_s)) is not None
     ]
     return Recall(
         condition=name,
@@ -163,15 +166,14 @@ def _recall(name: str, many: Sequence[tuple[Spoken, Floats]], rule: Rule) -> Rec
     )
 
 
-def _step(one: Spoken, scores: Floats, steps: int, cutoff: float) -> int | None:
-    last = one.end_step + round(LATE_S / STEP_S)
-    return heard(scores, steps, cutoff, one.first_step, last)
+def _step(one: Spoken, scores: Floats, steps: int, cutoff: float, step_s: float) -> int | None:
+    return heard(scores, steps, cutoff, *one.steps(step_s))
 
 
 def false_accepts(trial: Trial, rule: Rule) -> FalseAccepts:
     """In all hours together, and by kind."""
     kinds = tuple(
-        Accepted(kind, hours, sum(_count(stream, rule) for stream in streams))
+        Accepted(kind, hours, sum(_count(stream, rule, trial.step_s) for stream in streams))
         for kind, (hours, streams) in trial.silent.items()
     )
     count, hours = sum(kind.false_accepts for kind in kinds), max(trial.hours, 1e-9)
@@ -188,21 +190,22 @@ def false_accepts(trial: Trial, rule: Rule) -> FalseAccepts:
 
 def near_misses_taken(trial: Trial, rule: Rule) -> NearMisses:
     """How many were taken for the phrase."""
-    taken = sum(_count(scores, rule) > 0 for scores in trial.near)
+    taken = sum(_count(scores, rule, trial.step_s) > 0 for scores in trial.near)
     return NearMisses(taken, len(trial.near))
 
 
-def _count(scores: Floats, rule: Rule) -> int:
-    return len(reports(window_means(scores, rule.window_steps), rule.cutoff, rule.refractory_s))
+def _count(scores: Floats, rule: Rule, step_s: float) -> int:
+    means = window_means(scores, rule.window_steps)
+    return len(reports(means, rule.cutoff, rule.refractory_s, step_s))
 
 
 def det_curve(trial: Trial, rule: Rule) -> tuple[DetPoint, ...]:
     """Recall by false accepts per hour, with the rule's window."""
     curve: list[Point] = false_accept_curve(
-        trial.streams(), rule.window_steps, rule.refractory_s, points=80
+        trial.streams(), rule.window_steps, rule.refractory_s, trial.step_s, points=80
     )
     peaks = {
-        name: np.array([_highest(one, scores, rule.window_steps) for one, scores in many])
+        name: np.array([_highest(*one, rule.window_steps, trial.step_s) for one in many])
         for name, many in trial.spoken.items()
     }
     return tuple(
@@ -215,7 +218,7 @@ def det_curve(trial: Trial, rule: Rule) -> tuple[DetPoint, ...]:
     )
 
 
-def _highest(one: Spoken, scores: Floats, steps: int) -> float:
+def _highest(one: Spoken, scores: Floats, steps: int, step_s: float) -> float:
     means: Scores = window_means(scores, steps)
-    last = one.end_step + round(LATE_S / STEP_S)
-    return float(means[one.first_step : last + 1].max(initial=0.0))
+    first, last = one.steps(step_s)
+    return float(means[first : last + 1].max(initial=0.0))

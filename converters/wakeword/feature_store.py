@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from converters.wakeword.ears import Halves
 from converters.wakeword.network import FEATURES, STRIDE
 from edge_sdk.audio.features import features
 from edge_sdk.audio.samples import Floats
 
-Halves = npt.NDArray[np.float16]
 _POOL: Final = 50
 """Batches whose clips are sorted by length together."""
 

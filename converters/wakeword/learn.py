@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from converters.wakeword.augment import disguised
-from converters.wakeword.feature_store import FeatureStore, Halves, padded
+from converters.wakeword.ears import Halves
+from converters.wakeword.feature_store import FeatureStore, padded
 from converters.wakeword.network import STEP_S, STRIDE, WakeNetwork
 from edge_sdk.audio.samples import Floats
 

@@ -7,15 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from converters.foreign.embedding import SpeechEmbedding
+from converters.wakeword.embedded import TrainedHead, train_head
+from converters.wakeword.head_network import write_head
 from converters.wakeword.learn import Plan
+from converters.wakeword.learn_head import HeadPlan
+from converters.wakeword.material import Settings, Sounds
 from converters.wakeword.neighbours import chance_accepts_per_hour
 from converters.wakeword.phonemes import Phones
 from converters.wakeword.report import Evaluation, make_evaluation, write_evaluation
 from converters.wakeword.task import About, write_task
-from converters.wakeword.train import Settings, Sounds, Training, name_of, phones_of
+from converters.wakeword.train import Trained, Training, name_of, phones_of
 from converters.wakeword.voices import find_voices
 from converters.wakeword.words import vocabulary
 from converters.wakeword.workshop import Workshop
+from edge_sdk.errors import StorageError
 
 __all__ = ["Made", "Wishes", "make", "name_of"]
 
@@ -31,8 +37,13 @@ QUICK: Final = Settings(
     spelling_epochs=6,
     plan=Plan(steps=150, search_every=75),
     hearings=2,
+    head=HeadPlan(networks=1, steps=300),
 )
 """To see it work; the result is not worth much."""
+ON_EMBEDDING: Final = Settings(
+    phrases=6000, near_misses=6000, words_heard=9000, hearings=3, quietest_db=45.0, again_s=3600.0
+)
+"""A head learns in minutes: what it learns from may be more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class Wishes:
     piper: tuple[Path, ...] = ()
     text: Path | None = None
     embedding: Path | None = None
+    """A trunk trained before, or the folder of a published embedding; None to train a trunk."""
     work: Path | None = None
     """Where speech and embedding are kept; a folder beside the result by default."""
     budget_per_hour: float = 0.5
@@ -59,6 +71,8 @@ class Made:
     name: str
     evaluation: Evaluation
     embedding: Path
+    head: Path | None = None
+    """The phrase's file, where it was learned on a published embedding."""
 
 
 def make(
@@ -80,11 +94,12 @@ def make(
     Raises:
         UsageError: ``usage.bad-phrase``.
         SourceError: no voices, no sound in a folder; see docs/errors/source.md.
-        ConversionError: ``conversion.bad-embedding``.
+        ConversionError: ``conversion.bad-embedding``, or ``conversion.bad-wakeword`` for a folder.
         StorageError: the folder cannot be written.
     """
     stage("find voices")
     phones = phones_of(phrase)
+    _make_folder(folder)
     voices = find_voices(wishes.piper)
     words = vocabulary(wishes.text)
     by_chance = chance_accepts_per_hour(phones, words)
@@ -92,34 +107,72 @@ def make(
     for remark in remarks:
         warn(remark)
     work = wishes.work or folder / _WORK
-    settings = _settings(wishes)
     workshop = Workshop(work, voices, words, seed=wishes.seed)
-    training = Training(phrase, workshop, wishes.sounds, settings, stage)
-    embedding = training.embedding(wishes.embedding, work / _EMBEDDING)
-    trained = training.run(embedding)
-    for why in trained.skipped:
+    learned, embedding = _learn(phrase, phones, workshop, wishes, stage)
+    for why in learned.skipped:
         warn(f"Skipped: {why}")
     evaluation = make_evaluation(
         phrase=phrase,
         sounds="".join(phones),
-        rule=trained.rule,
+        rule=learned.rule,
         budget_per_hour=wishes.budget_per_hour,
-        chosen_on=trained.chosen_on,
-        tested_on=trained.tested_on,
+        chosen_on=learned.chosen_on,
+        tested_on=learned.tested_on,
         positives=_positives(wishes.sounds),
         by_chance=by_chance,
         voices=len(voices),
-        remarks=[*remarks, *trained.skipped],
+        remarks=[*remarks, *learned.skipped],
     )
-    shape = settings.shape
-    about = About(name_of(phrase), phrase, trained.rule, shape.channels, shape.trunk, shape.head)
-    write_task(folder, about, trained.network, trained.samples)
+    head = _write(folder, phrase, learned, wishes)
     write_evaluation(folder, evaluation)
-    return Made(about.name, evaluation, embedding)
+    return Made(name_of(phrase), evaluation, embedding, head)
+
+
+def _make_folder(folder: Path) -> None:
+    """Before hours of work whose result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            "write-failed",
+            f"Cannot write to {folder}: {error.strerror or error}.",
+            "Name another folder with --out.",
+        ) from error
+
+
+def _learn(
+    phrase: str, phones: Phones, workshop: Workshop, wishes: Wishes, stage: Callable[[str], None]
+) -> tuple[Trained | TrainedHead, Path]:
+    """What knows the phrase, and the embedding that it stands on."""
+    settings, given = _settings(wishes), wishes.embedding
+    if given is not None and given.is_dir():
+        embedding = SpeechEmbedding(given)
+        sounds = wishes.sounds
+        return train_head(phrase, phones, embedding, workshop, sounds, settings, stage), given
+    training = Training(phrase, workshop, wishes.sounds, settings, stage)
+    trunk = training.embedding(given, workshop.folder / _EMBEDDING)
+    return training.run(trunk), trunk
+
+
+def _write(
+    folder: Path, phrase: str, learned: Trained | TrainedHead, wishes: Wishes
+) -> Path | None:
+    """The weights, and how to listen; returns the file of a head."""
+    name = name_of(phrase)
+    if isinstance(learned, TrainedHead):
+        head = folder / f"{name}.onnx"
+        write_head(learned.network, head, phrase, learned.rule)
+        return head
+    shape = _settings(wishes).shape
+    about = About(name, phrase, learned.rule, shape.channels, shape.trunk, shape.head)
+    write_task(folder, about, learned.network, learned.samples)
+    return None
 
 
 def _settings(wishes: Wishes) -> Settings:
-    usual = wishes.settings or (QUICK if wishes.quick else Settings())
+    published = wishes.embedding is not None and wishes.embedding.is_dir()
+    usual = ON_EMBEDDING if published else Settings()
+    usual = wishes.settings or (QUICK if wishes.quick else usual)
     return replace(usual, budget_per_hour=wishes.budget_per_hour, seed=wishes.seed)
 
 

@@ -50,6 +50,8 @@ class Evaluation(msgspec.Struct, frozen=True):
     """How often an hour of talk holds these sounds, or nearly."""
     voices: int
     remarks: tuple[str, ...] = ()
+    step_s: float = 0.02
+    """Between two scores."""
 
 
 def make_evaluation(
@@ -80,6 +82,7 @@ def make_evaluation(
         expected_by_chance_per_hour=by_chance,
         voices=voices,
         remarks=tuple(remarks),
+        step_s=tested_on.step_s,
     )
 
 
@@ -101,8 +104,8 @@ def page(found: Evaluation) -> str:
     rule, taken = found.rule, found.false_accepts
     how = (
         f"Pronounced {found.sounds}; learned from {found.voices} voices. Reported when the mean of "
-        f"{rule.window_steps} scores (one every 20 ms) reaches {rule.cutoff:.4f}, then not again "
-        f"for {rule.refractory_s:g} s."
+        f"{rule.window_steps} scores (one every {found.step_s * 1000:.0f} ms) reaches "
+        f"{rule.cutoff:.4f}, then not again for {rule.refractory_s:g} s."
     )
     chosen = (
         f"The cutoff was chosen on {found.chosen_on.hours:.2f} other hours "

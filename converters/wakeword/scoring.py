@@ -13,11 +13,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from converters.wakeword.network import STEP_S
-
 Scores = npt.NDArray[np.float64]
-WINDOWS: Final = (1, 2, 3, 5, 8, 12)
-"""Steps over which scores may be averaged."""
+_WINDOWS: Final = (1, 2, 3, 5, 8, 12)
+_LONGEST_S: Final = 0.24
+
+
+def windows(step_s: float) -> tuple[int, ...]:
+    """Steps over which scores may be averaged: up to a quarter of a second."""
+    return tuple(steps for steps in _WINDOWS if steps * step_s <= _LONGEST_S + 1e-9)
 
 
 def window_means(scores: npt.NDArray[np.floating], steps: int) -> Scores:
@@ -29,11 +32,13 @@ def window_means(scores: npt.NDArray[np.floating], steps: int) -> Scores:
     return found
 
 
-def reports(means: Scores, cutoff: float, refractory_s: float) -> npt.NDArray[np.int64]:
+def reports(
+    means: Scores, cutoff: float, refractory_s: float, step_s: float
+) -> npt.NDArray[np.int64]:
     """Steps at which the word is reported."""
     above = np.concatenate(([False], means >= cutoff))
     rises = np.flatnonzero(above[1:] & ~above[:-1])
-    rest = refractory_s / STEP_S
+    rest = refractory_s / step_s
     found: list[int] = []
     for step in rises:
         if not found or step - found[-1] >= rest - 1e-6:
@@ -50,26 +55,31 @@ class Point:
 
 
 def false_accept_curve(
-    streams: Sequence[npt.NDArray[np.floating]], steps: int, refractory_s: float, points: int = 200
+    streams: Sequence[npt.NDArray[np.floating]],
+    steps: int,
+    refractory_s: float,
+    step_s: float,
+    points: int = 200,
 ) -> list[Point]:
     """False accepts at cutoffs from strict to loose.
 
     Args:
         streams: scores of sound without the phrase, each a stream of its own.
         steps: of the window.
+        step_s: between two scores.
         points: cutoffs to try, spread over the scores' own distribution.
     """
     means = [window_means(stream, steps) for stream in streams]
     found = []
-    for cutoff in _cutoffs(means, points):
-        count = sum(len(reports(mean, cutoff, refractory_s)) for mean in means)
+    for cutoff in _cutoffs(means, step_s, points):
+        count = sum(len(reports(mean, cutoff, refractory_s, step_s)) for mean in means)
         found.append(Point(cutoff, count))
     return found
 
 
-def _cutoffs(means: Sequence[Scores], points: int) -> list[float]:
+def _cutoffs(means: Sequence[Scores], step_s: float, points: int) -> list[float]:
     """From just above every score downwards, dense where few scores are."""
-    peaks = np.concatenate([_peaks(mean) for mean in means]) if means else np.zeros(0)
+    peaks = np.concatenate([_peaks(mean, step_s) for mean in means]) if means else np.zeros(0)
     ranked = np.sort(peaks)[::-1]
     ranks = np.unique(np.geomspace(1, max(1, len(ranked)), points).astype(np.int64)) - 1
     chosen = [float(ranked[rank]) for rank in ranks if rank < len(ranked) and ranked[rank] > 0]
@@ -77,9 +87,9 @@ def _cutoffs(means: Sequence[Scores], points: int) -> list[float]:
     return [min(top, 1.0), *sorted(set(chosen), reverse=True)]
 
 
-def _peaks(mean: Scores) -> Scores:
+def _peaks(mean: Scores, step_s: float) -> Scores:
     """The highest of each second: what a report could come from."""
-    steps = max(1, round(1.0 / STEP_S))
+    steps = max(1, round(1.0 / step_s))
     count = -(-len(mean) // steps)
     padded = np.zeros(count * steps)
     padded[: len(mean)] = mean

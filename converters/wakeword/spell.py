@@ -190,10 +190,18 @@ def load_trunk(path: Path, shape: Shape) -> Speller:
         if not isinstance(state, dict):
             raise ValueError("it holds no named weights")
         speller.load_state_dict(state)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-        raise ConversionError(
-            "bad-embedding",
-            f"{path} holds no embedding of this network: {str(error).splitlines()[0]}.",
-            "Leave --embedding out to train one, or name a file that this version wrote.",
-        ) from error
+    except OSError as error:
+        raise _no_embedding(path, error.strerror or str(error)) from error
+    except (RuntimeError, ValueError) as error:
+        raise _no_embedding(path, str(error).partition("\n")[0].rstrip(":.")) from error
+    except (EOFError, LookupError, AttributeError, TypeError, UnpicklingError) as error:
+        raise _no_embedding(path, "it is no file of PyTorch") from error
     return speller.eval()
+
+
+def _no_embedding(path: Path, why: str) -> ConversionError:
+    return ConversionError(
+        "bad-embedding",
+        f"{path} holds no embedding of this network: {why}.",
+        "Leave --embedding out to train one, or name a file that this version wrote.",
+    )

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from converters.wakeword.ears import Halves
 from converters.wakeword.evaluate import Rule
-from converters.wakeword.feature_store import Halves
 from converters.wakeword.network import FEATURES, STRIDE, Shape, Step, WakeNetwork
 from edge_sdk.contracts.audio import SoundInfo, WakeWord
 from edge_sdk.durable import DiskStorage

@@ -11,14 +11,13 @@ import numpy as np
 from converters.sound.mixing import coloured_noise, mixed, some_piece
 from converters.sound.rooms import impulse_response, in_room, some_room
 from converters.wakeword.augment import RATE_HZ, between_silence
-from converters.wakeword.feature_store import Halves
-from converters.wakeword.network import FEATURES, STEP_S
-from edge_sdk.audio.features import FrontEnd
+from converters.wakeword.ears import Ear, Halves
 from edge_sdk.audio.samples import Floats
 
 CONDITIONS: Final = ("clean", "10 dB", "0 dB", "far field")
 _SNR_DB: Final = {"10 dB": 10.0, "0 dB": 0.0}
-_BEFORE_S: Final = 1.0
+_BEFORE_S: Final = 2.0
+"""What a network looks back on, at most: on a device the room was there before the phrase."""
 _AFTER_S: Final = 0.8
 _FLOOR_DB: Final = 50.0
 """Of a quiet room below the speaker, where a recording is silent around the phrase."""
@@ -28,7 +27,7 @@ LATE_S: Final = 0.6
 """After the end of a phrase in which it must be reported."""
 
 Scorer = Callable[[Halves], Floats]
-"""Features (2 T, bands) of one stream to scores (T,)."""
+"""Rows of one stream to a score for each step (T,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,14 @@ class Spoken:
     """Features of one recording of the phrase."""
 
     features: Halves
-    first_step: int
-    end_step: int
+    first_s: float
+    """When the phrase begins,"""
+    end_s: float
+    """and when it has ended."""
+
+    def steps(self, step_s: float) -> tuple[int, int]:
+        """First and last at which it may be reported."""
+        return int(self.first_s / step_s), int((self.end_s + LATE_S) / step_s) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +51,23 @@ class Hours:
 
     kind: str
     streams: tuple[Halves, ...]
+    hours: float
+    """How long it lasts."""
 
-    @property
-    def hours(self) -> float:
-        """How long it lasts."""
-        return sum(map(len, self.streams)) * FEATURES.hop_samples / RATE_HZ / 3600.0
+
+def hours_of(kind: str, streams: Sequence[Halves], ear: Ear) -> Hours:
+    """What an ear has heard."""
+    steps = sum(map(len, streams)) / ear.rows
+    return Hours(kind, tuple(streams), steps * ear.step_s / 3600.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One recording of the phrase as a microphone gives it, with a second of room before it."""
+    """One recording of the phrase as a microphone gives it, with some room before it."""
 
     sound: Floats
-    first_step: int
-    end_step: int
+    first_s: float
+    end_s: float
 
 
 def recorded_under(
@@ -73,7 +81,7 @@ def recorded_under(
         seed: of noises and rooms; the same one gives the same trial.
     """
     chance = np.random.default_rng(seed)
-    begin, step = round(_BEFORE_S * RATE_HZ), round(STEP_S * RATE_HZ)
+    begin = round(_BEFORE_S * RATE_HZ)
     for recording in recordings:
         first, last = speech_span(recording)
         sound = between_silence(recording, _BEFORE_S, _AFTER_S)
@@ -85,15 +93,15 @@ def recorded_under(
             sound = mixed(sound, coloured_noise(len(sound), chance, 3.0), _FLOOR_DB)
         else:
             sound = mixed(sound, _noise(noises, len(sound), chance), snr_db)
-        yield Recorded(sound, (begin + first) // step, (begin + last) // step)
+        yield Recorded(sound, (begin + first) / RATE_HZ, (begin + last) / RATE_HZ)
 
 
 def spoken_under(
-    condition: str, recordings: Sequence[Floats], noises: Sequence[Floats], seed: int
+    condition: str, recordings: Sequence[Floats], noises: Sequence[Floats], ear: Ear, seed: int
 ) -> list[Spoken]:
     """Features of :func:`recorded_under`."""
     return [
-        Spoken(stream_features([one.sound]), one.first_step, one.end_step)
+        Spoken(ear.hear([one.sound]), one.first_s, one.end_s)
         for one in recorded_under(condition, recordings, noises, seed)
     ]
 
@@ -112,11 +120,3 @@ def speech_span(sound: Floats) -> tuple[int, int]:
     powers = np.square(sound[: count * _FRAME].reshape(count, _FRAME)).mean(axis=1)
     loud = np.flatnonzero(powers >= powers.max() * 10.0 ** (-_SPEECH_DB / 10.0))
     return int(loud[0]) * _FRAME, (int(loud[-1]) + 1) * _FRAME
-
-
-def stream_features(sounds: Sequence[Floats]) -> Halves:
-    """Features (T, bands) float16 of sounds that follow on each other, as a device hears them."""
-    front = FrontEnd(FEATURES)
-    parts = [front.push(sound).astype(np.float16) for sound in sounds]
-    found = np.concatenate(parts) if parts else np.zeros((0, FEATURES.bands), np.float16)
-    return found[: len(found) - len(found) % 2]

@@ -167,6 +167,8 @@ def _flite_voices() -> tuple[Voice, ...]:
 def _piper_voices(places: Sequence[Path]) -> tuple[Voice, ...]:
     found: list[Voice] = []
     for place in places:
+        if not place.exists():
+            raise _bad_piper(place, "does not exist")
         models = sorted(place.rglob("*.onnx")) if place.is_dir() else [place]
         for model in models:
             found += _piper_speakers(model)

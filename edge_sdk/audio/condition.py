@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_sdk.audio.levels import LevelWatch
+from edge_sdk.audio.levels import Fault, LevelWatch
 from edge_sdk.audio.offset import OffsetRemoval
 from edge_sdk.audio.resample import Resampler
 from edge_sdk.audio.samples import Floats, mono
+
+HEARD_APART = 1e-3
+"""Peak of a single channel that counts as sound where the mean of all is silent."""
 
 
 class Conditioner:
@@ -27,6 +30,7 @@ class Conditioner:
         self._resampler = Resampler(from_hz, to_hz)
         self._offset = OffsetRemoval(max(1, to_hz // 100))
         self.watch = LevelWatch(from_hz)
+        self._apart = False
         self.delay_s = self._resampler.delay_s
         """How much later sound comes out than it went in."""
 
@@ -34,7 +38,15 @@ class Conditioner:
         """(N, channels) float32 to (M,) float32 at the other rate."""
         single = mono(frames, self._channel)
         self.watch.push(single)
+        if self.watch.fault == "silent":
+            self._apart = bool(np.abs(frames).max(initial=0.0) > HEARD_APART)
         return self._offset.push(self._resampler.push(single))
+
+    @property
+    def fault(self) -> Fault:
+        """What is wrong with the levels, or how the channels fit together."""
+        fault = self.watch.fault
+        return "cancelled" if fault == "silent" and self._apart else fault
 
     def flush(self) -> Floats:
         """The end of the stream: what the filter still holds."""

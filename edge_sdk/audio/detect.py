@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from edge_sdk.audio.caution import Cautions
 from edge_sdk.contracts.audio import WakeWord
+
+_CLOCK_S: Final = 1e-6
+"""Far less than a sample: how times are rounded decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ def judge(rule: WakeWord, watch: Watch, score: float, at_s: float) -> tuple[Watc
     mean = math.fsum(recent) / rule.window_steps if len(recent) == rule.window_steps else 0.0
     if mean < rule.cutoff:
         return Watch(recent, True, watch.heard_s), None
-    if not watch.armed or at_s - watch.heard_s < rule.refractory_s:
+    if not watch.armed or at_s - watch.heard_s < rule.refractory_s - _CLOCK_S:
         # Not armed: an utterance that outlasts the refractory time is still the same one.
         return Watch(recent, False, watch.heard_s), None
     return Watch(recent, False, at_s), mean

@@ -10,11 +10,12 @@ import numpy as np
 
 from edge_sdk.audio.samples import CLIPPED, Floats
 
-Fault = Literal["", "silent", "clipped", "offset"]
+Fault = Literal["", "silent", "cancelled", "clipped", "offset"]
 
 FAULTS: dict[Fault, str] = {
     "": "",
     "silent": "The microphone delivers silence: it may be muted, or its gain be zero.",
+    "cancelled": "The channels cancel each other out: set channel to hear one of them.",
     "clipped": "The sound is cut off at full scale: lower the microphone's gain.",
     "offset": "The sound has a large constant offset: the microphone or its wiring is at fault.",
 }

@@ -12,6 +12,9 @@ from edge_sdk.cli.output import Output, with_output
 from edge_sdk.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from converters.convert import Outcome
     from converters.wakeword.make import Made, Wishes
     from converters.wakeword.report import Evaluation
 
@@ -46,11 +49,16 @@ def wakeword() -> None:
 )
 @click.option("--piper", multiple=True, type=_FOLDERS, help="Piper voice or a folder of them.")
 @click.option("--text", type=_FOLDERS, help="English whose words the voices read.")
-@click.option("--embedding", type=_FOLDERS, help="Trained once, for many phrases.")
+@click.option(
+    "--embedding",
+    type=_FOLDERS,
+    help="A trunk trained before, or the folder with openWakeWord's melspectrogram.onnx and "
+    "embedding_model.onnx, which heard many people; without it a trunk is trained.",
+)
 @click.option("--work", type=_FOLDERS, help="Where speech and embedding are kept for next time.")
 @click.option("--budget", default=0.5, show_default=True, help="False accepts per hour, at most.")
 @click.option("--quick", is_flag=True, help="A tenth of everything: to try it out.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "-p", "--profile", "profiles", multiple=True, help="Id or TOML file; every profile by default."
 )
@@ -64,16 +72,22 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
 
     if not 0 < options["budget"] <= 3600:
         raise UsageError("bad-budget", "--budget is out of range.", "Give 0.05 to 10 per hour.")
+    if not options["no_convert"]:
+        _check_profiles(options["profiles"])
     folder: Path = options["folder"] or Path("out") / name_of(phrase)
     with out.progress("wake word", None) as bar:
         made = make(
             phrase, folder, _wishes(options), bar.step, lambda text: out.line(text, "yellow")
         )
     _show(out, made.evaluation)
-    next_step = f"edge model convert {folder / 'task.py'}:Task --weights {folder / 'weights.pt'}"
     data = _data(made, folder)
+    next_step = (
+        f"edge model convert {folder / 'task.py'}:Task --weights {folder / 'weights.pt'}"
+        if made.head is None
+        else f"edge model import {made.head} --openwakeword {made.embedding}"
+    )
     if not options["no_convert"]:
-        data |= _convert(out, folder, options)
+        data |= _convert(out, folder, made, options)
         converted = folder / "converted"
         next_step = f"edge release create {converted} -o {folder}-1 --name {made.name} --version 1"
     out.result(data)
@@ -82,7 +96,7 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
 
 def _wishes(options: dict[str, Any]) -> Wishes:
     from converters.wakeword.make import Wishes
-    from converters.wakeword.train import Sounds
+    from converters.wakeword.material import Sounds
 
     return Wishes(
         sounds=Sounds(
@@ -101,20 +115,21 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     )
 
 
-def _convert(out: Output, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _check_profiles(asked: tuple[str, ...]) -> None:
+    """Before hours of training rather than after them."""
     needs_converters()
-    from converters.convert import Options, convert
-    from device_profiles.loader import profile_ids
+    from device_profiles.loader import load_profile
 
-    profiles = options["profiles"] or profile_ids()
+    for profile in asked:
+        load_profile(profile)
+
+
+def _convert(out: Output, folder: Path, made: Made, options: dict[str, Any]) -> dict[str, Any]:
     with out.progress("convert", None) as bar:
-        outcome = convert(
-            f"{folder / 'task.py'}:Task",
-            profiles,
-            folder / "converted",
-            options=Options(weights=folder / "weights.pt"),
-            cache=cache_from(options),
-            progress=bar.step,
+        outcome = (
+            _converted(folder, options, bar.step)
+            if made.head is None
+            else _imported(made.head, made.embedding, folder, options, bar.step)
         )
     rows = [
         (item.path.name, f"{item.size_bytes / 1024:.0f}", f"{item.accuracy * 100:.1f}")
@@ -122,6 +137,36 @@ def _convert(out: Output, folder: Path, options: dict[str, Any]) -> dict[str, An
     ]
     out.table("Converted", ("file", "KiB", "% within tolerance"), rows)
     return {"converted": str(folder / "converted"), "profiles": list(outcome.ladders)}
+
+
+def _converted(folder: Path, options: dict[str, Any], stage: Callable[[str], None]) -> Outcome:
+    from converters.convert import Options, convert
+    from device_profiles.loader import profile_ids
+
+    return convert(
+        f"{folder / 'task.py'}:Task",
+        options["profiles"] or profile_ids(),
+        folder / "converted",
+        options=Options(weights=folder / "weights.pt"),
+        cache=cache_from(options),
+        progress=stage,
+    )
+
+
+def _imported(
+    head: Path, embedding: Path, folder: Path, options: dict[str, Any], stage: Callable[[str], None]
+) -> Outcome:
+    """The head on its embedding: a network for those profiles that run ONNX."""
+    from converters.foreign.run import import_wakeword, read_wakeword
+    from converters.importing import ImportOptions
+    from converters.importing.profiles import runs_format
+    from device_profiles.loader import profile_ids
+
+    profiles = options["profiles"] or [p for p in profile_ids() if runs_format(p, "onnx")]
+    listens = read_wakeword(head, embedding)
+    return import_wakeword(
+        listens, profiles, folder / "converted", options=ImportOptions(), progress=stage
+    ).outcome
 
 
 def _show(out: Output, found: Evaluation) -> None:

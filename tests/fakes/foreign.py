@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,17 @@ def _model(graphs: list[tuple[_Graph, list[int], list[int]]]) -> bytes:
     return bytes(builder.Output())
 
 
-def write_openwake(folder: Path, windows: int = 16, scores: int = 1) -> Path:
-    """An openWakeWord: ``melspectrogram.onnx``, ``embedding_model.onnx`` and a word's file."""
+def write_openwake(
+    folder: Path, windows: int = 16, scores: int = 1, convolutions: bool = False
+) -> Path:
+    """An openWakeWord: ``melspectrogram.onnx``, ``embedding_model.onnx`` and a word's file.
+
+    Args:
+        folder: to write to.
+        windows: embeddings that the word looks at.
+        scores: that it gives.
+        convolutions: the embedding is a chain of them, as the published one; else one product.
+    """
     chance = np.random.default_rng(0)
 
     def weights(*shape: int) -> np.ndarray:
@@ -168,8 +178,29 @@ def write_openwake(folder: Path, windows: int = 16, scores: int = 1) -> Path:
             "small": np.array(1e-4, np.float32),
         },
     )
+    if convolutions:
+        _write_chain(folder / "embedding_model.onnx", weights)
+    else:
+        _write_product(folder / "embedding_model.onnx", weights)
+    word = folder / "hey_robin_v0.1.onnx"
     _save(
-        folder / "embedding_model.onnx",
+        word,
+        [
+            node("Flatten", ["embeddings"], ["row"]),
+            node("Gemm", ["row", "mix"], ["sum"]),
+            node("Sigmoid", ["sum"], ["score"]),
+        ],
+        ("embeddings", [1, windows, 96]),
+        ("score", [1, scores]),
+        {"mix": 4 * weights(windows * 96, scores)},
+    )
+    return word
+
+
+def _write_product(path: Path, weights: Callable[..., np.ndarray]) -> None:
+    node = helper.make_node
+    _save(
+        path,
         [
             node("Reshape", ["input_1", "flat"], ["row"]),
             node("MatMul", ["row", "mix"], ["mixed"]),
@@ -184,19 +215,36 @@ def write_openwake(folder: Path, windows: int = 16, scores: int = 1) -> Path:
             "shape": np.array([-1, 1, 1, 96], np.int64),
         },
     )
-    word = folder / "hey_robin_v0.1.onnx"
+
+
+def _write_chain(path: Path, weights: Callable[..., np.ndarray]) -> None:
+    """76 frames become 72, 36, 32, 16, 12, 6 and one; 8 new ones become 4, 2 and one."""
+    node, value, nodes = helper.make_node, "picture", []
+    sizes = [(8, 1, 5, 3), (8, 8, 5, 3), (8, 8, 5, 3), (96, 8, 6, 4)]
+    for at, size in enumerate(sizes):
+        pads = {"pads": [0, 1, 0, 1]} if size[3] == 3 else {}
+        nodes.append(node("Conv", [value, f"weight_{at}"], [f"sum_{at}"], **pads))
+        value = f"sum_{at}"
+        if pads:
+            nodes.append(node("LeakyRelu", [value], [f"bent_{at}"], alpha=0.2))
+            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+            nodes.append(node("MaxPool", [f"bent_{at}"], [f"pooled_{at}"], **pool))
+            value = f"pooled_{at}"
     _save(
-        word,
+        path,
         [
-            node("Flatten", ["embeddings"], ["row"]),
-            node("Gemm", ["row", "mix"], ["sum"]),
-            node("Sigmoid", ["sum"], ["score"]),
+            node("Reshape", ["input_1", "image"], ["picture"]),
+            *nodes,
+            node("Reshape", [value, "shape"], ["conv2d_19"]),
         ],
-        ("embeddings", [1, windows, 96]),
-        ("score", [1, scores]),
-        {"mix": 4 * weights(windows * 96, scores)},
+        ("input_1", ["batch", 76, 32, 1]),
+        ("conv2d_19", ["batch", 1, 1, 96]),
+        {
+            "image": np.array([-1, 1, 76, 32], np.int64),
+            "shape": np.array([-1, 1, 1, 96], np.int64),
+            **{f"weight_{at}": weights(*size[::-1]).T for at, size in enumerate(sizes)},
+        },
     )
-    return word
 
 
 def _save(

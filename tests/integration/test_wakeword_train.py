@@ -11,13 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from converters.convert import Options, convert
+from converters.foreign.run import import_wakeword, read_wakeword
+from converters.importing import ImportOptions
 from converters.wakeword.learn import Plan
+from converters.wakeword.learn_head import HeadPlan
 from converters.wakeword.make import Made, Wishes, make
+from converters.wakeword.material import Settings, Sounds
 from converters.wakeword.network import Shape
-from converters.wakeword.train import Settings, Sounds
 from edge_sdk.audio.wavefile import wave_bytes
 from edge_sdk.cli.main import NOUNS
-from edge_sdk.errors import ConversionError, EdgeError, SourceError, UsageError
+from edge_sdk.errors import ConversionError, EdgeError, SourceError, StorageError, UsageError
+from tests.fakes.foreign import write_openwake
 
 pytestmark = pytest.mark.skipif(
     shutil.which("espeak-ng") is None, reason="espeak-ng is not installed"
@@ -34,6 +38,8 @@ TINY = Settings(
     shape=Shape(16, ((3, 1), (5, 1)), ((5, 2),)),
     samples=2,
     hearings=1,
+    again_s=20.0,
+    head=HeadPlan(networks=2, steps=20, batch=64, hidden=16, searches=1),
 )
 
 
@@ -119,11 +125,40 @@ def test_a_second_phrase_uses_the_same_embedding_and_words(
     assert (folder / "work" / "embedding.pt").stat().st_mtime_ns == before
 
 
+def test_a_published_embedding_needs_a_head_only(
+    made: tuple[Path, Made, list[str]], room: Path, text: Path, tmp_path: Path
+) -> None:
+    write_openwake(tmp_path, convolutions=True)
+    wishes = Wishes(
+        sounds=Sounds(background=(room,)),
+        text=text,
+        settings=TINY,
+        work=made[0] / "work",
+        embedding=tmp_path,
+    )
+    stages: list[str] = []
+    found = make("hey robin", tmp_path / "robin", wishes, stages.append)
+    assert not any(text.startswith("learn to spell") for text in stages)
+    assert any(text.startswith(f"hear {room.name} again") for text in stages)
+    assert found.head is not None and found.evaluation.step_s == 0.08
+    assert "one every 80 ms" in (tmp_path / "robin" / "evaluation.md").read_text()
+    listens = read_wakeword(found.head, tmp_path)
+    options = ImportOptions(schemes=("fp32",))
+    imported = import_wakeword(listens, ["x86-generic"], tmp_path / "out", options=options)
+    sound = imported.outcome.conversion.task.sound
+    assert sound is not None and sound.labels == ("hey robin",)
+    rule = found.evaluation.rule
+    assert (sound.words[0].cutoff, sound.words[0].window_steps) == (rule.cutoff, rule.window_steps)
+
+
 @pytest.mark.parametrize(
     ("phrase", "wishes", "kind", "code"),
     [
         ("---", Wishes(), UsageError, "usage.bad-phrase"),
         ("the long long story " * 5, Wishes(), UsageError, "usage.bad-phrase"),
+        ("\u30ed\u30d3\u30f3", Wishes(), UsageError, "usage.bad-phrase"),
+        ("hey \U0001f600", Wishes(), UsageError, "usage.bad-phrase"),
+        ("hey robin", Wishes(piper=(Path("absent"),)), SourceError, "source.bad-voice"),
         (
             "hey robin",
             Wishes(sounds=Sounds(background=(Path("absent"),))),
@@ -136,6 +171,12 @@ def test_a_second_phrase_uses_the_same_embedding_and_words(
             ConversionError,
             "conversion.bad-embedding",
         ),
+        (
+            "hey robin",
+            Wishes(embedding=Path(__file__).parent, settings=TINY),
+            ConversionError,
+            "conversion.bad-wakeword",
+        ),
         ("hey robin", Wishes(text=Path("absent.txt")), SourceError, "source.missing-text"),
     ],
 )
@@ -146,6 +187,34 @@ def test_bad_input_is_named_before_anything_is_spoken(
         make(phrase, tmp_path / "out", wishes)
     assert caught.value.code == code
     assert not (tmp_path / "out" / "task.py").exists()
+
+
+def test_a_folder_of_broken_files_is_named_before_anything_is_spoken(
+    text: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(20):
+        (broken / f"{number}.wav").write_bytes(b"no sound")
+    (tmp_path / "empty").mkdir()
+    for sounds, code in (
+        (Sounds(background=(broken,)), "source.no-sounds"),
+        (Sounds(negatives=(broken,)), "source.no-sounds"),
+        (Sounds(positives=(broken,)), "source.bad-wave"),
+        (Sounds(recordings=(broken,)), "source.bad-wave"),
+        (Sounds(positives=(tmp_path / "empty",)), "source.no-sounds"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            make("hey robin", tmp_path / "out", Wishes(sounds=sounds, text=text))
+        assert caught.value.code == code
+        assert "broken" in caught.value.cause or code != "source.bad-wave"
+
+
+def test_a_result_that_could_not_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(StorageError) as caught:
+        make("hey robin", tmp_path / "out", Wishes())
+    assert caught.value.code == "storage.write-failed"
 
 
 def test_a_short_phrase_is_warned_of(tmp_path: Path) -> None:
@@ -166,6 +235,7 @@ def test_the_command_tells_errors_and_help() -> None:
         (["--phrase", "---"], "usage.bad-phrase"),
         (["--phrase", "hey robin", "--budget", "0"], "usage.bad-budget"),
         (["--phrase", "hey robin", "--background", "absent"], "source.no-sounds"),
+        (["--phrase", "hey robin", "-p", "absent"], "profile.unknown"),
     ):
         found = runner.invoke(command, ["wakeword", "train", "--json", *arguments])
         assert json.loads(found.output)["error"]["code"] == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,34 @@ def test_doctor_opens_the_sound(tmp_path: Path) -> None:
     assert not found.ok
     assert "b.wav" in found.detail
     assert check_of_source(write(tmp_path, 'kind = "pipe"\npath = "later"')).ok
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('kind = "sound"\npath = "folder"', "is a folder"),
+        ('kind = "sound"\npath = "queue"', "is a pipe"),
+        ('kind = "sound"\npath = "queue.wav"', "is a pipe"),
+        ('kind = "pipe"\npath = "folder"', "not a pipe"),
+        ('kind = "pipe"\npath = "agent.toml"', "not a pipe"),
+        ('kind = "pipe"\npath = "queue"\nrate_hz = 11111', "11111 Hz"),
+        ('kind = "wyoming"\ndevice = "kitchen"', "tcp://HOST:PORT"),
+        ('kind = "wyoming"\ndevice = "tcp://127.0.0.1:99999"', "Port out of range"),
+    ],
+)
+def test_doctor_finds_what_the_agent_would_stumble_over(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "queue")
+    os.mkfifo(tmp_path / "queue.wav")
+    found = check_of_source(write(tmp_path, source))
+    assert not found.ok
+    assert words in found.detail
+
+
+def test_doctor_does_not_wake_the_writer_of_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "queue")
+    assert check_of_source(write(tmp_path, 'kind = "pipe"\npath = "queue"')).ok
+    with pytest.raises(OSError, match="No such device"):  # nobody has it open
+        os.open(tmp_path / "queue", os.O_WRONLY | os.O_NONBLOCK)

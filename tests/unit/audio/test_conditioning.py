@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.audio.condition import Conditioner, conditioned
-from edge_sdk.audio.levels import LevelWatch
+from edge_sdk.audio.levels import FAULTS, LevelWatch
 from edge_sdk.audio.offset import OffsetRemoval
 from edge_sdk.audio.resample import Resampler, resample
 from edge_sdk.audio.samples import (
@@ -152,3 +152,17 @@ def test_a_short_silence_is_no_fault() -> None:
     assert watch.fault == ""
     assert watch.latest is not None
     assert watch.latest.rms_db == -120.0
+
+
+def test_channels_that_cancel_each_other_are_named_and_taken_back() -> None:
+    loud = noise(6.0, level=0.1)
+    stereo = np.stack((loud, -loud), 1)
+    conditioner = Conditioner(16000, 16000)
+    conditioner.push(stereo)
+    assert conditioner.fault == "cancelled"
+    assert "channel" in FAULTS[conditioner.fault]
+    conditioner.push(np.zeros((16000, 2), np.float32))
+    assert conditioner.fault == "silent"
+    picked = Conditioner(16000, 16000, channel=1)
+    picked.push(stereo)
+    assert picked.fault == ""

@@ -127,10 +127,13 @@ def test_any_json_is_refused_in_words(content: Any) -> None:
     assert caught.value.slug == "bad-wakeword"
 
 
-def test_three_files_in_a_row_are_one_streaming_network(tmp_path: Path) -> None:
-    word = write_openwake(tmp_path)
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_three_files_in_a_row_are_one_streaming_network(tmp_path: Path, convolutions: bool) -> None:
+    word = write_openwake(tmp_path, convolutions=convolutions)
     sound = np.rint(noise(4.0, level=0.2) * 2**15).astype(np.float32) / np.float32(2**15)
-    found = scores_of(read_openwake(word, tmp_path), tmp_path, sound)
+    listens = read_openwake(word, tmp_path)
+    assert len(listens.states) == (6 if convolutions else 3), "layers remember by themselves"
+    found = scores_of(listens, tmp_path, sound)
     expected = offline(word, sound)
     assert len(found) == len(expected) == len(sound) // 1280
     warm = 30  # 76 frames and 16 embeddings: before, it depends on what one takes silence for
@@ -180,12 +183,14 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_imported_word_is_a_release_that_listens(tmp_path: Path) -> None:
-    listens = read_openwake(write_openwake(tmp_path), tmp_path)
+    listens = read_openwake(write_openwake(tmp_path, convolutions=True), tmp_path)
     options = ImportOptions(schemes=("wfp16",))
     imported = import_wakeword(listens, ["x86-generic"], tmp_path / "out", options=options)
     conversion = imported.outcome.conversion
     assert conversion.task.sound == listens.sound
-    assert {item.states for item in conversion.artifacts.values()} == {((1, 1), (2, 2), (3, 3))}
+    pairs = tuple((at, at) for at in range(1, 7))
+    assert {item.states for item in conversion.artifacts.values()} == {pairs}
+    assert all("-1x16-" in name for name in conversion.files.values()), "states are no pictures"
 
 
 def test_a_published_micro_word_scores_as_its_own_package_says(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.pipelines.config import SourceConfig
 from agent.sound.alsa import AlsaReader
 from agent.sound.base import BLOCK_S
+from agent.sound.check import check_sound
 from agent.sound.portaudio import PortAudioReader, import_sounddevice
 from edge_sdk.audio.samples import SoundFormat
 from edge_sdk.errors import SourceError
@@ -109,6 +111,52 @@ def test_portaudio_delivers_what_the_device_plays(portaudio: None, played: bytes
     )
     assert done.returncode == 0, done.stderr
     assert bytes.fromhex(done.stdout.split()[-1]) == played[: 20 * BLOCK_BYTES]
+
+
+LATE = """
+from pathlib import Path
+import sys
+from agent.sound.portaudio import PortAudioReader
+from edge_sdk.audio.samples import SoundFormat
+from edge_sdk.errors import SourceError
+reader = PortAudioReader("loopback", SoundFormat(16000))
+try:
+    reader.open()
+except SourceError as error:
+    print(error.code)
+Path(sys.argv[1]).write_text(sys.argv[2])
+reader.open()
+print(len(reader.read()))
+reader.close()
+"""
+
+
+@needs_arecord
+def test_a_microphone_that_is_plugged_in_later_is_found(
+    portaudio: None, played: bytes, tmp_path: Path
+) -> None:
+    config = tmp_path / "asound.conf"
+    device = config.read_text()
+    config.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(config), device],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["source.no-microphone", str(BLOCK_BYTES)]
+
+
+@needs_arecord
+def test_doctor_hears_whether_a_microphone_is_muted(played: bytes, tmp_path: Path) -> None:
+    assert "dB" in check_sound(SourceConfig(kind="alsa", device="loopback"))
+    (tmp_path / "sound.raw").write_bytes(bytes(64000))
+    with pytest.raises(SourceError) as caught:
+        check_sound(SourceConfig(kind="alsa", device="loopback"))
+    assert caught.value.code == "source.silent"
+    assert "muted" in caught.value.cause
 
 
 def test_portaudio_without_such_a_device_says_so(portaudio: None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from converters.wakeword.ears import BANDS
 from converters.wakeword.evaluate import Rule, Trial, choose_rule, false_accepts, recalls, run_trial
 from converters.wakeword.report import (
     Evaluation,
@@ -18,7 +19,7 @@ from converters.wakeword.report import (
     recall_at,
     write_evaluation,
 )
-from converters.wakeword.trial import CONDITIONS, Hours, Spoken, speech_span, spoken_under
+from converters.wakeword.trial import CONDITIONS, Spoken, hours_of, speech_span, spoken_under
 
 QUIET = np.zeros((100, 40), np.float16)
 
@@ -31,13 +32,13 @@ def trial(mistakes: int = 3, hours: float = 2.0) -> Trial:
         for number in range(10):
             scores = np.zeros(100, np.float32)
             scores[50:60] = 0.9 if number < strong else 0.6
-            many.append((Spoken(QUIET, 30, 50), scores))
+            many.append((Spoken(QUIET, 0.6, 1.0), scores))
         spoken[condition] = many
     stream = np.zeros(round(hours * 3600 / 0.02), np.float32)
     for number in range(mistakes):
         stream[10000 * (number + 1) : 10000 * (number + 1) + 12] = 0.7
     near = [np.zeros(100, np.float32), np.full(100, 0.85, np.float32)]
-    return Trial(spoken, {"noise": (hours, [stream])}, near)
+    return Trial(spoken, {"noise": (hours, [stream])}, 0.02, near)
 
 
 def evaluation(tested_on: Trial, remarks: tuple[str, ...] = ()) -> Evaluation:
@@ -68,7 +69,7 @@ def test_recall_tells_condition_interval_and_latency() -> None:
     clean, noisy = recalls(trial(), Rule(0.8, 3))
     assert (clean.condition, clean.heard, clean.recordings) == ("clean", 9, 10)
     assert clean.recall == 0.9 and clean.interval[0] < 0.9 < clean.interval[1]
-    assert clean.latency_ms == (pytest.approx(40.0), pytest.approx(40.0))
+    assert clean.latency_ms == (pytest.approx(60.0), pytest.approx(60.0))
     assert noisy.heard == 5
 
 
@@ -121,13 +122,13 @@ def test_conditions_are_the_same_phrase_elsewhere() -> None:
     recording = np.concatenate([silence, speech, silence])
     first, last = speech_span(recording)
     assert first == pytest.approx(1600, abs=160) and last == pytest.approx(7600, abs=160)
-    found = {c: spoken_under(c, [recording], [], seed=1)[0] for c in CONDITIONS}
-    assert len({one.end_step for one in found.values()}) == 1
-    assert found["clean"].end_step == pytest.approx((16000 + 7600) / 320, abs=1)
+    found = {c: spoken_under(c, [recording], [], BANDS, seed=1)[0] for c in CONDITIONS}
+    assert len({one.end_s for one in found.values()}) == 1
+    assert found["clean"].end_s == pytest.approx(2.0 + 7600 / 16000, abs=0.02)
     shapes = {one.features.shape for one in found.values()}
     assert len(shapes) == 1
     assert not np.array_equal(found["clean"].features, found["0 dB"].features)
-    again = spoken_under("far field", [recording], [], seed=1)[0]
+    again = spoken_under("far field", [recording], [], BANDS, seed=1)[0]
     assert np.array_equal(again.features, found["far field"].features)
 
 
@@ -139,7 +140,8 @@ def test_a_trial_hears_everything_once() -> None:
         return np.zeros(len(stream) // 2, np.float32)
 
     streams = (np.zeros((360, 40), np.float16), np.zeros((720, 40), np.float16))
-    found = run_trial(scorer, {"clean": [Spoken(QUIET, 0, 10)]}, [Hours("room", streams)])
+    hours = hours_of("room", streams, BANDS)
+    found = run_trial(scorer, {"clean": [Spoken(QUIET, 0.0, 0.2)]}, [hours], BANDS.step_s)
     assert heard == [100, 360, 720]
     assert found.hours == pytest.approx(10.8 / 3600)
     assert choose_rule(found, 1.0).cutoff > 0

@@ -140,9 +140,11 @@ def test_it_learns_to_spell(tmp_path: Path) -> None:
         with pytest.raises(ConversionError) as caught:
             load_trunk(path, shape)
         assert caught.value.code == "conversion.bad-embedding"
-    (tmp_path / "torn.pt").write_bytes(b"no weights")
-    with pytest.raises(ConversionError):
-        load_trunk(tmp_path / "torn.pt", TINY)
+    for torn in (b"", b"no weights", b"hi\n", bytes(300), b"\x80\x02.", b"PK\x03\x04" + bytes(99)):
+        (tmp_path / "torn.pt").write_bytes(torn)
+        with pytest.raises(ConversionError) as caught:
+            load_trunk(tmp_path / "torn.pt", TINY)
+        assert caught.value.code == "conversion.bad-embedding"
 
 
 def test_losses_look_where_they_should() -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.sound.folders import hours, read_sounds, sound_files
+from converters.sound.folders import hours, read_some, read_sounds, sound_files
 from converters.sound.mixing import (
     at_level,
+    at_speed,
     coloured_noise,
     mixed,
     narrowed,
@@ -116,6 +117,15 @@ def test_narrowing_takes_the_upper_half_out() -> None:
     assert spectrum[1100:].max() < 1e-2 < spectrum[:1000].min() + 1.0
 
 
+@pytest.mark.parametrize("speed", [0.75, 1.0, 1.3])
+def test_another_speed_moves_length_and_pitch(speed: float) -> None:
+    tone = np.sin(2 * np.pi * 500.0 * np.arange(16000) / RATE_HZ).astype(np.float32)
+    found = at_speed(tone, speed)
+    assert len(found) == int(16000 / speed) and found.dtype == np.float32
+    spectrum = np.abs(np.fft.rfft(found))
+    assert np.argmax(spectrum) * RATE_HZ / len(found) == pytest.approx(500.0 * speed, abs=3.0)
+
+
 def test_a_folder_gives_its_sounds_in_order_at_the_rate_asked_for(tmp_path: Path) -> None:
     tone = np.sin(np.arange(8000) * 0.1).astype(np.float32) * 0.5
     (tmp_path / "sub").mkdir()
@@ -146,3 +156,19 @@ def test_a_folder_without_sound_is_named(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=place.name) as caught:
             sound_files([place])
         assert caught.value.code == "source.no-sounds"
+
+
+def test_silence_and_broken_files_are_left_out_and_named(tmp_path: Path) -> None:
+    tone = (np.sin(np.arange(16000) * 0.1) * 0.1).astype(np.float32)
+    (tmp_path / "a.wav").write_bytes(wave_bytes(tone, 16000))
+    (tmp_path / "b.wav").write_bytes(wave_bytes(np.zeros(16000, np.float32), 16000))
+    (tmp_path / "c.wav").write_bytes(wave_bytes(np.zeros(0, np.float32), 16000))
+    (tmp_path / "d.wav").write_bytes(b"no sound")
+    paths = sound_files([tmp_path])
+    found, skipped = read_some(paths, 16000)
+    assert len(found) == 1
+    assert [name for why in skipped for name in "abcd" if f"{name}.wav" in why] == list("bcd")
+    assert "silence only" in skipped[0]
+    with pytest.raises(SourceError) as caught:
+        read_some(paths[1:], 16000)
+    assert caught.value.code == "source.bad-wave"

@@ -63,29 +63,26 @@ def test_hours_at_once_are_judged_as_a_device_does(
 ) -> None:
     rule = WakeWord(label="x", cutoff=cutoff, window_steps=window, refractory_s=refractory_s)
     detector = Detector([rule])
-    # The device's clock runs in floats: count in steps to compare decisions, not roundings.
     wanted = [
-        step
-        for step, score in enumerate(given_scores)
-        if detector.step([score], round(step * STEP_S, 6))
+        step for step, score in enumerate(given_scores) if detector.step([score], step * STEP_S)
     ]
     means = window_means(np.array(given_scores), window)
-    assert reports(means, cutoff, refractory_s).tolist() == wanted
+    assert reports(means, cutoff, refractory_s, STEP_S).tolist() == wanted
 
 
 def test_a_curve_goes_from_none_to_many() -> None:
     chance = np.random.default_rng(0)
     streams = [chance.random(5000) ** 4 for _ in range(2)]
-    curve = false_accept_curve(streams, 3, 1.0)
+    curve = false_accept_curve(streams, 3, 1.0, STEP_S)
     counts = [point.false_accepts for point in curve]
     assert counts[0] == 0 and counts[-1] > 50
     for budget in (0, 1, 5):
         cutoff = cutoff_within(curve, budget)
-        found = sum(len(reports(window_means(s, 3), cutoff, 1.0)) for s in streams)
+        found = sum(len(reports(window_means(s, 3), cutoff, 1.0, STEP_S)) for s in streams)
         assert found <= budget
     assert cutoff_within([Point(1.0, 0), Point(0.5, 3), Point(0.4, 2)], 2) == 1.0
-    assert false_accept_curve([], 1, 1.0) == [Point(0.5, 0)]
-    assert false_accept_curve([np.zeros(100)], 1, 1.0)[0].false_accepts == 0
+    assert false_accept_curve([], 1, 1.0, STEP_S) == [Point(0.5, 0)]
+    assert false_accept_curve([np.zeros(100)], 1, 1.0, STEP_S)[0].false_accepts == 0
 
 
 def test_a_phrase_is_heard_within_its_span_only() -> None:

@@ -296,3 +296,50 @@ def test_bad_files_end_with_the_reason(
     if content is not None:
         path.write_bytes(content)
     assert failure(workers.spawn(spec(workers, listens, path))).code == code
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hold_the_worker(
+    workers: Workers, listens: DeviceRelease, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "queue.wav")
+    failed = failure(workers.spawn(spec(workers, listens, tmp_path / "queue.wav")))
+    assert failed.code == "source.missing-file"
+    assert "kind = 'pipe'" in failed.hint
+
+
+def test_a_file_in_place_of_a_pipe_is_named_and_not_repeated(
+    workers: Workers, listens: DeviceRelease, said: Path
+) -> None:
+    handle = workers.spawn(spec(workers, listens, said, source={"kind": "pipe"}))
+    events = collect(
+        handle, lambda seen: any(isinstance(e, Stats) and "not a pipe" in e.source for e in seen)
+    )
+    assert sum(event.frames for event in events if isinstance(event, Stats)) == 0
+
+
+def test_damage_within_a_compressed_file_is_named(
+    workers: Workers, listens: DeviceRelease, tmp_path: Path
+) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    path = tmp_path / "said.flac"
+    soundfile.write(path, words(), RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    failed = failure(workers.spawn(spec(workers, listens, path)))
+    assert failed.code == "source.bad-wave"
+
+
+def test_the_agents_standard_input_is_heard(workers: Workers, listens: DeviceRelease) -> None:
+    inner, outer = os.pipe()
+    kept = os.dup(0)
+    os.dup2(inner, 0)
+    try:
+        handle = workers.spawn(spec(workers, listens, "-", source={"kind": "pipe"}))
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(inner)
+    with os.fdopen(outer, "wb") as writer:
+        writer.write((words() * 2**15).astype("<i2").tobytes())
+    events = collect(handle, has(Finished))
+    assert [decision.label for decision in decisions(events)] == ["loud"] * 3

@@ -1,0 +1,124 @@
+"""A phrase learned on top of a published embedding of speech, which stays as it is.
+
+What the embedding heard of thousands of people need not be learned from synthetic voices: a head of
+a few layers does, in minutes, see docs/adr/0028-a-published-embedding-may-be-brought.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from converters.foreign.embedding import SpeechEmbedding
+from converters.wakeword.augment import RATE_HZ, between_silence
+from converters.wakeword.ears import Halves
+from converters.wakeword.evaluate import Rule, Trial, choose_rule
+from converters.wakeword.head_network import HeadNetwork, score_embeddings
+from converters.wakeword.learn import Told
+from converters.wakeword.learn_head import HeadLessons, learn_head
+from converters.wakeword.material import Material, Settings, Sounds, Stage
+from converters.wakeword.phonemes import Phones
+from converters.wakeword.workshop import Workshop
+from edge_sdk.audio.samples import Floats
+
+_LEAD_S: Final = 1.3
+"""Before each clip, so that the windows at its end are full of the room."""
+_STREAM_CLIPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedHead:
+    """A head that knows the phrase, how to listen, and what it answered."""
+
+    network: HeadNetwork
+    rule: Rule
+    chosen_on: Trial
+    tested_on: Trial
+    skipped: tuple[str, ...]
+
+
+def train_head(
+    phrase: str,
+    phones: Phones,
+    embedding: SpeechEmbedding,
+    workshop: Workshop,
+    sounds: Sounds,
+    settings: Settings,
+    stage: Stage = lambda text: None,
+) -> TrainedHead:
+    """Speak, hear, learn, choose a cutoff, test.
+
+    Args:
+        phrase: as it is written.
+        phones: as it is said.
+        embedding: the user's.
+        workshop: where voices speak.
+        sounds: the user's.
+        settings: how much of everything.
+        stage: told what is going on.
+
+    Raises:
+        SourceError: a folder has no sound, or no voice speaks.
+    """
+    material = Material(phrase, phones, workshop, sounds, settings, embedding, stage)
+    lessons = _lessons(material, settings, stage)
+
+    def told(now: Told) -> None:
+        wrong = now.mistakes_per_hour
+        stage(
+            f"learn the phrase: step {now.step} of {now.steps}, loss {now.missed:.3f} missed, "
+            f"{now.taken:.3f} taken"
+            + (f", {wrong:.1f} moments per hour mistaken" if wrong is not None else "")
+        )
+
+    network = learn_head(lessons, replace(settings.head, seed=settings.seed), told)
+
+    def scorer(stream: Halves) -> Floats:
+        return score_embeddings(network, stream)
+
+    stage("choose the cutoff")
+    chosen_on = material.trial(scorer, "choose")
+    rule = choose_rule(chosen_on, settings.budget_per_hour)
+    stage("test")
+    return TrainedHead(network, rule, chosen_on, material.trial(scorer, "test"), material.skipped)
+
+
+def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLessons:
+    said, near, words = material.phrases(), material.near_misses(), material.words()
+    lessons, chance = HeadLessons(), np.random.default_rng(settings.seed + 5)
+    step = round(material.ear.step_s * RATE_HZ)
+    hear = _counting(material, stage, settings.hearings * len(said) + len(near) + len(words))
+    for _ in range(settings.hearings):
+        for sound in said:
+            placed = material.placed(sound, words, chance, lead_s=_LEAD_S)
+            lessons.phrases.append((hear(placed.sound), placed.start // step, placed.end // step))
+    others = material.others(words)
+    for sound in _chained(near.sounds(), (words.sound(i) for i in others)):
+        clip = between_silence(sound, _LEAD_S, 0.4)
+        lessons.others.append(hear(material.around.heard(clip, chance)))
+    for part in material.heard["learn"]:
+        lessons.streams += part.streams
+    lessons.streams += material.elsewhere()
+    lessons.streams.append(material.talk_stream(words, others))
+    return lessons
+
+
+def _chained(*parts: Iterable[Floats]) -> Iterable[Floats]:
+    return (sound for part in parts for sound in part)
+
+
+def _counting(material: Material, stage: Stage, total: int) -> Callable[[Floats], Halves]:
+    """The material's ear, which tells how far it is."""
+    done = 0
+
+    def hear(sound: Floats) -> Halves:
+        nonlocal done
+        if done % _STREAM_CLIPS == 0:
+            stage(f"hear phrases and other words in rooms and noise: {done} of {total}")
+        done += 1
+        return material.ear.hear([sound])
+
+    return hear
