@@ -108,7 +108,11 @@ class PortAudioReader:
             dtype=_TYPES[form.encoding],
             callback=self._arrived,
         )
-        stream.start()
+        try:
+            stream.start()
+        except BaseException:
+            stream.close(ignore_errors=True)  # or the next attempt finds the device in use
+            raise
         self._stream = stream
         return form
 
