@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,6 +176,28 @@ def test_doctor_hears_whether_a_microphone_is_muted(played: bytes, tmp_path: Pat
         check_sound(SourceConfig(kind="alsa", device="loopback"))
     assert caught.value.code == "source.silent"
     assert "muted" in caught.value.cause
+
+
+def test_a_device_that_opens_but_does_not_start_is_freed(portaudio: None) -> None:
+    import sounddevice
+
+    closed = []
+
+    class Stream:
+        def __init__(self, **options: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise sounddevice.PortAudioError("Unanticipated host error")
+
+        def close(self, ignore_errors: bool) -> None:
+            closed.append(ignore_errors)
+
+    package = SimpleNamespace(**{**vars(sounddevice), "RawInputStream": Stream})
+    with pytest.raises(SourceError) as caught:
+        PortAudioReader("loopback", FORM, package).open()
+    assert caught.value.code == "source.no-microphone"
+    assert closed and all(closed)
 
 
 def test_portaudio_without_such_a_device_says_so(portaudio: None) -> None:
