@@ -39,6 +39,7 @@ from tests.fakes.listeners import make_listening_release  # noqa: E402
 
 FORM = SoundFormat(48000, 2)
 GROWTH_MIB = 2.0
+LEVEL_FRAMES = 2400
 LENGTHS = (960, 960, 1024, 4800, 256)
 """Frames per read, in turn."""
 
@@ -62,9 +63,16 @@ def hour_of_sound(seconds: int) -> bytes:
     chance = np.random.default_rng(0)
     unit = math.lcm(sum(LENGTHS), 960)
     frames = FORM.rate_hz * seconds // unit * unit
-    levels = np.repeat(chance.choice([0.0005, 0.02, 0.2], frames // 2400 + 1), 2400)[:frames]
-    stereo = chance.standard_normal((frames, 2)) * levels[:, None]
-    return np.clip(stereo * 2**15, -(2**15), 2**15 - 1).astype("<i2").tobytes()
+    levels = chance.choice([0.0005, 0.02, 0.2], frames // LEVEL_FRAMES + 1)
+    stored = np.empty((frames, 2), "<i2")
+    # Second by second: an hour of float64 would be three gigabytes.
+    for start in range(0, frames, FORM.rate_hz):
+        size = min(FORM.rate_hz, frames - start)
+        first = start // LEVEL_FRAMES
+        level = np.repeat(levels[first : first + FORM.rate_hz // LEVEL_FRAMES], LEVEL_FRAMES)
+        part = chance.standard_normal((size, 2)) * level[:size, None]
+        stored[start : start + len(part)] = np.clip(part * 2**15, -(2**15), 2**15 - 1)
+    return stored.tobytes()
 
 
 def hear(listening: Listening, sound: bytes, hours: int) -> list[Hour]:

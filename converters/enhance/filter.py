@@ -8,7 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from converters.publish import CONVERSION_NAME
-from edge_sdk.bundle.release import read_conversion
+from edge_sdk.bundle.release import read_conversion, source_files
 from edge_sdk.contracts.base import encode
 from edge_sdk.contracts.conversion import Conversion
 from edge_sdk.contracts.manifest import Artifact
@@ -37,7 +37,8 @@ def add_filter(
 
     Raises:
         ConversionError: ``conversion.no-filter``; nothing is changed then.
-        ContractError: ``contract.no-conversion``, or a conversion is malformed.
+        ContractError: ``contract.no-conversion``, ``contract.incomplete-conversion`` where a file
+            of the enhancer is missing or changed, or a conversion is malformed.
         StorageError: the write failed.
     """
     target, source = read_conversion(listens), read_conversion(enhancer)
@@ -83,12 +84,13 @@ def _cheapest(source: Conversion, runtime: str, scheme: str) -> Artifact | None:
 def _copied(
     source: Conversion, enhancer: Path, listens: Path, artifacts: list[Artifact], storage: Storage
 ) -> dict[str, str]:
+    wanted = replace(source, artifacts={one.digest: one for one in artifacts})
+    sound = dict(source_files(wanted, enhancer))  # all of them, before the first is written
     found = {}
-    for artifact in artifacts:
-        for digest in (artifact.digest, artifact.golden):
-            name = f"{FOLDER}/{Path(source.files[digest]).name}"
-            storage.write(listens / name, (enhancer / source.files[digest]).read_bytes())
-            found[digest] = name
+    for digest, file in sound.items():
+        name = f"{FOLDER}/{file.path.name}"
+        storage.write(listens / name, file.path.read_bytes())
+        found[digest] = name
     return found
 
 

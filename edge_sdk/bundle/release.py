@@ -121,7 +121,7 @@ def create_release(
     mirror = check_mirror(mirror) if mirror else ""
     conversion = read_conversion(conversion_folder)
     storage = storage or DiskStorage()
-    files = dict(_find_files(conversion, conversion_folder))
+    files = dict(source_files(conversion, conversion_folder))
     with _new_folder(out_folder) as building:
         packing = _pack(conversion, files, whole, notify)
         blobs = BlobStore(building / BLOBS_NAME, storage)
@@ -245,8 +245,12 @@ def read_conversion(folder: Path) -> Conversion:
     return decode(data, Conversion, str(path))
 
 
-def _find_files(conversion: Conversion, folder: Path) -> Iterator[tuple[str, SourceFile]]:
-    """Every file an artifact needs, each held to the digest the conversion recorded."""
+def source_files(conversion: Conversion, folder: Path) -> Iterator[tuple[str, SourceFile]]:
+    """Every file an artifact needs, each held to the digest the conversion recorded.
+
+    Raises:
+        ContractError: ``contract.incomplete-conversion``.
+    """
     for artifact in conversion.artifacts.values():
         for digest, kind in ((artifact.digest, artifact.format), (artifact.golden, "golden")):
             name = conversion.files.get(digest)

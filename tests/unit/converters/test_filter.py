@@ -107,6 +107,27 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert (listens / "conversion.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("damage", ["changed", "missing", "unlisted"])
+def test_an_enhancer_with_a_damaged_file_leaves_the_conversion_as_it_was(
+    tmp_path: Path, damage: str
+) -> None:
+    listens = conversion_of(make_listening_release(tmp_path / "made"), tmp_path / "listens")
+    source = enhancer(tmp_path / "enhancer")
+    found = read(source)
+    (digest,) = found.artifacts
+    if damage == "changed":
+        (source / found.files[digest]).write_bytes(b"")
+    elif damage == "missing":
+        (source / found.files[digest]).unlink()
+    else:
+        (source / "conversion.json").write_bytes(encode(replace(found, files={})))
+    with pytest.raises(ContractError) as caught:
+        add_filter(listens, source)
+    assert caught.value.slug == "incomplete-conversion"
+    assert not (listens / "filter").exists()
+    create_release(listens, tmp_path / "release", name="words", version="1")
+
+
 def test_a_manifest_with_a_filter_that_it_does_not_list_is_refused(tmp_path: Path) -> None:
     listens = conversion_of(make_listening_release(tmp_path / "made"), tmp_path / "listens")
     found = read(listens)

@@ -16,7 +16,7 @@ from edge_sdk.contracts.base import decode, encode
 from edge_sdk.contracts.delivery import BrokerReport, WaveCredit, WaveNotice
 from edge_sdk.contracts.manifest import CHUNK_BYTES
 from edge_sdk.contracts.update import Phase
-from edge_sdk.delivery.wave import SPAN, STALL_S
+from edge_sdk.delivery.wave import CREDIT_EVERY, LAG_S, SPAN, STALL_S, next_word
 from tests.fakes.updating import DEVICE, TOPICS, Rig, desired_bytes, tiny_release
 
 V1 = tiny_release("1", size=20 * CHUNK_BYTES)
@@ -33,10 +33,12 @@ def rig_with(folder: Path, **limits: object) -> Rig:
     return rig
 
 
-def riding(folder: Path, **limits: object) -> Rig:
+def riding(folder: Path, credit_every: int = 4, **limits: object) -> Rig:
     """A device that has just announced itself for the wave of the large blob."""
     rig = rig_with(folder, **limits)
-    report = BrokerReport(max_payload_bytes=CHUNK_BYTES, gather_s=GATHER_S)
+    report = BrokerReport(
+        max_payload_bytes=CHUNK_BYTES, gather_s=GATHER_S, credit_every=credit_every
+    )
     rig.broker.retained[TOPICS.broker()] = encode(report)
     rig.boot()
     rig.want(desired_bytes(V1, 1))
@@ -86,6 +88,36 @@ def test_a_rider_says_how_far_it_is(tmp_path: Path) -> None:
     assert credits_of(rig) == [0, 4, 8, 12, 16]
     assert rig.settle().phase is Phase.COMMITTED
     assert asked(rig) == set()
+
+
+def test_a_rider_says_it_as_often_as_it_was_told_to_at_its_own_place(tmp_path: Path) -> None:
+    rig = riding(tmp_path, credit_every=CREDIT_EVERY)
+    place = next_word(DEVICE.device_id, 0, CREDIT_EVERY)
+    for index in range(19):
+        send(rig, index)
+    rig.turn()
+    assert credits_of(rig) == [0, *range(place, 20, CREDIT_EVERY)]
+
+
+def test_a_rider_says_it_after_a_while_whatever_it_was_told(tmp_path: Path) -> None:
+    """Else a slow one, and one whose word was lost, would count as one that is stuck."""
+    rig = riding(tmp_path, credit_every=64)
+    send(rig, 0)
+    rig.turn()
+    began = rig.clock.time
+    while len(credits_of(rig)) < 2:
+        rig.turn()
+    assert rig.clock.time - began < LAG_S
+    assert credits_of(rig) == [0, 1]
+
+
+def test_a_message_from_beyond_the_blob_silences_nobody(tmp_path: Path) -> None:
+    rig = riding(tmp_path)
+    send(rig, 10**8, b"?")
+    for index in range(20):
+        send(rig, index)
+    rig.turn()
+    assert credits_of(rig) == [0, 4, 8, 12, 16]
 
 
 def test_several_chunks_come_in_one_message(tmp_path: Path) -> None:
