@@ -111,8 +111,8 @@ def load_config(
     Raises:
         ConfigError: ``config.missing-file``, ``config.unreadable``, ``config.malformed``,
             ``config.unknown-key``, ``config.invalid``, ``config.bad-name``,
-            ``config.same-name``, ``config.source-incomplete``, ``config.tls-incomplete`` or
-            ``config.no-home``.
+            ``config.same-name``, ``config.same-pipe``, ``config.source-incomplete``,
+            ``config.tls-incomplete`` or ``config.no-home``.
     """
     data = _parse(path)
     if isinstance(lone := data.get("pipeline"), dict):
@@ -240,6 +240,14 @@ def _check(config: AgentConfig, path: Path) -> None:
             "same-name",
             f"{path}: more than one pipeline is named {same[0]!r}.",
             "Give each [[pipeline]] a name of its own; results are published under it.",
+        )
+    pipes = [one.source.path for one in config.pipelines if one.source.kind == "pipe"]
+    if same := sorted({pipe for pipe in pipes if pipes.count(pipe) > 1}):
+        raise ConfigError(
+            "same-pipe",
+            f"{path}: more than one pipeline hears the pipe {same[0]!r}; each would get parts of "
+            "the sound.",
+            "Give each a pipe of its own, e.g. with tee.",
         )
     for window in config.update.windows:
         parse_window(window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
@@ -75,7 +76,8 @@ class AlsaReader:
             raise no_microphone(self.where, error.strerror or str(error)) from error
         self._first = self._read()
         if self._first is None:
-            raise no_microphone(self.where, self._last_words())
+            why = self._last_words() or "the recorder runs, but delivers no sound"
+            raise no_microphone(self.where, why)
         return form
 
     def read(self) -> bytes | None:
@@ -88,12 +90,16 @@ class AlsaReader:
         process, self._process = self._process, None
         if process is None:
             return
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:  # what it still writes must not keep it, nor its children us
+                stream.close()
         process.terminate()
         try:
-            process.communicate(timeout=LEAVE_S)
+            process.wait(LEAVE_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold it for long
+                process.wait(LEAVE_S)
 
     def _read(self) -> bytes | None:
         process, form = self._process, self._form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from typing import Any
 
@@ -73,10 +74,10 @@ class PortAudioReader:
             SourceError: ``source.no-microphone``.
         """
         self.close()
-        self._look_again()
         self._blocks = queue.Queue(MAX_WAITING)
         errors = (self._package.PortAudioError, ValueError, OSError)
         try:
+            self._look_again()
             return self._start(self._form)
         except errors as first:
             try:
@@ -93,7 +94,8 @@ class PortAudioReader:
     def _look_again(self) -> None:
         """PortAudio lists devices once: what is plugged in later exists after a new start only."""
         if self._looked:
-            self._package._terminate()
+            with contextlib.suppress(self._package.PortAudioError):  # it was not even started
+                self._package._terminate()
             self._package._initialize()
         self._looked = True
 
@@ -106,7 +108,11 @@ class PortAudioReader:
             dtype=_TYPES[form.encoding],
             callback=self._arrived,
         )
-        stream.start()
+        try:
+            stream.start()
+        except BaseException:
+            stream.close(ignore_errors=True)  # or the next attempt finds the device in use
+            raise
         self._stream = stream
         return form
 

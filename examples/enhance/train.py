@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(asked.seed)
     chance = np.random.default_rng(asked.seed)
+    # First, so that a folder without sound is told before minutes of synthesis.
+    recorded = list(read_sounds(sound_files(asked.speech or ()), SPEC.sample_rate_hz))
     said = spoken(asked.output.with_suffix(".speech.npz"), asked.utterances, asked.seed)
-    if asked.speech:
-        said += list(read_sounds(sound_files(asked.speech), SPEC.sample_rate_hz)) * asked.often
+    said += recorded * asked.often
     noise = recorded_noise()
     log.info(f"{len(said)} utterances, {len(noise)} recordings of noise")
     network = EnhanceNetwork(SPEC.bands)

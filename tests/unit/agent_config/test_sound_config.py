@@ -67,6 +67,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, source: str, sound: str, words: 
     assert words in str(caught.value)
 
 
+def test_two_pipelines_do_not_share_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    one = '[[pipeline]]\nname = "{}"\nsource = {{ kind = "pipe", path = "-" }}\n'
+    path.write_text('device_id = "pi-7"\nstate_dir = "s"\n' + one.format("a") + one.format("b"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {}, root=False)
+    assert caught.value.code == "config.same-pipe"
+
+
 def check_of_source(path: Path) -> Check:
     return next(check for check in examine(path) if check.name == "source")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from agent.pipelines.config import SourceConfig
+from agent.sound import files
 from agent.sound.alsa import AlsaReader
 from agent.sound.base import BLOCK_S
 from agent.sound.check import check_sound
@@ -76,6 +79,22 @@ def test_a_recorder_that_dies_is_a_lost_microphone(tmp_path: Path) -> None:
     blocks = [reader.read() for _ in range(3)]
     reader.close()
     assert [len(block or b"") for block in blocks] == [1280, 720, 0]
+
+
+def test_a_recorder_that_hangs_with_a_child_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "STALL_S", 0.2)
+    program = tmp_path / "recorder"
+    program.write_text("#!/bin/sh\nsleep 5 &\nwait\n")  # the child keeps the pipes open
+    program.chmod(0o755)
+    reader = AlsaReader("default", FORM, (str(program),))
+    began_s = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        reader.open()
+    reader.close()
+    assert time.monotonic() - began_s < 4
+    assert "delivers no sound" in caught.value.cause
 
 
 def test_without_a_recorder_the_package_is_named() -> None:
@@ -157,6 +176,28 @@ def test_doctor_hears_whether_a_microphone_is_muted(played: bytes, tmp_path: Pat
         check_sound(SourceConfig(kind="alsa", device="loopback"))
     assert caught.value.code == "source.silent"
     assert "muted" in caught.value.cause
+
+
+def test_a_device_that_opens_but_does_not_start_is_freed(portaudio: None) -> None:
+    import sounddevice
+
+    closed = []
+
+    class Stream:
+        def __init__(self, **options: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise sounddevice.PortAudioError("Unanticipated host error")
+
+        def close(self, ignore_errors: bool) -> None:
+            closed.append(ignore_errors)
+
+    package = SimpleNamespace(**{**vars(sounddevice), "RawInputStream": Stream})
+    with pytest.raises(SourceError) as caught:
+        PortAudioReader("loopback", FORM, package).open()
+    assert caught.value.code == "source.no-microphone"
+    assert closed and all(closed)
 
 
 def test_portaudio_without_such_a_device_says_so(portaudio: None) -> None:
