@@ -7,6 +7,7 @@ licence 2.0; Lin et al. 2020, "Training keyword spotters with limited and synthe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from converters.foreign.openwake import (
     NEW,
     OPSET,
     SEEN,
+    STEP_S,
     STEP_SAMPLES,
     WIDTH,
     constants_of,
@@ -47,18 +49,17 @@ class SpeechEmbedding:
         ConversionError: ``conversion.bad-wakeword``.
     """
 
+    width = WIDTH
+    rows = 1
+    step_s = STEP_S
+
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self._mels = _session(load_part(folder / MELS))
         picture = load_part(folder / EMBEDDING)
         chain = chained(picture.graph, SEEN, NEW, BANDS)
         self._memories = None if chain is None else chain.memories
         self._embed = _session(picture if chain is None else _model(picture, chain))
-
-    name = "speech embedding"
-    width = WIDTH
-    rows = 1
-    step_s = STEP_SAMPLES / 16000
+        self.name = f"speech embedding {_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
 
     def hear(self, sounds: Iterable[Floats]) -> npt.NDArray[np.float16]:
         """Embeddings (T, 96) of sounds (N,) at 16 kHz that follow on each other from silence."""
@@ -120,6 +121,10 @@ def _model(picture: onnx.ModelProto, chain: Chain) -> onnx.ModelProto:
     )
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(made, opset_imports=opsets, ir_version=picture.ir_version)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _session(model: onnx.ModelProto) -> Any:

@@ -30,6 +30,7 @@ FRAME: Final = 80
 FRAMES: Final = 16
 STEP_SAMPLES, BEFORE = FRAME * FRAMES, 480
 BANDS, NEW, SEEN, WIDTH = 32, 8, 76, 96
+STEP_S: Final = STEP_SAMPLES / 16000
 OPSET, _IR = 14, 8
 _NOTES: Final = "edge_sdk.wakeword"
 _MOST_BYTES: Final = 256 * 1024**2

@@ -41,14 +41,22 @@ class Surroundings:
         noises: recordings (N,) at 16 kHz; without any, noise is made.
         seed: of the rooms.
         quietest_db: ratio of the clip to the least noise.
+        roomy: share of the clips that are in a room, and of the rooms that are far ones.
     """
 
-    def __init__(self, noises: Sequence[Floats], seed: int, quietest_db: float = 28.0) -> None:
-        self._quietest_db = quietest_db
+    def __init__(
+        self,
+        noises: Sequence[Floats],
+        seed: int,
+        quietest_db: float = 28.0,
+        roomy: tuple[float, float] = (0.45, 1 / 3),
+    ) -> None:
+        self._quietest_db, self._in_room = quietest_db, roomy[0]
+        far = round(_ROOMS * roomy[1])
         chance = np.random.default_rng(seed)
         self._noises = list(noises)
         self._rooms = [
-            impulse_response(some_room(chance, far=bool(number % 3 == 0)), RATE_HZ, chance)
+            impulse_response(some_room(chance, far=number < far), RATE_HZ, chance)
             for number in range(_ROOMS)
         ]
 
@@ -60,7 +68,7 @@ class Surroundings:
 
     def heard(self, sound: Floats, chance: np.random.Generator) -> Floats:
         """The clip (N,) somewhere else: each change happens sometimes."""
-        if chance.random() < 0.45:
+        if chance.random() < self._in_room:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
         # Never without: what synthetic voices leave in silence is learned, and no person has it.
         snr_db = float(chance.uniform(_LOUDEST_DB, self._quietest_db))

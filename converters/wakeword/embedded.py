@@ -6,7 +6,7 @@ a few layers does, in minutes, see docs/adr/0028-a-published-embedding-may-be-br
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,28 +86,26 @@ def train_head(
     return TrainedHead(network, rule, chosen_on, material.trial(scorer, "test"), material.skipped)
 
 
+# No near misses: a sound or two apart, as the same voices say them, they are no further from the
+# phrase than people are, and forbid what people say (docs/wakeword.md).
 def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLessons:
-    said, near, words = material.phrases(), material.near_misses(), material.words()
+    said, words = material.phrases(), material.words()
     lessons, chance = HeadLessons(), np.random.default_rng(settings.seed + 5)
     step = round(material.ear.step_s * RATE_HZ)
-    hear = _counting(material, stage, settings.hearings * len(said) + len(near) + len(words))
+    hear = _counting(material, stage, settings.hearings * len(said) + len(words))
     for _ in range(settings.hearings):
         for sound in said:
             placed = material.placed(sound, words, chance, lead_s=_LEAD_S)
             lessons.phrases.append((hear(placed.sound), placed.start // step, placed.end // step))
     others = material.others(words)
-    for sound in _chained(near.sounds(), (words.sound(i) for i in others)):
-        clip = between_silence(sound, _LEAD_S, 0.4)
+    for index in others:
+        clip = between_silence(words.sound(index), _LEAD_S, 0.4)
         lessons.others.append(hear(material.around.heard(clip, chance)))
     for part in material.heard["learn"]:
         lessons.streams += part.streams
     lessons.streams += material.elsewhere()
     lessons.streams.append(material.talk_stream(words, others))
     return lessons
-
-
-def _chained(*parts: Iterable[Floats]) -> Iterable[Floats]:
-    return (sound for part in parts for sound in part)
 
 
 def _counting(material: Material, stage: Stage, total: int) -> Callable[[Floats], Halves]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from converters.foreign.openwake import WIDTH
+from converters.foreign.openwake import STEP_S, WIDTH
 from converters.wakeword.ears import Halves
 from converters.wakeword.head_network import WINDOWS, HeadNetwork, joined, windows_of
 from converters.wakeword.learn import Told
@@ -41,7 +41,7 @@ class HeadPlan:
     """How long to learn, and how."""
 
     networks: int = 3
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 512
     learning_rate: float = 1e-3
     hidden: int = 128
@@ -58,7 +58,7 @@ class HeadLessons:
     phrases: list[tuple[Halves, int, int]] = field(default_factory=list)
     """With the step in which the phrase begins, and the one in which it ends."""
     others: list[Halves] = field(default_factory=list)
-    """Near misses and other words."""
+    """Other words."""
     streams: list[Halves] = field(default_factory=list)
     """Hours without the phrase."""
 
@@ -166,7 +166,7 @@ class _Learner:
 
     @torch.no_grad()
     def _search(self) -> float:
-        """Find what it takes for the phrase; returns how many moments in a thousand it takes."""
+        """Find what it takes for the phrase; returns how many moments of an hour it takes."""
         self._network.eval()
         ends = np.concatenate((self._moments.others, self._moments.streams))
         logits = np.concatenate(
@@ -177,7 +177,7 @@ class _Learner:
         )
         count = min(max(_LEAST_WORST, int((logits > _HARD_LOGIT).sum())), _WORST, len(ends))
         self._hard = ends[np.argsort(-logits)[:count]]
-        hours = len(ends) * 0.08 / 3600.0
+        hours = len(ends) * STEP_S / 3600.0
         return float((logits > 0).sum()) / max(hours, 1e-9)
 
 

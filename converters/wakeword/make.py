@@ -41,7 +41,12 @@ QUICK: Final = Settings(
 )
 """To see it work; the result is not worth much."""
 ON_EMBEDDING: Final = Settings(
-    phrases=6000, near_misses=6000, words_heard=9000, hearings=3, quietest_db=45.0, again_s=3600.0
+    phrases=6000,
+    words_heard=9000,
+    hearings=2,
+    quietest_db=45.0,
+    roomy=(0.5, 0.5),
+    again_s=3600.0,
 )
 """A head learns in minutes: what it learns from may be more."""
 

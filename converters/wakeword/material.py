@@ -64,6 +64,8 @@ class Settings:
     """Rooms and noises in which each phrase is heard."""
     quietest_db: float = 28.0
     """Of the least noise in lessons; an embedding that heard people knows silence, too."""
+    roomy: tuple[float, float] = (0.45, 1 / 3)
+    """Share of the clips that are in a room, and of the rooms that are far ones."""
     again_s: float = 0.0
     """Sound of each background folder that is heard again elsewhere."""
     seed: int = 0
@@ -132,6 +134,7 @@ class Material:
             [noise for part in self.heard["learn"] for noise in part.noises],
             settings.seed,
             settings.quietest_db,
+            settings.roomy,
         )
 
     @property
