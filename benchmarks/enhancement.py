@@ -15,6 +15,7 @@ is missed: 6 dB of SI-SDR, 0.4 of PESQ, any of STOI over the noisy input, 40 ms 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
@@ -57,6 +58,8 @@ Enhance = Callable[[Floats], Floats]
 def main() -> int:
     """Measure, print, judge."""
     options = _options()
+    if any(importlib.util.find_spec(name) is None for name in ("pesq", "pystoi")):
+        sys.exit("This needs pesq and pystoi: pip install 'edge-sdk[bench]'")
     held = options.speakers or speakers(options.digits)
     chosen = [
         one

@@ -20,10 +20,10 @@ beyond its bytes is the same for one chunk and for four."""
 CREDIT_EVERY = 4 * SPAN
 """A rider says how far it is after so many chunks: each word is a message in and one out. Riders do
 so at places of their own, so that after each message some do: the wave keeps to their pace."""
-WINDOW = CREDIT_EVERY + SPAN - 1
-"""Chunks that may go to a rider since its last word. Where all are equally quick one message is on
-its way to each, for those who spoke longest ago get no more: what lies in a broker's sockets lies
-in no cache, and with 2 GB there the kernel of a 24 GB machine began to drop and send again."""
+WINDOW = CREDIT_EVERY + 2 * SPAN - 1
+"""Chunks that may go to a rider since its last word. Where all are equally quick two messages are
+on their way to each, for those who spoke longest ago get no more: with 2 GB in a thousand sockets
+the kernel of a 24 GB machine began to drop and send again."""
 WORD_S = 3.0
 """A rider that has not said how far it is for so long says so: it is slow, or a word was lost."""
 MIN_RIDERS = 3

@@ -87,6 +87,17 @@ def test_where_spans_do_not_suit_chunks_are_asked_for(
     assert rig.received == TOTAL
 
 
+@pytest.mark.parametrize("span", [0, 65, 10**9])
+def test_a_report_of_an_absurd_span_is_not_believed(tmp_path: Path, span: int) -> None:
+    rig = Rig(tmp_path)
+    rig.publish(V1)
+    rig.boot()
+    rig.link.receive(TOPICS.broker(), b'{"span": %d}' % span)
+    rig.want(desired_bytes(V1, 1))
+    assert rig.settle().phase is Phase.COMMITTED
+    assert not any("/x" in topic for topic in rig.link.asked)
+
+
 def test_after_an_interruption_the_rest_comes_chunk_by_chunk(tmp_path: Path) -> None:
     rig = begun(tmp_path)
     rig.link.drop()
