@@ -38,23 +38,28 @@ class Surroundings:
     """Rooms and noises to put clips into.
 
     Args:
-        noises: recordings (N,) at 16 kHz; without any, noise is made.
+        noises: recordings (N,) at 16 kHz by kind, each kind as likely as the others, be they
+            few or thousands; without any, noise is made.
         seed: of the rooms.
         quietest_db: ratio of the clip to the least noise.
         roomy: share of the clips that are in a room, and of the rooms that are far ones.
+        loudest_db: ratio of the clip to the loudest recorded noise; it may be speech, under which
+            a phrase is none any more.
     """
 
     def __init__(
         self,
-        noises: Sequence[Floats],
+        noises: Sequence[Sequence[Floats]],
         seed: int,
         quietest_db: float = 28.0,
         roomy: tuple[float, float] = (0.45, 1 / 3),
+        loudest_db: float = _LOUDEST_DB,
     ) -> None:
+        self._recorded_db = loudest_db
         self._quietest_db, self._in_room = quietest_db, roomy[0]
         far = round(_ROOMS * roomy[1])
         chance = np.random.default_rng(seed)
-        self._noises = list(noises)
+        self._noises = [kind for kind in noises if kind]
         self._rooms = [
             impulse_response(some_room(chance, far=number < far), RATE_HZ, chance)
             for number in range(_ROOMS)
@@ -62,17 +67,22 @@ class Surroundings:
 
     def noise(self, size: int, chance: np.random.Generator) -> Floats:
         """Some noise (size,)."""
+        return self._noise(size, chance)[0]
+
+    def _noise(self, size: int, chance: np.random.Generator) -> tuple[Floats, float]:
+        """Some noise (size,), and how loud it may be."""
         if self._noises and chance.random() < 0.7:
-            return some_piece(self._noises, size, chance)
-        return coloured_noise(size, chance, float(chance.uniform(-2.0, 7.0)))
+            kind = self._noises[int(chance.integers(len(self._noises)))]
+            return some_piece(kind, size, chance), self._recorded_db
+        return coloured_noise(size, chance, float(chance.uniform(-2.0, 7.0))), _LOUDEST_DB
 
     def heard(self, sound: Floats, chance: np.random.Generator) -> Floats:
         """The clip (N,) somewhere else: each change happens sometimes."""
         if chance.random() < self._in_room:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
         # Never without: what synthetic voices leave in silence is learned, and no person has it.
-        snr_db = float(chance.uniform(_LOUDEST_DB, self._quietest_db))
-        sound = mixed(sound, self.noise(len(sound), chance), snr_db)
+        noise, loudest_db = self._noise(len(sound), chance)
+        sound = mixed(sound, noise, float(chance.uniform(loudest_db, self._quietest_db)))
         if chance.random() < 0.6:
             sound = through_microphone(sound, RATE_HZ, chance)
         if chance.random() < 0.08:

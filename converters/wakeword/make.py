@@ -45,8 +45,9 @@ ON_EMBEDDING: Final = Settings(
     words_heard=9000,
     hearings=2,
     quietest_db=45.0,
-    roomy=(0.5, 0.5),
-    again_s=3600.0,
+    loudest_db=5.0,
+    roomy=(0.5, 1 / 3),
+    again_s=2400.0,
 )
 """A head learns in minutes: what it learns from may be more."""
 

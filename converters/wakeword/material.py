@@ -64,6 +64,8 @@ class Settings:
     """Rooms and noises in which each phrase is heard."""
     quietest_db: float = 28.0
     """Of the least noise in lessons; an embedding that heard people knows silence, too."""
+    loudest_db: float = -3.0
+    """Of the loudest recorded noise, which may be speech."""
     roomy: tuple[float, float] = (0.45, 1 / 3)
     """Share of the clips that are in a room, and of the rooms that are far ones."""
     again_s: float = 0.0
@@ -131,10 +133,11 @@ class Material:
         self._judging = self._recorded(sounds.positives)
         self.heard = self._hear_folders()
         self.around = Surroundings(
-            [noise for part in self.heard["learn"] for noise in part.noises],
+            [part.noises for part in self.heard["learn"]],
             settings.seed,
             settings.quietest_db,
             settings.roomy,
+            settings.loudest_db,
         )
 
     @property

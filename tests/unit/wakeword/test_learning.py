@@ -78,7 +78,7 @@ def test_surroundings_keep_length_and_level(seed: int, size: int) -> None:
     assert np.isfinite(found).all() and np.abs(found).max() <= 1.0
 
 
-SURROUNDINGS = Surroundings([tone(300, 1.0)], seed=0)
+SURROUNDINGS = Surroundings([[tone(300, 1.0)]], seed=0)
 
 
 def test_disguise_keeps_shape_and_changes_values() -> None:
