@@ -81,8 +81,9 @@ class Surroundings:
         if chance.random() < self._in_room:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
         # Never without: what synthetic voices leave in silence is learned, and no person has it.
+        share = chance.random()
         noise, loudest_db = self._noise(len(sound), chance)
-        sound = mixed(sound, noise, float(chance.uniform(loudest_db, self._quietest_db)))
+        sound = mixed(sound, noise, loudest_db + share * (self._quietest_db - loudest_db))
         if chance.random() < 0.6:
             sound = through_microphone(sound, RATE_HZ, chance)
         if chance.random() < 0.08:
