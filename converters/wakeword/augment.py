@@ -8,7 +8,8 @@ et al. 2019, "SpecAugment").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,7 +31,13 @@ from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
 _ROOMS: Final = 48
-_LOUDEST_DB: Final = -3.0
+Ratios = tuple[tuple[float, float, float], ...]
+"""Shares of the clips, and from which to which ratio to the noise they have then, in dB."""
+PLAIN: Final[Ratios] = ((1.0, -3.0, 28.0),)
+_BEFORE_S: Final = (1.0, 1.6)
+_AFTER_S: Final = 0.55
+_GAP: Final = 0.3 * RATE_HZ
+"""Samples between a clip and what is said beside it, at most."""
 _LEVEL_DB: Final = (-38.0, -0.5)
 
 
@@ -41,7 +48,7 @@ class Surroundings:
         noises: recordings (N,) at 16 kHz by kind, each kind as likely as the others, be they
             few or thousands; without any, noise is made.
         seed: of the rooms.
-        quietest_db: ratio of the clip to the least noise.
+        ratios: of clips to noise.
         roomy: share of the clips that are in a room, and of the rooms that are far ones.
         loudest_db: ratio of the clip to the loudest recorded noise; it may be speech, under which
             a phrase is none any more.
@@ -51,12 +58,11 @@ class Surroundings:
         self,
         noises: Sequence[Sequence[Floats]],
         seed: int,
-        quietest_db: float = 28.0,
+        ratios: Ratios = PLAIN,
         roomy: tuple[float, float] = (0.45, 1 / 3),
-        loudest_db: float = _LOUDEST_DB,
+        loudest_db: float = -math.inf,
     ) -> None:
-        self._recorded_db = loudest_db
-        self._quietest_db, self._in_room = quietest_db, roomy[0]
+        self._ratios, self._recorded_db, self._in_room = ratios, loudest_db, roomy[0]
         far = round(_ROOMS * roomy[1])
         chance = np.random.default_rng(seed)
         self._noises = [kind for kind in noises if kind]
@@ -70,20 +76,22 @@ class Surroundings:
         return self._noise(size, chance)[0]
 
     def _noise(self, size: int, chance: np.random.Generator) -> tuple[Floats, float]:
-        """Some noise (size,), and how loud it may be."""
+        """Some noise (size,), and the least ratio to it."""
         if self._noises and chance.random() < 0.7:
             kind = self._noises[int(chance.integers(len(self._noises)))]
             return some_piece(kind, size, chance), self._recorded_db
-        return coloured_noise(size, chance, float(chance.uniform(-2.0, 7.0))), _LOUDEST_DB
+        return coloured_noise(size, chance, float(chance.uniform(-2.0, 7.0))), -math.inf
 
     def heard(self, sound: Floats, chance: np.random.Generator) -> Floats:
         """The clip (N,) somewhere else: each change happens sometimes."""
         if chance.random() < self._in_room:
             sound = in_room(sound, self._rooms[int(chance.integers(len(self._rooms)))])
         # Never without: what synthetic voices leave in silence is learned, and no person has it.
-        share = chance.random()
-        noise, loudest_db = self._noise(len(sound), chance)
-        sound = mixed(sound, noise, loudest_db + share * (self._quietest_db - loudest_db))
+        _, low, high = self._ratios[
+            chance.choice(len(self._ratios), p=[r[0] for r in self._ratios])
+        ]
+        noise, least_db = self._noise(len(sound), chance)
+        sound = mixed(sound, noise, max(least_db, float(chance.uniform(low, high))))
         if chance.random() < 0.6:
             sound = through_microphone(sound, RATE_HZ, chance)
         if chance.random() < 0.08:
@@ -96,6 +104,36 @@ def between_silence(sound: Floats, before_s: float, after_s: float) -> Floats:
     """The clip with silence around it."""
     before, after = round(before_s * RATE_HZ), round(after_s * RATE_HZ)
     return np.concatenate((np.zeros(before, np.float32), sound, np.zeros(after, np.float32)))
+
+
+def amid_words(
+    sound: Floats, other: Callable[[], Floats], chance: np.random.Generator
+) -> tuple[Floats, int]:
+    """The clip (N,) in silence, often with other words close before or after it.
+
+    Args:
+        sound: the clip.
+        other: gives other words; asked only where there are any.
+        chance: of everything.
+
+    Returns:
+        It all, and the clip's first sample in it.
+    """
+    before_s = float(chance.uniform(*_BEFORE_S))
+    found, start = between_silence(sound, before_s, _AFTER_S), round(before_s * RATE_HZ)
+
+    def spoken() -> tuple[Floats, int]:
+        return other() * np.float32(chance.uniform(0.3, 1.2)), int(chance.uniform(0, _GAP))
+
+    if chance.random() < 0.4:
+        words, gap = spoken()
+        words = words[-int(chance.uniform(0.3, 1.0) * RATE_HZ) :][gap - start :]
+        found[start - gap - len(words) : start - gap] += words
+    if chance.random() < 0.25:
+        words, gap = spoken()
+        first = start + len(sound) + gap
+        found[first : first + len(words)] += words[: len(found) - first]
+    return found, start
 
 
 def disguised(x: Tensor, chance: np.random.Generator) -> Tensor:

@@ -24,8 +24,8 @@ from converters.wakeword.phonemes import Phones
 from converters.wakeword.workshop import Workshop
 from edge_sdk.audio.samples import Floats
 
-_LEAD_S: Final = 1.3
-"""Before each clip, so that the windows at its end are full of the room."""
+_LEAD_S: Final = 0.8
+"""Before other words, so that the windows of their ends are full."""
 _STREAM_CLIPS: Final = 200
 
 
@@ -95,7 +95,7 @@ def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLesson
     hear = _counting(material, stage, settings.hearings * len(said) + len(words))
     for _ in range(settings.hearings):
         for sound in said:
-            placed = material.placed(sound, words, chance, lead_s=_LEAD_S)
+            placed = material.amid(sound, words, chance)
             lessons.phrases.append((hear(placed.sound), placed.start // step, placed.end // step))
     others = material.others(words)
     for index in others:

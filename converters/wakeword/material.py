@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,14 @@ import numpy as np
 
 from converters.sound.folders import read_some, sound_files
 from converters.sound.mixing import at_speed
-from converters.wakeword.augment import RATE_HZ, Surroundings, between_silence
+from converters.wakeword.augment import (
+    PLAIN,
+    RATE_HZ,
+    Ratios,
+    Surroundings,
+    amid_words,
+    between_silence,
+)
 from converters.wakeword.background import Heard, hear_folder
 from converters.wakeword.corpus import Corpus
 from converters.wakeword.ears import Ear, Halves
@@ -62,10 +70,10 @@ class Settings:
     """Streams of 2.4 s that the int8 files are calibrated with, and as many to judge them."""
     hearings: int = 2
     """Rooms and noises in which each phrase is heard."""
-    quietest_db: float = 28.0
-    """Of the least noise in lessons; an embedding that heard people knows silence, too."""
-    loudest_db: float = -3.0
-    """Of the loudest recorded noise, which may be speech."""
+    ratios: Ratios = PLAIN
+    """To the noise in lessons; an embedding that heard people knows silence, too."""
+    loudest_db: float = -math.inf
+    """Least ratio to recorded noise, which may be speech."""
     roomy: tuple[float, float] = (0.45, 1 / 3)
     """Share of the clips that are in a room, and of the rooms that are far ones."""
     again_s: float = 0.0
@@ -135,7 +143,7 @@ class Material:
         self.around = Surroundings(
             [part.noises for part in self.heard["learn"]],
             settings.seed,
-            settings.quietest_db,
+            settings.ratios,
             settings.roomy,
             settings.loudest_db,
         )
@@ -169,18 +177,15 @@ class Material:
         chosen = [i for i, c in enumerate(words.clips) if not holds(c.phones, plain(self.phones))]
         return chosen[: self._settings.words_heard]
 
-    def placed(
-        self, sound: Floats, words: Corpus, chance: np.random.Generator, lead_s: float = 0.0
-    ) -> Placed:
+    def placed(self, sound: Floats, words: Corpus, chance: np.random.Generator) -> Placed:
         """The phrase (N,) after silence, or after other words; in some room and noise.
 
         Args:
             sound: the phrase alone.
             words: what may be said before.
             chance: of everything.
-            lead_s: seconds of the room before all that.
         """
-        before = lead_s + float(chance.uniform(0.1, 0.7))
+        before = float(chance.uniform(0.1, 0.7))
         clip = between_silence(sound, before, float(chance.uniform(0.3, 0.45)))
         start, end = round(before * RATE_HZ), round(before * RATE_HZ) + len(sound)
         if chance.random() < 0.35:
@@ -188,6 +193,15 @@ class Material:
             clip = np.concatenate((other * float(chance.uniform(0.3, 1.2)), clip[start // 2 :]))
             start, end = start + len(other) - start // 2, end + len(other) - start // 2
         return Placed(self.around.heard(clip.astype(np.float32), chance), start, end)
+
+    def amid(self, sound: Floats, words: Corpus, chance: np.random.Generator) -> Placed:
+        """The phrase (N,) with other words close before and after it, or none; somewhere."""
+
+        def other() -> Floats:
+            return words.sound(int(chance.integers(len(words))))
+
+        clip, start = amid_words(sound, other, chance)
+        return Placed(self.around.heard(clip, chance), start, start + len(sound))
 
     def talk_stream(self, words: Corpus, chosen: Sequence[int]) -> Halves:
         """Half an hour of voices, one after another, to find mistakes in."""

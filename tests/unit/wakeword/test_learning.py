@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.wakeword.augment import Surroundings, between_silence, disguised
+from converters.wakeword.augment import (
+    RATE_HZ,
+    Surroundings,
+    amid_words,
+    between_silence,
+    disguised,
+)
 from converters.wakeword.feature_store import FeatureStore, batches
 from converters.wakeword.learn import (
     Lessons,
@@ -76,6 +83,44 @@ def test_surroundings_keep_length_and_level(seed: int, size: int) -> None:
     found = around.heard(chance.uniform(-0.5, 0.5, size).astype("f4"), chance)
     assert found.shape == (size,) and found.dtype == np.float32
     assert np.isfinite(found).all() and np.abs(found).max() <= 1.0
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(1, 20000), other=st.integers(1, 40000))
+@settings(max_examples=50, deadline=None)
+def test_words_beside_a_clip_do_not_touch_it(seed: int, size: int, other: int) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, size).astype("f4")
+    found, start = amid_words(sound, lambda: np.ones(other, "f4"), np.random.default_rng(seed))
+    assert found.dtype == np.float32
+    assert np.array_equal(found[start : start + size], sound)
+    assert start >= RATE_HZ and start + size + RATE_HZ // 2 < len(found)
+    beside = np.concatenate((found[:start], found[start + size :]))
+    assert not beside.any() or 0.3 <= beside.max() <= 1.2
+
+
+def test_other_words_come_before_and_after() -> None:
+    placed = [
+        amid_words(np.zeros(8000, "f4"), lambda: np.ones(8000, "f4"), np.random.default_rng(seed))
+        for seed in range(200)
+    ]
+    before = sum(bool(found[:start].any()) for found, start in placed)
+    after = sum(bool(found[start:].any()) for found, start in placed)
+    assert 60 <= before <= 100 and 30 <= after <= 70
+
+
+def test_recorded_noise_is_no_louder_than_it_may_be() -> None:
+    chance = np.random.default_rng(0)
+    clip = np.zeros(16000, "f4")
+    clip[4000:12000] = chance.uniform(-0.5, 0.5, 8000)
+
+    def drowned(least_db: float) -> int:
+        """Of forty, heard in noise that is a hundred times as strong."""
+        loud = ((1.0, -20.0, -20.0),)
+        around = Surroundings([[tone(300, 1.0)]], 0, loud, (0.0, 0.0), least_db)
+        heard = [around.heard(clip, chance) for _ in range(40)]
+        return sum(float(np.square(x[:3000]).mean() / np.square(x).mean()) > 0.3 for x in heard)
+
+    assert drowned(-math.inf) == 40
+    assert drowned(20.0) < 25, "noise that was made may still be"
 
 
 SURROUNDINGS = Surroundings([[tone(300, 1.0)]], seed=0)
