@@ -14,13 +14,15 @@ from edge_sdk.errors import StorageError
 
 TOPICS = Topics("edge")
 
-EXAMPLES = {"device_id": "%u", "pipeline": "camera", "digest": "ab" * 32, "index": 3}
+EXAMPLES = {"device_id": "%u", "pipeline": "camera", "digest": "ab" * 32, "index": 3, "span": 4}
 EXAMPLES |= {"role": "root", "version": 1, "part": 0, "parts": 1, "topic": "edge/tuf/head"}
 SERVERS_OWN = {
     "every_device",
     "probe",
     "below",
+    "carries_chunks",
     "parse_chunk",
+    "parse_span",
     "parse_wave",
     "parse_device",
     "parse_response",
