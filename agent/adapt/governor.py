@@ -157,7 +157,7 @@ class Governor:
         if changed:
             now = state.sampled_at
             state = replace(_waiting_anew(state), index=index, reason=reason, since=now)
-        return state, replace(self._decision(state, changed, state.sampled_at), alone=alone)
+        return state, self._decision(state, changed, alone)
 
     def is_bound(self, sample: PressureSample) -> bool:
         """Whether pin, configuration or a critical temperature alone say where to stand."""
@@ -263,10 +263,7 @@ class Governor:
 
     def _is_crowded(self, state: GovernorState, index: int) -> bool:
         """Whether another rung may not fit into memory beside this one while it loads."""
-        needed_mib, available = (
-            self.ladder[index].memory_mib,
-            state.filtered[self._names[AVAILABLE]],
-        )
+        needed_mib, available = self.ladder[index].memory_mib, self._known(state, AVAILABLE)
         if needed_mib:
             return available is not None and min(available.value, available.fast) <= needed_mib
         used = self._value(state, USED)
@@ -309,8 +306,11 @@ class Governor:
         depth = self._signals[at].excess(state.filtered[at])
         return depth if math.isfinite(depth) else None
 
+    def _known(self, state: GovernorState, name: str) -> Filtered | None:
+        return state.filtered[self._names[name]]
+
     def _value(self, state: GovernorState, name: str) -> float | None:
-        known = state.filtered[self._names[name]]
+        known = self._known(state, name)
         return None if known is None else known.value
 
     def observe(self, state: GovernorState, sample: PressureSample, now: float) -> GovernorState:
@@ -344,14 +344,15 @@ class Governor:
     def _pinned(self, pin: int) -> int:
         return min(pin, len(self.ladder) - 1)
 
-    def _decision(self, state: GovernorState, changed: bool, now: float) -> Decision:
+    def _decision(self, state: GovernorState, changed: bool, alone: bool) -> Decision:
         return Decision(
             index=state.index,
             size=len(self.ladder),
             point=self.ladder[state.index].point,
             reason=state.reason,
             changed=changed,
-            held_s=now - state.since,
+            held_s=state.sampled_at - state.since,
+            alone=alone,
         )
 
 

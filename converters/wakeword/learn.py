@@ -7,7 +7,6 @@ the phrase, and what it would have taken for it is learned as another mistake.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +19,7 @@ from converters.wakeword.augment import disguised
 from converters.wakeword.ears import Halves
 from converters.wakeword.feature_store import FeatureStore, padded
 from converters.wakeword.network import STEP_S, STRIDE, WakeNetwork
+from converters.wakeword.pace import pace
 from edge_sdk.audio.samples import Floats
 
 _EARLY_STEPS: Final = 3
@@ -34,6 +34,7 @@ _LOUDEST: Final = 3
 _CHUNK_STEPS: Final = 3000
 _CROP_FRAMES: Final = 300
 _PEAK_STEPS: Final = 50
+_WARM_STEPS: Final = 50
 
 
 @dataclass
@@ -101,7 +102,7 @@ def learn(
         mistakes = None
         if step and step % plan.search_every == 0 and lessons.streams:
             mistakes = find_mistakes(network, lessons.streams, hard, chance)
-        rate = plan.learning_rate * _pace(step, plan.steps)
+        rate = plan.learning_rate * pace(step / plan.steps, (step + 1) / _WARM_STEPS)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         network.train()
@@ -110,11 +111,6 @@ def learn(
             missed, taken = np.mean(seen[-100:], axis=0)
             report(Told(step + 1, plan.steps, float(missed), float(taken), mistakes))
     return network.eval()
-
-
-def _pace(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / 50)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _one_step(

@@ -7,7 +7,6 @@ for the phrase makes up a good part of what they see next.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +20,7 @@ from converters.foreign.openwake import STEP_S, WIDTH
 from converters.wakeword.ears import Halves
 from converters.wakeword.head_network import WINDOWS, HeadNetwork, joined, windows_of
 from converters.wakeword.learn import Told
+from converters.wakeword.pace import pace
 
 _LATE: Final = 4
 """Steps after the one in which the phrase ends that are right as well."""
@@ -30,6 +30,8 @@ _AT_ONCE: Final = 8192
 _WORST: Final = 20_000
 _LEAST_WORST: Final = 4_000
 _HARD_LOGIT: Final = -3.0
+_WARM_STEPS: Final = 100
+_LEAST_RATE: Final = 0.01
 _SOFT: Final = 0.01
 """What is right is so for all but so much: nobody can be certain of the end of a word."""
 
@@ -135,7 +137,8 @@ class _Learner:
             mistakes = None
             if step and step % every == 0:
                 mistakes = self._search()
-            self._optimizer.param_groups[0]["lr"] = plan.learning_rate * _pace(step, plan.steps)
+            rate = pace(step / plan.steps, (step + 1) / _WARM_STEPS, _LEAST_RATE)
+            self._optimizer.param_groups[0]["lr"] = plan.learning_rate * rate
             seen.append(self._one_step())
             if mistakes is not None or step + 1 == plan.steps:
                 missed, taken = np.mean(seen[-100:], axis=0)
@@ -179,8 +182,3 @@ class _Learner:
         self._hard = ends[np.argsort(-logits)[:count]]
         hours = len(ends) * STEP_S / 3600.0
         return float((logits > 0).sum()) / max(hours, 1e-9)
-
-
-def _pace(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / 100)
-    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))

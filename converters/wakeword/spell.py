@@ -7,7 +7,6 @@ temporal classification (Graves et al. 2006).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from converters.wakeword.augment import Surroundings, between_silence, disguised
 from converters.wakeword.feature_store import FeatureStore, batches
 from converters.wakeword.network import STRIDE, Shape, Speller
+from converters.wakeword.pace import pace
 from converters.wakeword.phonemes import SOUNDS
 from edge_sdk.audio.samples import Floats
 from edge_sdk.errors import ConversionError
@@ -88,7 +88,7 @@ def learn_to_spell(
         losses = []
         for step, batch in enumerate(chosen):
             done = (number + step / len(chosen)) / epochs
-            _set_rate(optimizer, learning_rate * _pace(done))
+            _set_rate(optimizer, learning_rate * pace(done, 0.01 + done / _WARM_UP))
             losses.append(_learn(speller, optimizer, store, batch, clips, chance))
         wrong = errors(speller, store, held, clips)
         report(Epoch(number + 1, epochs, float(np.mean(losses)), wrong))
@@ -98,12 +98,6 @@ def learn_to_spell(
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _pace(done: float) -> float:
-    """Of the learning rate: up at first, down along a cosine."""
-    warm = min(1.0, 0.01 + done / _WARM_UP)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _learn(
