@@ -83,7 +83,7 @@ def _convolve(
     if node.input[1] not in weights:
         return False
     shape = list(weights[node.input[1]].dims)
-    facts = _attributes(node)
+    facts = attributes(node)
     strides, pads = facts.get("strides", [1, 1]), facts.get("pads", [0, 0, 0, 0])
     plain = facts.get("dilations", [1, 1]) == [1, 1] and facts.get("group", 1) == 1
     plain = plain and facts.get("auto_pad", b"NOTSET") == b"NOTSET"
@@ -112,7 +112,7 @@ def _remember(node: onnx.NodeProto, shape: tuple[int, ...], chain: Chain) -> Non
 
 def _pool(node: onnx.NodeProto, place: _Place) -> bool:
     """Whether pools begin where they begin in the whole picture."""
-    facts = _attributes(node)
+    facts = attributes(node)
     kernel, strides = facts["kernel_shape"], facts.get("strides", [1, 1])
     if kernel != strides or any(facts.get("pads", [0])) or facts.get("ceil_mode", 0):
         return False
@@ -124,5 +124,6 @@ def _pool(node: onnx.NodeProto, place: _Place) -> bool:
     return True
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """What a node says of itself, by name."""
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -3,12 +3,14 @@
 The two files are those that openWakeWord shares between words: sound to mel bands, and these to 96
 numbers every 80 ms, learned by Google on recordings of many people ("speech_embedding", Apache
 licence 2.0; Lin et al. 2020, "Training keyword spotters with limited and synthesized speech data").
+The bands are those of the agent's own front end in other units, which :func:`hearing` finds.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,10 +35,42 @@ from converters.foreign.openwake import (
     constants_of,
     load_part,
 )
+from edge_sdk.audio.features import FrontEnd
 from edge_sdk.audio.samples import Floats
+from edge_sdk.contracts.audio import FeatureSpec
+from edge_sdk.errors import ConversionError
 
+FEATURES: Final = FeatureSpec(
+    kind="slaney",
+    bands=BANDS,
+    low_hz=60.0,
+    high_hz=3800.0,
+    compression="log",
+    floor=1e-9,  # a little above what rounding to 16 bits leaves of silence
+)
+"""What the embedding hears, in the agent's words."""
 _STEPS: Final = 250
 """At once, 20 s: more would take memory and save no time."""
+_PROOF_STEPS: Final = 25
+_MOST_ODD: Final = 0.02
+"""Root mean square of what units cannot explain, in the file's units of 10 dB."""
+_LATE: Final = 3
+"""The file's first step begins with so many frames that hear the silence before, """
+_PADDED: Final = (FeatureSpec().fft_samples - FEATURES.window_samples) // 2
+"""and its window lies in the middle of the transform."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The embedding's frames are ``gain`` times ours plus ``bias``, by band."""
+
+    gain: Floats
+    bias: Floats
+
+    def of(self, frames: Floats) -> Floats:
+        """Frames (T, 32) of the front end as the embedding wants them."""
+        found: Floats = frames * self.gain + self.bias
+        return found
 
 
 class SpeechEmbedding:
@@ -54,46 +88,80 @@ class SpeechEmbedding:
     step_s = STEP_S
 
     def __init__(self, folder: Path) -> None:
-        self._mels = _session(load_part(folder / MELS))
-        picture = load_part(folder / EMBEDDING)
-        chain = chained(picture.graph, SEEN, NEW, BANDS)
-        self._memories = None if chain is None else chain.memories
-        self._embed = _session(picture if chain is None else _model(picture, chain))
-        self.name = f"speech embedding {_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
+        self.units = hearing(folder / MELS)
+        self.picture = load_part(folder / EMBEDDING)
+        chain = chained(self.picture.graph, SEEN, NEW, BANDS)
+        if chain is None:
+            raise _unlike(folder / EMBEDDING, "is no chain of convolutions that do not pad in time")
+        self.chain = chain
+        self._embed = _session(_model(self.picture, chain))
+        digests = f"{_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
+        self.name = f"speech embedding {digests} heard {FEATURES}"
 
     def hear(self, sounds: Iterable[Floats]) -> npt.NDArray[np.float16]:
         """Embeddings (T, 96) of sounds (N,) at 16 kHz that follow on each other from silence."""
-        sound = np.concatenate([np.zeros(BEFORE, np.float32), *sounds]) * np.float32(FULL_SCALE)
-        steps = (len(sound) - BEFORE) // STEP_SAMPLES
-        if not steps:
-            return np.zeros((0, WIDTH), np.float16)
-        frames = np.concatenate([self._frames(sound, step) for step in range(steps)])
-        found = self._looked_back(frames) if self._memories is None else self._looked_once(frames)
-        return found.astype(np.float16)
+        front = FrontEnd(FEATURES)
+        parts = [front.push(sound) for sound in sounds]
+        frames = np.concatenate([np.zeros((0, BANDS), np.float32), *parts])
+        return self.embed(frames[: len(frames) - len(frames) % NEW]).astype(np.float16)
 
-    def _frames(self, sound: Floats, step: int) -> Floats:
-        """Mel bands (8, 32); each step by itself, as its loudest band bounds the others."""
-        first = step * STEP_SAMPLES
-        piece = sound[None, first : first + BEFORE + STEP_SAMPLES]
-        return _only(self._mels, piece).reshape(NEW, BANDS) / np.float32(10) + np.float32(2)
-
-    def _looked_back(self, frames: Floats) -> Floats:
-        padded = np.concatenate((np.zeros((SEEN - NEW, BANDS), np.float32), frames))
-        found = [
-            _only(self._embed, padded[None, end - SEEN : end, :, None]).reshape(1, WIDTH)
-            for end in range(SEEN, len(padded) + 1, NEW)
-        ]
-        return np.concatenate(found)
-
-    def _looked_once(self, frames: Floats) -> Floats:
-        memories = [np.zeros(shape, np.float32) for shape in self._memories or ()]
-        found = []
+    def embed(self, frames: Floats) -> Floats:
+        """Embeddings (T, 96) of the front end's frames (8 T, 32), from the beginning."""
+        memories = [np.zeros(shape, np.float32) for shape in self.chain.memories]
+        names = [item.name for item in self._embed.get_inputs()]
+        found = [np.zeros((0, WIDTH), np.float32)]
         for first in range(0, len(frames), _STEPS * NEW):
-            inputs = [frames[None, None, first : first + _STEPS * NEW], *memories]
-            names = [item.name for item in self._embed.get_inputs()]
+            piece = self.units.of(frames[first : first + _STEPS * NEW])
+            inputs = [piece[None, None], *memories]
             vectors, *memories = self._embed.run(None, dict(zip(names, inputs, strict=True)))
             found.append(vectors.reshape(WIDTH, -1).T)
         return np.concatenate(found)
+
+
+def hearing(path: Path) -> Units:
+    """How the file's mel bands follow from the front end's.
+
+    Both hear the same noise at many levels; a line through each band is drawn by least squares.
+
+    Raises:
+        ConversionError: ``conversion.bad-wakeword`` where the bands are others.
+    """
+    session = _session(load_part(path))
+    sound = _proof()
+    late = sound[_PADDED:]
+    ours = FrontEnd(FEATURES).push(late).astype(np.float64)
+    theirs = _frames(session, path, sound)[_LATE:].astype(np.float64)
+    count = min(len(ours), len(theirs))
+    ours, theirs = ours[:count], theirs[:count]
+    middle, centre = ours.mean(axis=0), theirs.mean(axis=0)
+    gain = ((ours - middle) * (theirs - centre)).sum(axis=0) / np.square(ours - middle).sum(axis=0)
+    units = Units(gain.astype(np.float32), (centre - gain * middle).astype(np.float32))
+    odd = float(np.sqrt(np.square(units.of(ours.astype(np.float32)) - theirs).mean()))
+    if not odd <= _MOST_ODD:
+        raise _unlike(path, f"hears other bands than the agent would (by {10 * odd:.2g} dB)")
+    return units
+
+
+def _proof() -> Floats:
+    """Two seconds of noise, from loud to quiet and back."""
+    size = _PROOF_STEPS * STEP_SAMPLES
+    swell = 10.0 ** (-1.5 + np.cos(np.linspace(0.0, 2.0 * np.pi, size)))
+    noise: Floats = (swell * np.random.default_rng(0).uniform(-1, 1, size)).astype(np.float32)
+    return noise
+
+
+def _frames(session: Any, path: Path, sound: Floats) -> Floats:
+    """Mel bands (8 T, 32) as openWakeWord takes them from the file, step by step."""
+    padded = np.concatenate([np.zeros(BEFORE, np.float32), sound]) * np.float32(FULL_SCALE)
+    name, found = session.get_inputs()[0].name, []
+    for first in range(0, len(sound), STEP_SAMPLES):
+        piece = padded[None, first : first + BEFORE + STEP_SAMPLES]
+        (answer,) = session.run(None, {name: piece})
+        if np.size(answer) != NEW * BANDS:
+            raise _unlike(path, f"gives {np.shape(answer)} for 110 ms of sound")
+        found.append(np.asarray(answer, np.float32).reshape(NEW, BANDS))
+    frames: Floats = np.concatenate(found) / np.float32(10) + np.float32(2)
+    return frames
 
 
 def _model(picture: onnx.ModelProto, chain: Chain) -> onnx.ModelProto:
@@ -138,6 +206,9 @@ def _session(model: onnx.ModelProto) -> Any:
     )
 
 
-def _only(session: Any, array: Floats) -> Floats:
-    (found,) = session.run(None, {session.get_inputs()[0].name: array})
-    return np.asarray(found, np.float32)
+def _unlike(path: Path, what: str) -> ConversionError:
+    return ConversionError(
+        "bad-wakeword",
+        f"{path} {what}.",
+        f"Give the folder with openWakeWord's {MELS} and {EMBEDDING} (docs/wakeword.md).",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,10 @@ from edge_sdk.contracts.audio import FeatureSpec
 from edge_sdk.errors import ContractError
 
 Doubles = npt.NDArray[np.float64]
+
+_STRAIGHT_HZ: Final = 1000.0
+_STRAIGHT_MEL: Final = 15.0
+_RATIO: Final = float(np.log(6.4)) / 27.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ def make_bands(spec: FeatureSpec) -> Bands:
             f"the bands reach from {spec.low_hz:g} to {spec.high_hz:g} Hz, and sound at "
             f"{spec.sample_rate_hz} Hz has no more than {spec.sample_rate_hz / 2:g}"
         )
-    edges = _hertz(np.linspace(_mel(spec.low_hz), _mel(spec.high_hz), spec.bands + 2))
+    mel, hertz = (_mel_slaney, _hertz_slaney) if spec.kind == "slaney" else (_mel, _hertz)
+    edges = hertz(np.linspace(mel(spec.low_hz), mel(spec.high_hz), spec.bands + 2))
     bins = np.arange(spec.fft_samples // 2 + 1) * (spec.sample_rate_hz / spec.fft_samples)
     bounds = np.searchsorted(bins, edges)
     if (np.diff(bounds) < 1).any():
@@ -74,6 +79,20 @@ def bad_features(what: str) -> ContractError:
         f"The model's sound features cannot be computed: {what}.",
         "Correct the task's features (fewer bands, a longer transform, other frequencies).",
     )
+
+
+# Slaney 1998, "Auditory Toolbox": evenly up to 1 kHz, from there on by equal ratios.
+def _mel_slaney(hertz: float) -> float:
+    if hertz < _STRAIGHT_HZ:
+        return hertz / _STRAIGHT_HZ * _STRAIGHT_MEL
+    return _STRAIGHT_MEL + float(np.log(hertz / _STRAIGHT_HZ)) / _RATIO
+
+
+def _hertz_slaney(mel: Any) -> Doubles:
+    above = np.maximum(mel, _STRAIGHT_MEL) - _STRAIGHT_MEL
+    straight = np.minimum(mel, _STRAIGHT_MEL) * (_STRAIGHT_HZ / _STRAIGHT_MEL)
+    found: Doubles = straight * np.exp(above * _RATIO)
+    return found
 
 
 def _mel(hertz: float) -> float:

@@ -17,11 +17,15 @@ class FeatureSpec(Wire, kw_only=True):
     far-field keyword spotting"), so that a far or quiet microphone gives much the same values as a
     near one; ``log`` is the plain logarithm.
 
+    ``mel`` spaces the bands as HTK does, ``slaney`` as Slaney's Auditory Toolbox (1998) and librosa
+    do, evenly up to 1 kHz. It is a kind of its own, and no field, because an agent that does not
+    know it must refuse the release instead of hearing with other bands.
+
     Networks of other projects bring their own: ``samples`` are the samples as they are, ``bands``
     of them to a frame; ``micro`` are microWakeWord's, which need ``pymicro-features``.
     """
 
-    kind: Literal["mel", "samples", "micro"] = "mel"
+    kind: Literal["mel", "slaney", "samples", "micro"] = "mel"
     sample_rate_hz: Annotated[int, Meta(ge=8000, le=48000)] = 16000
     window_samples: Annotated[int, Meta(ge=32, le=8192)] = 400
     hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160

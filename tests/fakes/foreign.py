@@ -158,26 +158,13 @@ def write_openwake(
     chance = np.random.default_rng(0)
 
     def weights(*shape: int) -> np.ndarray:
-        return (chance.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+        found = chance.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))
+        # What is as loud everywhere says nothing, so that answers do not drown in the level.
+        found -= found.mean(tuple(range(len(shape) - 1)))
+        return found.astype(np.float32)
 
     node = helper.make_node
-    _save(
-        folder / "melspectrogram.onnx",
-        [
-            node("Unsqueeze", ["input", "one"], ["row"]),
-            node("Conv", ["row", "bands"], ["found"], strides=[160]),
-            node("Transpose", ["found"], ["turned"], perm=[0, 2, 1]),
-            node("Mul", ["turned", "small"], ["scaled"]),
-            node("Unsqueeze", ["scaled", "one"], ["output"]),
-        ],
-        ("input", ["batch", "samples"]),
-        ("output", ["batch", 1, "time", 32]),
-        {
-            "one": np.array([1], np.int64),
-            "bands": weights(32, 1, 640),
-            "small": np.array(1e-4, np.float32),
-        },
-    )
+    _write_mels(folder / "melspectrogram.onnx")
     if convolutions:
         _write_chain(folder / "embedding_model.onnx", weights)
     else:
@@ -195,6 +182,51 @@ def write_openwake(
         {"mix": 4 * weights(windows * 96, scores)},
     )
     return word
+
+
+def _write_mels(path: Path) -> None:
+    """Decibels in the published file's 32 bands, none more than 80 below the loudest."""
+    node, turns = helper.make_node, np.outer(np.arange(257), np.arange(512)) / 512
+    window = np.pad(0.5 - 0.5 * np.cos(np.arange(400) * np.pi / 200), 56)
+    _save(
+        path,
+        [
+            node("Unsqueeze", ["input", "one"], ["row"]),
+            *(node("Conv", ["row", part], [f"{part}_sum"], strides=[160]) for part in "ri"),
+            *(node("Mul", [f"{part}_sum"] * 2, [f"{part}_square"]) for part in "ri"),
+            node("Add", ["r_square", "i_square"], ["power"]),
+            node("Transpose", ["power"], ["turned"], perm=[0, 2, 1]),
+            node("MatMul", ["turned", "bands"], ["energy"]),
+            node("Max", ["energy", "least"], ["heard"]),
+            node("Log", ["heard"], ["nepers"]),
+            node("Mul", ["nepers", "decibel"], ["decibels"]),
+            node("ReduceMax", ["decibels"], ["loudest"], keepdims=0),
+            node("Sub", ["loudest", "range"], ["bound"]),
+            node("Max", ["decibels", "bound"], ["bounded"]),
+            node("Unsqueeze", ["bounded", "one"], ["output"]),
+        ],
+        ("input", ["batch", "samples"]),
+        ("output", ["batch", 1, "time", 32]),
+        {
+            "one": np.array([1], np.int64),
+            "r": (window * np.cos(2 * np.pi * turns)).astype(np.float32)[:, None],
+            "i": (window * -np.sin(2 * np.pi * turns)).astype(np.float32)[:, None],
+            "bands": _slaney_bands().astype(np.float32),
+            "least": np.array(1e-10, np.float32),
+            "decibel": np.array(10 / np.log(10), np.float32),
+            "range": np.array(80, np.float32),
+        },
+    )
+
+
+def _slaney_bands() -> np.ndarray:
+    """Triangles (257, 32) of equal area from 60 to 3800 Hz, as librosa spaces them."""
+    mel = np.linspace(60 * 3 / 200, 15 + 27 * np.log(3.8) / np.log(6.4), 34)
+    edges = np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+    hertz = np.arange(257)[:, None] * 31.25
+    rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])
 
 
 def _write_product(path: Path, weights: Callable[..., np.ndarray]) -> None:

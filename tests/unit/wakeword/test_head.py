@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 
-from converters.foreign.embedding import SpeechEmbedding
 from converters.foreign.openwake import read_openwake
 from converters.wakeword.evaluate import Rule
 from converters.wakeword.head_network import (
@@ -22,8 +21,6 @@ from converters.wakeword.head_network import (
 from converters.wakeword.learn_head import HeadLessons, HeadPlan, learn_head
 from edge_sdk.errors import ConversionError
 from tests.fakes.foreign import write_openwake
-from tests.unit.audio.test_features import noise
-from tests.unit.converters.test_foreign_wakewords import scores_of
 
 RULE = Rule(cutoff=0.7, window_steps=2, refractory_s=1.5)
 
@@ -31,21 +28,6 @@ RULE = Rule(cutoff=0.7, window_steps=2, refractory_s=1.5)
 def head(seed: int = 0, spread: float = 0.3) -> HeadNetwork:
     torch.manual_seed(seed)
     return HeadNetwork(torch.randn(96) * 0.1, torch.full((96,), spread), 8, 0.2).eval()
-
-
-@pytest.mark.parametrize("convolutions", [False, True])
-def test_training_and_agent_give_the_same_scores(tmp_path: Path, convolutions: bool) -> None:
-    write_openwake(tmp_path, convolutions=convolutions)
-    network, path = head(), tmp_path / "robin.onnx"
-    write_head(network, path, "hey robin", RULE)
-    sound = noise(4.0, level=0.2)
-    found = scores_of(read_openwake(path, tmp_path), tmp_path, sound)[:, 0]
-    expected = score_embeddings(
-        network, SpeechEmbedding(tmp_path).hear([sound[:9000], sound[9000:]])
-    )
-    assert np.ptp(expected) > 0.02, "the answers are not all the same"
-    # Training keeps embeddings in half precision.
-    assert np.abs(found - expected).max() < 2e-3
 
 
 def test_the_file_says_how_to_listen(tmp_path: Path) -> None:
