@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from converters.foreign.caching import FIRST, Chain, chained
+from converters.foreign.chain_network import ChainNetwork, chain_network, described
 from converters.foreign.openwake import (
     BANDS,
     BEFORE,
@@ -62,14 +63,14 @@ _PADDED: Final = (FeatureSpec().fft_samples - FEATURES.window_samples) // 2
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The embedding's frames are ``gain`` times ours plus ``bias``, by band."""
+    """The embedding's frames are ``gain`` times ours, plus ``bias`` by band."""
 
-    gain: Floats
+    gain: float
     bias: Floats
 
     def of(self, frames: Floats) -> Floats:
         """Frames (T, 32) of the front end as the embedding wants them."""
-        found: Floats = frames * self.gain + self.bias
+        found: Floats = frames * np.float32(self.gain) + self.bias
         return found
 
 
@@ -91,12 +92,18 @@ class SpeechEmbedding:
         self.units = hearing(folder / MELS)
         self.picture = load_part(folder / EMBEDDING)
         chain = chained(self.picture.graph, SEEN, NEW, BANDS)
-        if chain is None:
-            raise _unlike(folder / EMBEDDING, "is no chain of convolutions that do not pad in time")
-        self.chain = chain
+        layers = None if chain is None else described(self.picture.graph, chain)
+        if chain is None or layers is None:
+            raise _unlike(folder / EMBEDDING, "is no chain of convolutions as the published one")
+        self.layers = layers
+        self._memories = chain.memories
         self._embed = _session(_model(self.picture, chain))
         digests = f"{_digest(folder / MELS)} {_digest(folder / EMBEDDING)}"
         self.name = f"speech embedding {digests} heard {FEATURES}"
+
+    def network(self) -> ChainNetwork:
+        """The same in PyTorch, on the file's own frames."""
+        return chain_network(self.picture.graph, self.layers, BANDS)
 
     def hear(self, sounds: Iterable[Floats]) -> npt.NDArray[np.float16]:
         """Embeddings (T, 96) of sounds (N,) at 16 kHz that follow on each other from silence."""
@@ -107,7 +114,7 @@ class SpeechEmbedding:
 
     def embed(self, frames: Floats) -> Floats:
         """Embeddings (T, 96) of the front end's frames (8 T, 32), from the beginning."""
-        memories = [np.zeros(shape, np.float32) for shape in self.chain.memories]
+        memories = [np.zeros(shape, np.float32) for shape in self._memories]
         names = [item.name for item in self._embed.get_inputs()]
         found = [np.zeros((0, WIDTH), np.float32)]
         for first in range(0, len(frames), _STEPS * NEW):
@@ -121,7 +128,7 @@ class SpeechEmbedding:
 def hearing(path: Path) -> Units:
     """How the file's mel bands follow from the front end's.
 
-    Both hear the same noise at many levels; a line through each band is drawn by least squares.
+    Both hear the same noise at many levels; least squares draw a line for each band, all as steep.
 
     Raises:
         ConversionError: ``conversion.bad-wakeword`` where the bands are others.
@@ -134,8 +141,8 @@ def hearing(path: Path) -> Units:
     count = min(len(ours), len(theirs))
     ours, theirs = ours[:count], theirs[:count]
     middle, centre = ours.mean(axis=0), theirs.mean(axis=0)
-    gain = ((ours - middle) * (theirs - centre)).sum(axis=0) / np.square(ours - middle).sum(axis=0)
-    units = Units(gain.astype(np.float32), (centre - gain * middle).astype(np.float32))
+    gain = float(((ours - middle) * (theirs - centre)).sum() / np.square(ours - middle).sum())
+    units = Units(gain, (centre - gain * middle).astype(np.float32))
     odd = float(np.sqrt(np.square(units.of(ours.astype(np.float32)) - theirs).mean()))
     if not odd <= _MOST_ODD:
         raise _unlike(path, f"hears other bands than the agent would (by {10 * odd:.2g} dB)")

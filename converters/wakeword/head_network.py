@@ -79,9 +79,12 @@ def joined(networks: Sequence[HeadNetwork]) -> HeadNetwork:
 
 @torch.no_grad()
 def score_embeddings(network: HeadNetwork, stream: Halves) -> Floats:
-    """Scores (T,) float32, 0 to 1, of embeddings (T, 96): one stream from its beginning."""
-    padded = np.concatenate((np.zeros((WINDOWS - 1, WIDTH), np.float16), stream))
-    windows = windows_of(torch.from_numpy(padded))
+    """Scores (T,) float32, 0 to 1, of embeddings (T, 96): one stream from its beginning.
+
+    Before it was what is usual, as in a device's states of zero.
+    """
+    before = np.repeat(network.mean.numpy()[None].astype(np.float16), WINDOWS - 1, 0)
+    windows = windows_of(torch.from_numpy(np.concatenate((before, stream))))
     return np.concatenate(
         [
             torch.sigmoid(network(windows[at : at + _AT_ONCE].float())).numpy()

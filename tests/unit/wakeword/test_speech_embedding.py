@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.foreign.caching import chained
-from converters.foreign.chain_network import ChainNetwork, chain_network
-from converters.foreign.embedding import SpeechEmbedding
+from converters.foreign.chain_network import ChainNetwork, chain_network, described
+from converters.foreign.embedding import FEATURES, SpeechEmbedding
 from converters.foreign.openwake import read_openwake
 from converters.wakeword.head_network import HeadNetwork, score_embeddings, write_head
+from converters.wakeword.speech_network import speech_network
+from edge_sdk.audio.features import FrontEnd
 from edge_sdk.audio.samples import Floats
 from edge_sdk.errors import ConversionError
 from tests.fakes.foreign import write_openwake
@@ -51,9 +53,8 @@ def picture(layers: list[Any], seed: int, odd: str = "") -> tuple[onnx.GraphProt
         value, channels = f"c{at}", 4
         if bend:
             kind = "LeakyRelu" if bend == "Bent" else bend
-            nodes.append(
-                node(kind, [value], [f"l{at}"], **({"alpha": 0.2} if bend[0] != "R" else {}))
-            )
+            slope: dict[str, Any] = {} if kind == "Relu" else {"alpha": 0.2}
+            nodes.append(node(kind, [value], [f"l{at}"], **slope))
             value = f"l{at}"
         if bend == "Bent":
             constants["least"] = np.full((1, 1, 1, 1), -0.4, np.float32)
@@ -81,7 +82,7 @@ def picture(layers: list[Any], seed: int, odd: str = "") -> tuple[onnx.GraphProt
 @settings(max_examples=40, deadline=None)
 @given(layers=LAYERS, seed=st.integers(0, 9))
 def test_a_chain_gives_what_the_file_gives_step_by_step(layers: list[Any], seed: int) -> None:
-    graph, seen, new = picture(layers, seed)
+    graph, seen, new = picture([*layers, (2, 1, "", (1, 1))], seed)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     network = network_of(graph, seen, new)
@@ -101,12 +102,14 @@ def test_a_chain_gives_what_the_file_gives_step_by_step(layers: list[Any], seed:
 
 def network_of(graph: onnx.GraphProto, seen: int, new: int) -> ChainNetwork | None:
     chain = chained(graph, seen, new, BANDS)
-    return None if chain is None else chain_network(graph, chain)
+    layers = None if chain is None else described(graph, chain)
+    return None if layers is None else chain_network(graph, layers, BANDS)
 
 
-@pytest.mark.parametrize("odd", ["Softmax", "Clip"])
-def test_what_is_not_known_is_no_chain(odd: str) -> None:
-    assert network_of(*picture([(2, 3, "Bent", (2, 2))], 0, odd)) is None
+@pytest.mark.parametrize("odd", ["Softmax", "Clip", "Relu"])
+def test_what_is_not_known_or_ends_otherwise_is_no_chain(odd: str) -> None:
+    assert network_of(*picture([(2, 3, "Bent", (2, 2)), (1, 1, "", (1, 1))], 0)) is not None
+    assert network_of(*picture([(2, 3, "Bent", (2, 2)), (1, 1, "", (1, 1))], 0, odd)) is None
 
 
 def test_training_hears_what_openwakeword_hears(tmp_path: Path) -> None:
@@ -124,6 +127,26 @@ def test_training_hears_what_openwakeword_hears(tmp_path: Path) -> None:
     assert np.ptp(expected[warm:]) > 0.02, "the answers are not all the same"
     # Training keeps embeddings in half precision.
     assert np.abs(found[warm:] - expected[warm:count]).max() < 3e-3
+
+
+def test_one_network_scores_as_embedding_and_head(tmp_path: Path) -> None:
+    write_openwake(tmp_path, convolutions=True)
+    torch.manual_seed(0)
+    head = HeadNetwork(torch.randn(96) * 0.1, torch.full((96,), 0.1), 8, 0.2).eval()
+    ear, sound = SpeechEmbedding(tmp_path), noise(3.0, level=0.2)
+    network = speech_network(ear, head)
+    expected = score_embeddings(head, ear.hear([sound]))
+    frames = FrontEnd(FEATURES).push(sound)
+    frames = frames[: len(frames) - len(frames) % 8]
+    at_once = network.scores(frames)
+    assert np.ptp(expected) > 0.02 and len(at_once) == len(expected)
+    assert np.abs(at_once - expected).max() < 3e-3  # training keeps them in half precision
+    states, found = network.states(1), []
+    for step in torch.from_numpy(frames).reshape(-1, 1, 8, 32):
+        with torch.no_grad():
+            logit, *states = network(step, *states)
+        found.append(torch.sigmoid(logit).item())
+    assert np.allclose(found, at_once, atol=1e-5)
 
 
 def test_the_embedding_does_not_depend_on_how_sound_was_cut(tmp_path: Path) -> None:
