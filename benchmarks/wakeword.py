@@ -41,8 +41,6 @@ from benchmarks.wakeword_systems import (  # noqa: E402
     on_device,
 )
 from converters.convert import Options, convert  # noqa: E402
-from converters.foreign.run import import_wakeword, read_wakeword  # noqa: E402
-from converters.importing import ImportOptions  # noqa: E402
 from converters.sound.folders import read_sound, sound_files  # noqa: E402
 from converters.wakeword.evaluate import (  # noqa: E402
     Rule,
@@ -207,14 +205,10 @@ def _train(folder: Path, sounds: Sounds, options: argparse.Namespace) -> None:
         quick=options.quick,
         seed=options.seed,
     )
-    made = make(options.phrase, folder, wishes, tell, tell)
-    converted = folder / "converted"
-    if made.head is not None:
-        listens = read_wakeword(made.head, made.embedding)
-        import_wakeword(listens, [HOST], converted, options=ImportOptions(), progress=tell)
-        return
-    weights = Options(weights=folder / "weights.pt")
-    convert(f"{folder / 'task.py'}:Task", [HOST], converted, options=weights, progress=tell)
+    make(options.phrase, folder, wishes, tell, tell)
+    weights = Options(weights=folder / WEIGHTS)
+    reference, converted = f"{folder / 'task.py'}:Task", folder / "converted"
+    convert(reference, [HOST], converted, options=weights, progress=tell)
 
 
 def _readable(paths: Sequence[Path]) -> Iterator[Floats]:
@@ -240,14 +234,9 @@ def _blocks(place: Path) -> Iterator[Floats]:
 
 def _ours(folder: Path) -> dict[str, Listener]:
     """First in float, last what a device runs."""
-    if (folder / WEIGHTS).is_file():
-        return {
-            "ours, float PyTorch": in_pytorch(folder),
-            "ours, int8 TFLite": on_device(folder, "tflite", "static_wi8_ai8"),
-        }
     return {
-        "ours, float ONNX": on_device(folder, "onnx", "fp32"),
-        "ours, ONNX of half-precision weights": on_device(folder, "onnx", "wfp16"),
+        "ours, float PyTorch": in_pytorch(folder),
+        "ours, int8 TFLite": on_device(folder, "tflite", "static_wi8_ai8"),
     }
 
 

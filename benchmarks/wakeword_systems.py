@@ -10,15 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from agent.pipelines.listening import Listening
 from agent.sound.ring import Heard
-from converters.foreign.openwake import read_openwake
+from converters.foreign.embedding import FEATURES as SPEECH
+from converters.foreign.openwake import NEW, read_openwake
+from converters.loading import load_task
+from converters.module import build_module
 from converters.wakeword.ears import BANDS
 from converters.wakeword.learn import score_stream
-from converters.wakeword.network import STEP_S, Step, WakeNetwork
-from converters.wakeword.task import WEIGHTS, read_about
+from converters.wakeword.network import STEP_S
+from converters.wakeword.speech_network import SpeechNetwork
+from converters.wakeword.task import TASK, WEIGHTS
+from edge_sdk.audio.features import features
 from edge_sdk.audio.samples import Floats
 from edge_sdk.bundle.release import read_conversion
 from edge_sdk.runtime.negotiate import open_engine
@@ -32,11 +36,18 @@ Listener = Callable[[Floats], Floats]
 
 def in_pytorch(folder: Path) -> Listener:
     """The float network as it was trained."""
-    network = WakeNetwork(read_about(folder).shape)
-    step = Step(network)
-    step.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
-    step.eval()
-    return lambda sound: score_stream(network, BANDS.hear([sound]))
+    task = load_task(f"{folder / TASK}:Task")
+    network = build_module(task, folder / WEIGHTS)
+    if isinstance(network, SpeechNetwork):
+        return lambda sound: _on_speech(network, sound)
+    return lambda sound: score_stream(network.network, BANDS.hear([sound]))
+
+
+def _on_speech(network: SpeechNetwork, sound: Floats) -> Floats:
+    frames = features(sound, SPEECH)
+    scores = network.scores(frames[: len(frames) - len(frames) % NEW])
+    hop, first = NEW * SPEECH.hop_samples, SPEECH.window_samples - SPEECH.hop_samples
+    return _on_grid(scores, first + hop * (1 + np.arange(len(scores))), sound)
 
 
 def on_device(folder: Path, form: str, scheme: str) -> Listener:
@@ -71,12 +82,17 @@ def _listening(listening: Listening) -> Listener:
     def listen(sound: Floats) -> Floats:
         listening.reset()
         steps = listening.push(Heard(sound, 0, True))
-        scores = np.asarray([0.0, *(float(step.scores[0]) for step in steps)], np.float32)
-        ends = np.asarray([step.end for step in steps], np.int64)
-        grid = (np.arange(len(sound) // STEP) + 1) * STEP
-        return scores[np.searchsorted(ends, grid, side="right")]
+        scores = np.asarray([step.scores[0] for step in steps], np.float32)
+        return _on_grid(scores, np.asarray([step.end for step in steps], np.int64), sound)
 
     return listen
+
+
+def _on_grid(scores: Floats, ends: np.ndarray, sound: Floats) -> Floats:
+    """Scores on our grid: each holds until the next one, none before the first."""
+    grid = (np.arange(len(sound) // STEP) + 1) * STEP
+    after = np.concatenate((np.zeros(1, np.float32), scores))
+    return after[np.searchsorted(ends, grid, side="right")]
 
 
 def micro_wake_word(model: str) -> Listener:

@@ -148,7 +148,7 @@ def described(picture: onnx.GraphProto, chain: Chain) -> tuple[Layer, ...] | Non
         before = layers[-1] if layers else None
         if node.op_type == "Max" and isinstance(before, Bend):
             layers.pop()
-            found = _bounded(before, node, constants)
+            found: Layer | None = _bounded(before, node, constants)
         else:
             found = _described(node, constants)
         if found is None:

@@ -6,13 +6,15 @@ a few layers does, in minutes, see docs/adr/0028-a-published-embedding-may-be-br
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from converters.foreign.chain_network import Layer
 from converters.foreign.embedding import SpeechEmbedding
+from converters.sound.mixing import some_piece
 from converters.wakeword.augment import RATE_HZ, between_silence
 from converters.wakeword.ears import Halves
 from converters.wakeword.evaluate import Rule, Trial, choose_rule
@@ -21,6 +23,8 @@ from converters.wakeword.learn import Told
 from converters.wakeword.learn_head import HeadLessons, learn_head
 from converters.wakeword.material import Material, Settings, Sounds, Stage
 from converters.wakeword.phonemes import Phones
+from converters.wakeword.speech_network import SpeechNetwork, speech_network
+from converters.wakeword.speech_task import STREAM_S, some_streams
 from converters.wakeword.workshop import Workshop
 from edge_sdk.audio.samples import Floats
 
@@ -37,6 +41,12 @@ class TrainedHead:
     rule: Rule
     chosen_on: Trial
     tested_on: Trial
+    speech: SpeechNetwork
+    """The head on its embedding, as devices run both."""
+    layers: tuple[Layer, ...]
+    """Of the embedding."""
+    samples: dict[str, Sequence[Floats]]
+    """Frames to calibrate with and to be judged by."""
     skipped: tuple[str, ...]
 
 
@@ -83,7 +93,16 @@ def train_head(
     chosen_on = material.trial(scorer, "choose")
     rule = choose_rule(chosen_on, settings.budget_per_hour)
     stage("test")
-    return TrainedHead(network, rule, chosen_on, material.trial(scorer, "test"), material.skipped)
+    return TrainedHead(
+        network,
+        rule,
+        chosen_on,
+        material.trial(scorer, "test"),
+        speech_network(embedding, network),
+        embedding.layers,
+        _samples(material, settings),
+        material.skipped,
+    )
 
 
 # No near misses: a sound or two apart, as the same voices say them, they are no further from the
@@ -106,6 +125,28 @@ def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLesson
     lessons.streams += material.elsewhere()
     lessons.streams.append(material.talk_stream(words, others))
     return lessons
+
+
+def _samples(material: Material, settings: Settings) -> dict[str, Sequence[Floats]]:
+    """The phrase and other sound by turns; what a network is judged by taught it nothing."""
+    words, heard = material.words(), material.heard
+    parts = {
+        "calibration": (material.phrases(), heard["learn"]),
+        "evaluation": (list(material.judged().sounds()), heard["test"] or heard["choose"]),
+    }
+    found: dict[str, Sequence[Floats]] = {}
+    for number, (name, (said, others)) in enumerate(parts.items()):
+        chance = np.random.default_rng([settings.seed, 17, number])
+        noises = [noise for part in others for noise in part.noises]
+        sounds: list[Floats] = []
+        while sum(map(len, sounds)) < 1.1 * settings.samples * STREAM_S * RATE_HZ:
+            clip = material.amid(said[int(chance.integers(len(said)))], words, chance).sound
+            sounds.append(clip)
+            if noises:
+                piece = some_piece(noises, len(clip), chance)
+                sounds.append(material.around.heard(piece, chance))
+        found[name] = some_streams(sounds, settings.samples)
+    return found
 
 
 def _counting(material: Material, stage: Stage, total: int) -> Callable[[Floats], Halves]:

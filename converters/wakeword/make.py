@@ -14,9 +14,11 @@ from converters.wakeword.learn import Plan
 from converters.wakeword.learn_head import HeadPlan
 from converters.wakeword.material import Settings, Sounds
 from converters.wakeword.neighbours import chance_accepts_per_hour
+from converters.wakeword.network import Step
 from converters.wakeword.phonemes import Phones
 from converters.wakeword.report import Evaluation, make_evaluation, write_evaluation
-from converters.wakeword.task import About, write_task
+from converters.wakeword.speech_task import SpeechAbout, SpeechTask
+from converters.wakeword.task import About, WakeTask, write_task
 from converters.wakeword.train import Trained, Training, name_of, phones_of
 from converters.wakeword.voices import find_voices
 from converters.wakeword.words import vocabulary
@@ -78,7 +80,7 @@ class Made:
     evaluation: Evaluation
     embedding: Path
     head: Path | None = None
-    """The phrase's file, where it was learned on a published embedding."""
+    """What openWakeWord loads, where the phrase was learned on a published embedding."""
 
 
 def make(
@@ -163,15 +165,17 @@ def _learn(
 def _write(
     folder: Path, phrase: str, learned: Trained | TrainedHead, wishes: Wishes
 ) -> Path | None:
-    """The weights, and how to listen; returns the file of a head."""
+    """The task, and of a head the file that other programs take, which is returned."""
     name = name_of(phrase)
     if isinstance(learned, TrainedHead):
-        head = folder / f"{name}.onnx"
+        head, width = folder / f"{name}.onnx", learned.network.second.in_features
         write_head(learned.network, head, phrase, learned.rule)
+        speech = SpeechAbout(name, phrase, learned.rule, learned.layers, width)
+        write_task(folder, SpeechTask, speech, learned.speech, learned.samples)
         return head
     shape = _settings(wishes).shape
     about = About(name, phrase, learned.rule, shape.channels, shape.trunk, shape.head)
-    write_task(folder, about, learned.network, learned.samples)
+    write_task(folder, WakeTask, about, Step(learned.network), learned.samples)
     return None
 
 

@@ -238,7 +238,7 @@ class Material:
         noises = [noise for part in self.heard[use] for noise in part.noises]
         recordings = self._judging if testing else []
         if not recordings:
-            recordings = list(self._judged().sounds())
+            recordings = list(self.judged().sounds())
         spoken = {
             c: spoken_under(c, recordings, noises, self.ear, seed=3 + testing) for c in CONDITIONS
         }
@@ -248,7 +248,8 @@ class Material:
         ]
         return run_trial(scorer, spoken, silent, self.ear.step_s, self._near(testing))
 
-    def _judged(self) -> Corpus:
+    def judged(self) -> Corpus:
+        """The phrase by voices that are kept from teaching."""
         return self._workshop.phrases(
             self.phrase, self.phones, self._settings.judged, self._count("speak"), held_out=True
         )

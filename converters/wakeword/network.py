@@ -142,6 +142,10 @@ class Step(nn.Module):
         logits, *after = self.network(x, *before)
         return (logits[:, :, 0], *after)
 
+    def states(self, count: int) -> list[Tensor]:
+        """Empty ones, for so many streams."""
+        return self.network.states(count)
+
 
 def _memories(channels: int, blocks: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
     return [(channels, (kernel - 1) * dilation) for kernel, dilation in blocks]

@@ -7,19 +7,23 @@ a task of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal, TypeVar
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters.wakeword.ears import Halves
+from converters.module import save_weights
 from converters.wakeword.evaluate import Rule
 from converters.wakeword.network import FEATURES, STRIDE, Shape, Step, WakeNetwork
-from edge_sdk.contracts.audio import SoundInfo, WakeWord
+from edge_sdk.audio.samples import Floats
+from edge_sdk.contracts.audio import FeatureSpec, SoundInfo, WakeWord
 from edge_sdk.durable import DiskStorage
 from edge_sdk.errors import TaskError
 
@@ -28,24 +32,29 @@ SAMPLES: Final = "samples.npz"
 WEIGHTS: Final = "weights.pt"
 TASK: Final = "task.py"
 SAMPLE_FRAMES: Final = 240
-_SOURCE: Final = '''"""A wake word; converters/wakeword/task.py says what belongs to it."""
+_SOURCE: Final = '''"""A wake word; {module} says what belongs to it."""
 
 from pathlib import Path
 
-from converters.wakeword.task import WakeTask
+from {module} import {kind}
 
 
-class Task(WakeTask):
+class Task({kind}):
     folder = Path(__file__).parent
 '''
 
 
-class About(msgspec.Struct, frozen=True):
-    """How to listen for a phrase."""
+class HowToListen(msgspec.Struct, frozen=True):
+    """For a phrase, whatever network knows it."""
 
     name: str
     phrase: str
     rule: Rule
+
+
+class About(HowToListen, frozen=True):
+    """The same, and the network with a trunk of its own."""
+
     channels: int
     trunk: tuple[tuple[int, int], ...]
     head: tuple[tuple[int, int], ...]
@@ -56,8 +65,11 @@ class About(msgspec.Struct, frozen=True):
         return Shape(self.channels, self.trunk, self.head)
 
 
-class WakeTask:
-    """Base of the task in a folder; see :mod:`converters.task`.
+_About = TypeVar("_About", bound=HowToListen)
+
+
+class ListeningTask:
+    """Base of the tasks in such folders; see :mod:`converters.task`.
 
     Raises:
         TaskError: ``task.bad-wakeword`` where the folder lacks something or was changed.
@@ -65,40 +77,48 @@ class WakeTask:
 
     kind = "generic"
     tolerance = 0.3
-    sequence_steps = SAMPLE_FRAMES // STRIDE
     folder: Path
+    features: FeatureSpec
+    frames_per_step: int
+    order: Literal["frames-bands", "bands-frames"]
+    sample_frames: int
+    """Of a stream in ``samples.npz``."""
 
     def __init__(self) -> None:
-        self._about = read_about(self.folder)
-        self.name = self._about.name
-        self.states = tuple((i, i) for i in range(1, 1 + len(self._network().sizes())))
-        rule = self._about.rule
+        about = self.about()
+        self.name = about.name
+        self.sequence_steps = self.sample_frames // self.frames_per_step
+        self._new = self.build().states(1)
+        self.states = tuple((i, i) for i in range(1, 1 + len(self._new)))
         self.sound = SoundInfo(
-            features=FEATURES,
-            frames_per_step=STRIDE,
-            labels=(self._about.phrase,),
+            features=self.features,
+            frames_per_step=self.frames_per_step,
+            order=self.order,
+            labels=(about.phrase,),
             activation="sigmoid",
             words=(
                 WakeWord(
-                    label=self._about.phrase,
+                    label=about.phrase,
                     output=0,
-                    cutoff=rule.cutoff,
-                    window_steps=rule.window_steps,
-                    refractory_s=rule.refractory_s,
+                    cutoff=about.rule.cutoff,
+                    window_steps=about.rule.window_steps,
+                    refractory_s=about.rule.refractory_s,
                 ),
             ),
         )
 
-    def _network(self) -> WakeNetwork:
-        return WakeNetwork(self._about.shape)
+    def about(self) -> HowToListen:
+        """What ``wakeword.json`` says."""
+        raise NotImplementedError
 
-    def build(self) -> nn.Module:
-        """One step of the network."""
-        return Step(self._network())
+    def build(self) -> Any:
+        """One step of the network: a module whose ``states(count)`` are those of new streams."""
+        raise NotImplementedError
 
     def example_input(self, height: int, width: int) -> tuple[Tensor, ...]:
-        """Silence."""
-        return (torch.zeros(1, FEATURES.bands, STRIDE), *self._network().states(1))
+        """Frames of zero."""
+        frames = np.zeros((1, self.frames_per_step, self.features.bands), np.float32)
+        return (self._laid(frames), *self._new)
 
     def calibration(self, height: int, width: int) -> Iterator[tuple[Tensor, ...]]:
         """Phrases and other sound that were learned from."""
@@ -110,44 +130,74 @@ class WakeTask:
 
     def _streams(self, part: str) -> Iterator[tuple[Tensor, ...]]:
         """Step by step; the converter fills the states in."""
+        states = [new.repeat(self.sequence_steps, *[1] * (new.ndim - 1)) for new in self._new]
+        for stream in self._samples(part):
+            steps = stream.reshape(-1, self.frames_per_step, self.features.bands)
+            yield (self._laid(steps), *states)
+
+    def _samples(self, part: str) -> Floats:
+        shape = (self.sample_frames, self.features.bands)
         try:
-            with np.load(self.folder / SAMPLES) as file:
-                streams = file[part].astype(np.float32)
-        except (OSError, ValueError, KeyError) as error:
+            with (self.folder / SAMPLES).open("rb") as raw, np.load(raw) as file:
+                streams: Floats = file[part].astype(np.float32)
+            if streams.shape[1:] != shape:
+                raise ValueError(f"streams are {streams.shape[1:]} and not {shape}")
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise _bad(self.folder, SAMPLES, error) from error
-        for stream in streams:
-            steps = stream.reshape(-1, STRIDE, FEATURES.bands).transpose(0, 2, 1)
-            states = self._network().states(len(steps))
-            yield (torch.from_numpy(np.ascontiguousarray(steps)), *states)
+        return streams
+
+    def _laid(self, steps: Floats) -> Tensor:
+        """(N, frames, bands) as the network takes them."""
+        laid = steps.transpose(0, 2, 1) if self.order == "bands-frames" else steps
+        return torch.from_numpy(np.ascontiguousarray(laid))
 
 
-def read_about(folder: Path) -> About:
+class WakeTask(ListeningTask):
+    """A network with a trunk of its own."""
+
+    features = FEATURES
+    frames_per_step = STRIDE
+    order: Literal["frames-bands", "bands-frames"] = "bands-frames"
+    sample_frames = SAMPLE_FRAMES
+
+    def about(self) -> About:
+        """What ``wakeword.json`` says."""
+        return read_about(self.folder, About)
+
+    def build(self) -> Step:
+        """One step of the network."""
+        return Step(WakeNetwork(self.about().shape))
+
+
+def read_about(folder: Path, kind: type[_About]) -> _About:
     """What a folder says of its phrase.
 
     Raises:
         TaskError: ``task.bad-wakeword``.
     """
     try:
-        return msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
+        return msgspec.json.decode((folder / ABOUT).read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError) as error:
         raise _bad(folder, ABOUT, error) from error
 
 
 def write_task(
-    folder: Path, about: About, network: WakeNetwork, samples: dict[str, list[Halves]]
+    folder: Path,
+    kind: type[ListeningTask],
+    about: HowToListen,
+    step: nn.Module,
+    samples: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
-    """Write everything a :class:`WakeTask` needs.
+    """Write everything such a task needs.
 
     Args:
-        samples: streams (:data:`SAMPLE_FRAMES`, bands) for ``calibration`` and ``evaluation``.
+        kind: the task's class.
+        step: with the weights.
+        samples: streams (``kind.sample_frames``, bands) for ``calibration`` and ``evaluation``.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    from io import BytesIO
-
-    from converters.module import save_weights
-
     storage = DiskStorage()
     buffer = BytesIO()
     np.savez_compressed(
@@ -156,8 +206,9 @@ def write_task(
         evaluation=np.stack(samples["evaluation"]),
     )
     storage.write(folder / SAMPLES, buffer.getvalue())
-    save_weights(Step(network), folder / WEIGHTS)
-    storage.write(folder / TASK, _SOURCE.encode())
+    save_weights(step, folder / WEIGHTS)
+    source = _SOURCE.format(module=kind.__module__, kind=kind.__name__)
+    storage.write(folder / TASK, source.encode())
     storage.write(folder / ABOUT, msgspec.json.format(msgspec.json.encode(about), indent=2))
 
 

@@ -81,13 +81,9 @@ def train(out: Output, /, phrase: str, **options: Any) -> None:
         )
     _show(out, made.evaluation)
     data = _data(made, folder)
-    next_step = (
-        f"edge model convert {folder / 'task.py'}:Task --weights {folder / 'weights.pt'}"
-        if made.head is None
-        else f"edge model import {made.head} --openwakeword {made.embedding}"
-    )
+    next_step = f"edge model convert {folder / 'task.py'}:Task --weights {folder / 'weights.pt'}"
     if not options["no_convert"]:
-        data |= _convert(out, folder, made, options)
+        data |= _convert(out, folder, options)
         converted = folder / "converted"
         next_step = f"edge release create {converted} -o {folder}-1 --name {made.name} --version 1"
     out.result(data)
@@ -124,13 +120,9 @@ def _check_profiles(asked: tuple[str, ...]) -> None:
         load_profile(profile)
 
 
-def _convert(out: Output, folder: Path, made: Made, options: dict[str, Any]) -> dict[str, Any]:
+def _convert(out: Output, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     with out.progress("convert", None) as bar:
-        outcome = (
-            _converted(folder, options, bar.step)
-            if made.head is None
-            else _imported(made.head, made.embedding, folder, options, bar.step)
-        )
+        outcome = _converted(folder, options, bar.step)
     rows = [
         (item.path.name, f"{item.size_bytes / 1024:.0f}", f"{item.accuracy * 100:.1f}")
         for item in outcome.measured
@@ -151,22 +143,6 @@ def _converted(folder: Path, options: dict[str, Any], stage: Callable[[str], Non
         cache=cache_from(options),
         progress=stage,
     )
-
-
-def _imported(
-    head: Path, embedding: Path, folder: Path, options: dict[str, Any], stage: Callable[[str], None]
-) -> Outcome:
-    """The head on its embedding: a network for those profiles that run ONNX."""
-    from converters.foreign.run import import_wakeword, read_wakeword
-    from converters.importing import ImportOptions
-    from converters.importing.profiles import runs_format
-    from device_profiles.loader import profile_ids
-
-    profiles = options["profiles"] or [p for p in profile_ids() if runs_format(p, "onnx")]
-    listens = read_wakeword(head, embedding)
-    return import_wakeword(
-        listens, profiles, folder / "converted", options=ImportOptions(), progress=stage
-    ).outcome
 
 
 def _show(out: Output, found: Evaluation) -> None:

@@ -260,7 +260,8 @@ def _write_chain(path: Path, weights: Callable[..., np.ndarray]) -> None:
         if pads:
             nodes.append(node("LeakyRelu", [value], [f"bent_{at}"], alpha=0.2))
             pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            nodes.append(node("MaxPool", [f"bent_{at}"], [f"pooled_{at}"], **pool))
+            nodes.append(node("Max", [f"bent_{at}", "least"], [f"bound_{at}"]))
+            nodes.append(node("MaxPool", [f"bound_{at}"], [f"pooled_{at}"], **pool))
             value = f"pooled_{at}"
     _save(
         path,
@@ -274,6 +275,7 @@ def _write_chain(path: Path, weights: Callable[..., np.ndarray]) -> None:
         {
             "image": np.array([-1, 1, 76, 32], np.int64),
             "shape": np.array([-1, 1, 1, 96], np.int64),
+            "least": np.array(-0.4, np.float32),
             **{f"weight_{at}": weights(*size[::-1]).T for at, size in enumerate(sizes)},
         },
     )

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from converters.convert import Options, convert
-from converters.foreign.run import import_wakeword, read_wakeword
-from converters.importing import ImportOptions
+from converters.foreign.run import read_wakeword
+from converters.loading import load_task
+from converters.module import build_module
 from converters.wakeword.learn import Plan
 from converters.wakeword.learn_head import HeadPlan
 from converters.wakeword.make import Made, Wishes, make
@@ -137,18 +138,22 @@ def test_a_published_embedding_needs_a_head_only(
         embedding=tmp_path,
     )
     stages: list[str] = []
-    found = make("hey robin", tmp_path / "robin", wishes, stages.append)
+    folder = tmp_path / "robin"
+    found = make("hey robin", folder, wishes, stages.append)
     assert not any(text.startswith("learn to spell") for text in stages)
     assert any(text.startswith(f"hear {room.name} again") for text in stages)
-    assert found.head is not None and found.evaluation.step_s == 0.08
-    assert "one every 80 ms" in (tmp_path / "robin" / "evaluation.md").read_text()
-    listens = read_wakeword(found.head, tmp_path)
-    options = ImportOptions(schemes=("fp32",))
-    imported = import_wakeword(listens, ["x86-generic"], tmp_path / "out", options=options)
-    sound = imported.outcome.conversion.task.sound
-    assert sound is not None and sound.labels == ("hey robin",)
+    assert found.evaluation.step_s == 0.08
+    assert "one every 80 ms" in (folder / "evaluation.md").read_text()
     rule = found.evaluation.rule
-    assert (sound.words[0].cutoff, sound.words[0].window_steps) == (rule.cutoff, rule.window_steps)
+    assert found.head is not None, "other programs take it"
+    task = load_task(f"{folder / 'task.py'}:Task")
+    assert task.sound is not None
+    for (word,) in (read_wakeword(found.head, tmp_path).sound.words, task.sound.words):
+        assert (word.label, word.cutoff) == ("hey robin", rule.cutoff)
+        assert (word.window_steps, word.refractory_s) == (rule.window_steps, rule.refractory_s)
+    batches = list(task.task.calibration(1, 1))
+    assert len(batches) == TINY.samples and batches[0][0].shape == (60, 8, 32)
+    build_module(task, folder / "weights.pt")
 
 
 @pytest.mark.parametrize(
