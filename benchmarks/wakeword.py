@@ -54,6 +54,7 @@ from converters.wakeword.make import Wishes, make  # noqa: E402
 from converters.wakeword.material import Sounds  # noqa: E402
 from converters.wakeword.network import FEATURES, STEP_S  # noqa: E402
 from converters.wakeword.report import JSON, Evaluation, claim, recall_at  # noqa: E402
+from converters.wakeword.speech_task import MIXED  # noqa: E402
 from converters.wakeword.statistics import wilson_interval  # noqa: E402
 from converters.wakeword.task import WEIGHTS  # noqa: E402
 from converters.wakeword.train import name_of  # noqa: E402
@@ -234,10 +235,13 @@ def _blocks(place: Path) -> Iterator[Floats]:
 
 def _ours(folder: Path) -> dict[str, Listener]:
     """First in float, last what a device runs."""
-    return {
+    found = {
         "ours, float PyTorch": in_pytorch(folder),
         "ours, int8 TFLite": on_device(folder, "tflite", "static_wi8_ai8"),
     }
+    if any(MIXED in path.name for path in (folder / "converted" / "artifacts").glob("*.tflite")):
+        found["ours, int8 head TFLite"] = on_device(folder, "tflite", MIXED)
+    return found
 
 
 def _peers(options: argparse.Namespace) -> dict[str, Listener]:
@@ -304,7 +308,7 @@ def figures(document: dict[str, Any]) -> dict[str, float]:
     def clean(name: str) -> float:
         return float(document["systems"][name]["recall"]["0.5"]["clean"])
 
-    exact, device = document["ours"]
+    exact, *_, device = document["ours"]
     return {
         "clean recall at 0.5 per hour": clean(device),
         "recall lost on the device": max(0.0, clean(exact) - clean(device)),

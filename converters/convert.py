@@ -323,5 +323,9 @@ def _plan(task: LoadedTask, profiles: dict[str, DeviceProfile], options: Options
 
 
 def _settings(task: LoadedTask, settings: Settings) -> Settings:
-    """With the streaming states that the task declares."""
-    return replace(settings, states=settings.states or task.states)
+    """With the streaming states and the kinds of layers that the task declares."""
+    return replace(
+        settings,
+        states=settings.states or task.states,
+        integers=settings.integers or task.integers,
+    )

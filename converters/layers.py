@@ -8,11 +8,14 @@ to suffer from few steps (softmax, attention products, smooth activations).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
+
+from converters.settings import LayerKind, Settings
 
 _ONNX_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization"} | {
     "InstanceNormalization",
@@ -25,6 +28,11 @@ _TFLITE_WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOS
 }
 _TFLITE_ALONE = {"SOFTMAX", "HARD_SWISH", "LOGISTIC", "TANH", "GELU"}
 _DENSE = ("CONV", "GEMM", "MATMUL", "FULLY_CONNECTED", "DEPTHWISE", "TRANSPOSE_CONV")
+_KINDS: Mapping[LayerKind, frozenset[str]] = {
+    "linear": frozenset(("FULLY_CONNECTED", "BATCH_MATMUL", "Gemm", "MatMul")),
+    "convolution": frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "Conv"))
+    | {"ConvTranspose"},
+}
 _SEGMENT = re.compile(r"^(?:[\w.]*\.)?(?P<kind>[A-Z]\w*?)_(?P<name>\w+)$")
 
 
@@ -96,6 +104,14 @@ def default_keep(path: Path) -> tuple[str, ...]:
     ends = [weighted[0].name, weighted[-1].name] if len(weighted) > 2 else []
     delicate = [layer.name for layer in layers if _delicate(layer)]
     return tuple(dict.fromkeys([*delicate, *ends]))
+
+
+def as_mixed(path: Path, settings: Settings) -> Settings:
+    """Settings with the layers that a mixed static file has in integers, or keeps, by name."""
+    if settings.integers:
+        ops = {op for kind in settings.integers for op in _KINDS[kind]}
+        return replace(settings, only=tuple(x.name for x in layers_of(path) if x.op in ops))
+    return settings if settings.keep else replace(settings, keep=default_keep(path))
 
 
 def _delicate(layer: GraphLayer) -> bool:

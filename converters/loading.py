@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from converters.schemes import supported_scheme
+from converters.settings import LAYER_KINDS, LayerKind
 from converters.task import REQUIRED, REQUIRED_GENERIC, Preprocess
 from converters.usercode import LIMIT_S, user_code
 from edge_sdk.contracts.audio import EnhanceSpec, SoundInfo
@@ -53,6 +54,8 @@ class LoadedTask:
     """(input, output) positions of a streaming module, where the output comes back as the input."""
     sequence_steps: int = 0
     """See :attr:`converters.task.GenericTask.sequence_steps`."""
+    integers: tuple[LayerKind, ...] = ()
+    """See :attr:`converters.task.GenericTask.integers`."""
     sound: SoundInfo | None = None
     """How the module listens, if it does."""
     enhance: EnhanceSpec | None = None
@@ -107,6 +110,7 @@ def load_task(ref: str, *, width: float = FULL_WIDTH) -> LoadedTask:
         tolerance=_tolerance(task, path),
         states=_states(task, path),
         sequence_steps=_sequence_steps(task, path),
+        integers=_integers(task, path),
         sound=_described(task, path, "sound", SoundInfo),
         enhance=_described(task, path, "enhance", EnhanceSpec),
         width=width,
@@ -339,6 +343,17 @@ def _sequence_steps(task: Any, path: Path) -> int:
             "Leave it out where samples do not follow on each other.",
         )
     return int(found)
+
+
+def _integers(task: Any, path: Path) -> tuple[LayerKind, ...]:
+    found = getattr(task, "integers", ())
+    if not isinstance(found, list | tuple) or any(kind not in LAYER_KINDS for kind in found):
+        raise _invalid(
+            path,
+            f"integers must be some of {', '.join(LAYER_KINDS)}, got {_short(found)}.",
+            'For example integers = ("linear",): a mixed file has the rest in float32.',
+        )
+    return tuple(found)
 
 
 def _described(task: Any, path: Path, name: str, kind: type[Described]) -> Described | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from converters.calibrate.feeds import Samples, file_feeds
 from converters.calibrate.observe import Ranges, align, observe
 from converters.calibrate.onnx_run import onnx_run
 from converters.calibrate.states import check_states, state_groups
-from converters.layers import default_keep, members
+from converters.layers import as_mixed, members
 from converters.onnx_ends import quantize_ends
 from converters.onnx_stem import ease_stems
 from converters.schemes import Scheme, supported_scheme
@@ -55,8 +54,8 @@ def quantize_onnx(
         TaskError: ``task.bad-calibration``.
     """
     kind = supported_scheme(scheme, "onnx")
-    if kind.mixed and kind.mode == "static" and not settings.keep:
-        settings = replace(settings, keep=default_keep(source))
+    if kind.mixed and kind.mode == "static":
+        settings = as_mixed(source, settings)
     try:
         model = _quantized(source, kind, calibration, target, settings, ranges)
         onnx.checker.check_model(model)

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 Method = Literal["min-max", "percentile", "entropy", "mse"]
 Granularity = Literal["channel", "tensor"]
+LayerKind = Literal["linear", "convolution"]
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 METHODS: tuple[Method, ...] = get_args(Method)
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 
@@ -21,6 +23,9 @@ class Settings:
     """One scale per output channel of a weight, or one for all of it."""
     keep: tuple[str, ...] = ()
     """Layers that stay in float32, by the names of :mod:`converters.layers`."""
+    integers: tuple[LayerKind, ...] = ()
+    """Kinds of layers that a mixed static file computes in integers, all else staying float32;
+    without any, everything but :attr:`keep`."""
     only: tuple[str, ...] | None = None
     """When given, only these layers are quantized: sensitivity analysis."""
     states: tuple[tuple[int, int], ...] = ()
@@ -33,6 +38,7 @@ class Settings:
             "calibration": self.calibration,
             "granularity": self.granularity,
             "keep": list(self.keep),
+            "integers": list(self.integers),
             "only": None if self.only is None else list(self.only),
             "states": [list(pair) for pair in self.states],
         }
@@ -45,6 +51,7 @@ class Settings:
             calibration=data["calibration"],
             granularity=data["granularity"],
             keep=tuple(data["keep"]),
+            integers=tuple(data["integers"]),
             only=None if only is None else tuple(only),
             states=tuple((before, after) for before, after in data["states"]),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from converters.settings import LayerKind
 from edge_sdk.contracts.audio import EnhanceSpec, SoundInfo
 from edge_sdk.contracts.manifest import Preprocess
 
@@ -94,6 +95,9 @@ class GenericTask(Protocol):
     sequence_steps: int
     """Optional, with ``states``: samples follow on each other, this many to a stream. PyTorch then
     fills the states in that really come before each sample; those given are not used."""
+    integers: Sequence[LayerKind]
+    """Optional: kinds of layers, ``linear`` or ``convolution``, that ``mixed_static`` schemes
+    compute in integers; all else stays float32."""
     sound: SoundInfo
     """Optional: how a network that listens gets its features, and what its scores mean."""
     enhance: EnhanceSpec

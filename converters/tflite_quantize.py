@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from converters.calibrate.observe import Array, Feed, Ranges, align, observe
 from converters.calibrate.padding import finite_pads, padded_tensors, with_padding
 from converters.calibrate.states import check_states, fixed_ranges, state_groups
 from converters.calibrate.tflite_run import tflite_run
-from converters.layers import default_keep, members
+from converters.layers import as_mixed, members
 from converters.schemes import Scheme, supported_scheme
 from converters.settings import DEFAULTS, Settings
 from converters.tflite_export import SIGNATURE
@@ -50,8 +49,8 @@ def quantize_tflite(
         TaskError: ``task.bad-calibration``.
     """
     kind = supported_scheme(scheme, "tflite")
-    if kind.mixed and kind.mode == "static" and not settings.keep:
-        settings = replace(settings, keep=default_keep(source))
+    if kind.mixed and kind.mode == "static":
+        settings = as_mixed(source, settings)
     try:
         with finite_pads(source) as ready:
             data = _quantized(ready, kind, calibration, settings, ranges)

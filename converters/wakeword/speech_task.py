@@ -16,6 +16,8 @@ from converters.wakeword.task import HowToListen, ListeningTask, read_about
 from edge_sdk.audio.features import features
 from edge_sdk.audio.samples import Floats
 
+MIXED: Final = "mixed_static_wi8_ai8_fp32"
+
 
 class SpeechAbout(HowToListen, frozen=True):
     """How to listen, and the network: the layers of the embedding, the width of the head."""
@@ -30,6 +32,9 @@ class SpeechTask(ListeningTask):
     features = FEATURES
     frames_per_step = NEW
     order: Literal["frames-bands", "bands-frames"] = "frames-bands"
+    schemes = ("fp32", "wfp16", MIXED, "static_wi8_ai8")
+    integers = ("linear",)
+    """The embedding suffers from eight bits, and has a third of the weights only (ADR 0030)."""
     sample_frames = 480
     """The network looks back on 200."""
 

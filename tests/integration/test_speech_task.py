@@ -12,10 +12,11 @@ from agent.pipelines.listening import Listening
 from agent.sound.ring import Heard
 from converters.convert import Options, convert
 from converters.foreign.embedding import SpeechEmbedding
+from converters.inspect import inspect_model
 from converters.wakeword.evaluate import Rule
 from converters.wakeword.head_network import HeadNetwork
 from converters.wakeword.speech_network import SpeechNetwork, speech_network
-from converters.wakeword.speech_task import SpeechAbout, SpeechTask, some_streams
+from converters.wakeword.speech_task import MIXED, SpeechAbout, SpeechTask, some_streams
 from converters.wakeword.task import ABOUT, SAMPLES, write_task
 from edge_sdk.audio.features import features
 from edge_sdk.audio.samples import Floats
@@ -53,24 +54,35 @@ def test_integers_listen_like_pytorch(
     written: tuple[Path, SpeechNetwork], sound: Floats, tmp_path: Path
 ) -> None:
     folder, network = written
-    schemes = ("static_wi8_ai8",)
-    weights = folder / "weights.pt"
-    options = Options(weights=weights, formats=("tflite",), schemes=schemes)
-    convert(f"{folder / 'task.py'}:Task", ["rpi4"], tmp_path / "out", options=options)
-    found = read_conversion(tmp_path / "out")
-    (digest,) = (key for key, item in found.artifacts.items() if item.scheme == schemes[0])
+    out = tmp_path / "out"
+    options = Options(
+        weights=folder / "weights.pt", formats=("tflite",), schemes=("static_wi8_ai8", MIXED)
+    )
+    convert(f"{folder / 'task.py'}:Task", ["rpi4"], out, options=options)
+    frames = features(sound, SpeechTask.features)
+    expected = network.scores(frames[: len(frames) - len(frames) % 8])
+    assert np.ptp(expected) > 0.02
+    for scheme, share in (("static_wi8_ai8", 0.3), (MIXED, 0.08)):
+        found = scores_of_scheme(out, scheme, sound)
+        assert len(found) == len(expected)
+        assert np.abs(found - expected).max() < share * np.ptp(expected), scheme
+    (mixed,) = out.glob(f"artifacts/*{MIXED}*")
+    weights = {layer.op: layer.weight_dtype for layer in inspect_model(mixed).layers}
+    assert weights["CONV_2D"] == "float32" and weights["FULLY_CONNECTED"] == "int8"
+
+
+def scores_of_scheme(folder: Path, scheme: str, sound: Floats) -> Floats:
+    """What the agent makes of the sound."""
+    found = read_conversion(folder)
+    (digest,) = (key for key, item in found.artifacts.items() if item.scheme == scheme)
     artifact, info = found.artifacts[digest], found.task.sound
     assert info is not None and (info.features.kind, info.frames_per_step) == ("slaney", 8)
-    engine = open_engine(tmp_path / "out" / found.files[digest], format="tflite")
+    engine = open_engine(folder / found.files[digest], format="tflite")
     session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
     listening = Listening(session, info)
-    steps = listening.push(Heard(sound[: 16000 * 6], 0, True))
+    steps = listening.push(Heard(sound, 0, True))
     listening.close()
-    scores = np.array([step.scores[0] for step in steps])
-    frames = features(sound[: 16000 * 6], info.features)
-    expected = network.scores(frames[: len(frames) - len(frames) % 8])
-    assert np.ptp(expected) > 0.02 and len(scores) == len(expected)
-    assert np.abs(scores - expected).max() < 0.2 * np.ptp(expected)
+    return np.array([step.scores[0] for step in steps])
 
 
 @pytest.mark.parametrize("name", [ABOUT, SAMPLES])

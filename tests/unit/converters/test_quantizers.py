@@ -104,6 +104,21 @@ def test_each_scheme_is_what_it_claims_and_close(exported, kind, scheme, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("chosen", ["linear", "convolution"])
+def test_a_mixed_file_computes_chosen_kinds_in_integers(exported, kind, chosen, tmp_path) -> None:
+    folder, samples, expected = exported
+    scheme, target = "mixed_static_wi8_ai8_fp32", tmp_path / f"mixed.{kind}"
+    settings = Settings(integers=(chosen,))
+    QUANTIZE[kind](folder / f"float.{kind}", scheme, samples, target, settings)
+    facts = inspect_model(target)
+    stored = {("CONV" in x.op.upper(), x.weight_dtype) for x in facts.layers if x.weight_elements}
+    convolves = chosen == "convolution"
+    assert (convolves, "int8") in stored and (not convolves, "float32") in stored
+    assert (not convolves, "int8") not in stored
+    assert sqnr_db(run(target, samples), expected) > 30
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_one_scale_per_tensor_loses_small_channels(kind, tmp_path) -> None:
     """16-bit activations, so that the weights' own rounding is what is seen."""
     torch.manual_seed(5)

@@ -133,6 +133,8 @@ def test_a_failing_constructor_names_the_line(write_task) -> None:
         "states = ((1, 1, 1),)",
         "states = ((1, 1), (1, 2))",
         "states = ((1.0, 1),)",
+        "integers = 'linear'",
+        "integers = ('conv', ['linear'])",
     ],
 )
 def test_invalid_members_are_refused(write_task, code: str) -> None:
