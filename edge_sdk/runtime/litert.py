@@ -20,7 +20,6 @@ from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime.engine import Array
 from edge_sdk.runtime.packages import Packages
-from edge_sdk.runtime.pages import give_back_pages
 from edge_sdk.runtime.tensors import (
     Expected,
     closed,
@@ -136,7 +135,6 @@ def _probed(api: Any, path: Path, threads: int, runtime: str, kernels: str) -> L
         raise rejected(_public_name(runtime), path, error.cause) from error
     except (RuntimeError, ValueError, TypeError) as error:
         raise rejected(_public_name(runtime), path, error) from error
-    give_back_pages(path)
     return engine
 
 
