@@ -8,6 +8,7 @@ runtimes do; reshapes cost nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,25 @@ def layer_costs(sizes: list[LayerSize], scheme: Scheme) -> list[LayerCost]:
         LayerCost(size.kind, size.macs, size.weights * weight + size.activations * activation)
         for size in sizes
     ]
+
+
+def split_floats(
+    sizes: Sequence[LayerSize], floats: Sequence[bool]
+) -> tuple[list[LayerSize], list[LayerSize]]:
+    """Layers in integers and layers in float32.
+
+    Args:
+        sizes: in graph order. Those without weights go with the layer before them.
+        floats: of each layer with weights; where there are more or fewer, all are integers.
+    """
+    parts: tuple[list[LayerSize], list[LayerSize]] = ([], [])
+    if len(floats) != sum(size.kind != "memory" for size in sizes):
+        return list(sizes), []
+    left, now = iter(floats), bool(floats and floats[0])
+    for size in sizes:
+        now = now if size.kind == "memory" else next(left)
+        parts[now].append(size)
+    return parts
 
 
 def total_macs(sizes: list[LayerSize]) -> int:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from converters.costs import LayerSize, layer_costs
+from converters.costs import LayerSize, layer_costs, split_floats
 from converters.results import Measured
 from converters.schemes import parse_scheme
 from device_profiles.latency import predict
-from edge_sdk.contracts.operating_point import OperatingPoint, RuntimeName
+from edge_sdk.contracts.operating_point import LatencyBand, OperatingPoint, RuntimeName
 from edge_sdk.contracts.profile import DeviceProfile, RuntimeSupport
 from edge_sdk.errors import ProfileError
 from edge_sdk.suggest import did_you_mean
@@ -122,13 +122,7 @@ def _base(name: str) -> str:
 def candidate(profile: DeviceProfile, item: Measured, sizes: list[LayerSize]) -> Candidate:
     """The operating point of one artifact on one profile."""
     threads = profile.default_threads
-    predicted = predict(
-        profile,
-        layer_costs(sizes, parse_scheme(item.scheme)),
-        runtime=item.runtime,
-        scheme=item.scheme,
-        threads=threads,
-    )
+    predicted = _predicted(profile, item, sizes, threads)
     point = OperatingPoint(
         id=f"w{FULL_WIDTH:.2f}-{item.name}",
         artifact=item.digest,
@@ -147,6 +141,28 @@ def candidate(profile: DeviceProfile, item: Measured, sizes: list[LayerSize]) ->
         memory_mib=item.memory_mib,
     )
     return Candidate(point, item.distance)
+
+
+def _predicted(
+    profile: DeviceProfile, item: Measured, sizes: list[LayerSize], threads: int
+) -> LatencyBand | None:
+    """A mixed file's layers in float32 cost what they cost there."""
+
+    def band(scheme: str, layers: list[LayerSize]) -> LatencyBand | None:
+        costs = layer_costs(layers, parse_scheme(scheme))
+        return predict(profile, costs, runtime=item.runtime, scheme=scheme, threads=threads)
+
+    integers, floats = split_floats(sizes, item.floats)
+    found = band(item.scheme, integers)
+    rest = band("fp32", floats) if floats else None
+    if found is None or rest is None:
+        return None if floats else found
+    return LatencyBand(
+        low_ms=found.low_ms + rest.low_ms,
+        mid_ms=found.mid_ms + rest.mid_ms,
+        high_ms=found.high_ms + rest.high_ms,
+        basis=f"{found.basis}; layers in float32: {rest.basis}",
+    )
 
 
 def host_threads(threads: int) -> int:

@@ -58,6 +58,8 @@ class Measured:
     """Signal to quantization noise of the worst output against the reference at this resolution."""
     output_sqnr_db: dict[str, float] = field(default_factory=dict)
     """That of every output, by name in the module's order; empty where it was not measured."""
+    floats: tuple[bool, ...] = ()
+    """Of a mixed static file's layers with weights, in graph order: which compute in float32."""
     partitions: int = 0
     """Pieces LiteRT's delegate cuts the graph into; 0 where there is no delegate."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from converters.children import Job, run_jobs
 from converters.data import Samples
 from converters.golden import choose_samples, golden_bytes, tolerances
+from converters.inspect import inspect_model
 from converters.loading import LoadedTask
 from converters.measure import accuracy_of, compare, compare_generic, is_wrong, sqnr_by_output
 from converters.packing import widths_of
@@ -179,8 +180,16 @@ def _measured(
         tolerance=tolerances(item["format"], parse_scheme(item["scheme"]), results, outputs),
         sqnr_db=min(noise),
         output_sqnr_db=dict(zip(_names(results), noise, strict=True)),
+        floats=_floats(path, item["scheme"]),
         partitions=answer.get("partitions", 0),
     )
+
+
+def _floats(path: Path, scheme: str) -> tuple[bool, ...]:
+    kind = parse_scheme(scheme)
+    if not kind.mixed or kind.mode != "static":
+        return ()
+    return tuple(layer.weight_dtype == "float32" for layer in inspect_model(path).layers)
 
 
 def _check_shape(outputs: Floats, reference: Floats, path: Path, name: str) -> None:

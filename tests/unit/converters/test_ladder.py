@@ -14,7 +14,7 @@ from converters.ladder import Candidate, build_ladder, host_threads, in_order, p
 from device_profiles.loader import load_profile, profile_ids
 from edge_sdk.contracts.operating_point import LatencyBand, OperatingPoint
 from edge_sdk.errors import ProfileError
-from tests.fakes.measured import both_formats
+from tests.fakes.measured import both_formats, measured
 
 SIZES = {
     "32x32": [LayerSize("dense", 9_000_000, 100_000, 40_000)],
@@ -129,3 +129,21 @@ def test_limits_of_the_board_hold() -> None:
 def test_more_threads_than_cores_are_never_timed() -> None:
     assert host_threads(1) == 1
     assert host_threads(10_000) < 10_000
+
+
+def test_layers_of_a_mixed_file_that_stay_float_are_predicted_as_float() -> None:
+    profile = load_profile("rpi4")
+    sizes = {"32x32": [*SIZES["32x32"], LayerSize("memory", 0, 0, 1000), *SIZES["24x24"]]}
+    mids = []
+    for floats in ((False, False), (True, False), (True, True), (True,)):
+        item = replace(
+            measured("mixed_static_wi8_ai8_fp32", "32x32", "tflite", 0.9, 0.1), floats=floats
+        )
+        (point,) = build_ladder(profile, [item], sizes).points
+        assert point.predicted is not None
+        assert point.predicted.low_ms < point.predicted.mid_ms < point.predicted.high_ms
+        mids.append(point.predicted.mid_ms)
+    assert mids[0] < mids[1] < mids[2] and mids[3] == mids[0], "what does not fit is not believed"
+    (exact,) = build_ladder(profile, [measured("fp32", "32x32", "tflite", 0.9, 0.1)], sizes).points
+    assert exact.predicted is not None
+    assert mids[2] == pytest.approx(exact.predicted.mid_ms)
