@@ -87,7 +87,7 @@ class Sounds:
     """What the user gives besides the phrase."""
 
     background: tuple[Path, ...] = ()
-    """Folders without the phrase; a fifth of their files chooses the cutoff, a fifth tests it."""
+    """Folders without the phrase; a fifth of their files tests, a fifth or all of them choose."""
     negatives: tuple[Path, ...] = ()
     """Folders without the phrase that only test; the background then teaches and chooses."""
     recordings: tuple[Path, ...] = ()
