@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-LEAN_BYTES = 2 * 2**20
-"""Up to here Python's own takes 10 ms at most on a PC."""
+LEAN_BYTES = 6 * 2**20
+"""Up to here Python's own takes 30 ms at most on a PC, once."""
 PIECE_BYTES = 128 * 1024
 """Python's own holds the interpreter lock for one: threads that decide frames wait 1 ms at most."""
 _OWN = "_sha2" if sys.version_info >= (3, 12) else "_sha256"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_sdk.audio.bands import make_bands
 from edge_sdk.audio.features import GRID, FrontEnd, features
 from edge_sdk.audio.samples import Floats
 from edge_sdk.contracts.audio import FeatureSpec
@@ -86,24 +88,44 @@ def test_noise_of_the_last_bits_does_not_reach_the_features() -> None:
     assert np.array_equal(front.push(samples), other.push(samples))
 
 
+SPECS = {
+    "pcen": FeatureSpec(),
+    "log": FeatureSpec(compression="log"),
+    "slaney": FeatureSpec(kind="slaney", bands=32, high_hz=3800.0, compression="log"),
+}
 DIGESTS = {
     "pcen": "4a1c8dac65fecef465d017b43b9a2cae2fc21bdd295377fdacd799e41c161c0d",
     "log": "e147523363f920cf9f05da8e0ff757ca83b58818e106ac0297adebb118bb61d5",
+    "slaney": "a35008593ec8dc1f9e9f563bf2a71131d2746e4e12ce88ee1e989527be717703",
 }
 """Of what x86-64 computed; an ARM device and every other numpy must find the same."""
 
 
-@pytest.mark.parametrize("compression", sorted(DIGESTS))
-def test_every_machine_computes_the_same(compression: str) -> None:
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_every_machine_computes_the_same(name: str) -> None:
     # Whole numbers only: the sound itself must not depend on a sine.
     state, values = 12345, []
     for _ in range(RATE):
         state = (1103515245 * state + 12345) % 2**31
         values.append((state >> 16) % 4001 - 2000)
     samples = np.asarray(values, np.float32) / np.float32(2**15)
-    spec = FeatureSpec(compression=compression)  # type: ignore[arg-type]
-    found = features(samples, spec).astype("<f4").tobytes()
-    assert hashlib.sha256(found).hexdigest() == DIGESTS[compression]
+    found = features(samples, SPECS[name]).astype("<f4").tobytes()
+    assert hashlib.sha256(found).hexdigest() == DIGESTS[name]
+
+
+def test_slaney_spaces_bands_evenly_up_to_1_khz() -> None:
+    starts = make_bands(msgspec.structs.replace(SPECS["slaney"], fft_samples=8192)).starts * (
+        RATE / 8192
+    )
+    below = np.diff(starts[starts < 900])
+    above = starts[starts > 1000] + SPECS["slaney"].low_hz
+    assert np.ptp(below) < 4.0 and len(below) > 10, "to a bin"
+    assert np.ptp(above[1:] / above[:-1]) < 0.01, "then by one ratio"
+
+
+def test_an_agent_refuses_features_that_it_does_not_know() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"kind": "bark"}', type=FeatureSpec)
 
 
 def test_a_tone_lies_in_its_band() -> None:
