@@ -18,6 +18,7 @@ from torch import Tensor
 
 from converters.sound.mixing import (
     at_level,
+    at_speed,
     coloured_noise,
     mixed,
     narrowed,
@@ -39,6 +40,8 @@ _AFTER_S: Final = 0.55
 _GAP: Final = 0.3 * RATE_HZ
 """Samples between a clip and what is said beside it, at most."""
 _LEVEL_DB: Final = (-38.0, -0.5)
+_OTHER_SPEED: Final = 0.7
+_SPEED_DEVIATION: Final = 0.1
 
 
 class Surroundings:
@@ -134,6 +137,17 @@ def amid_words(
         first = start + len(sound) + gap
         found[first : first + len(words)] += words[: len(found) - first]
     return found, start
+
+
+def at_some_speed(sound: Floats, chance: np.random.Generator) -> Floats:
+    """The clip (N,), often a little faster and higher, or slower and lower.
+
+    Another speaker for a network that has heard few (Ko et al. 2015, "Audio augmentation for speech
+    recognition").
+    """
+    if chance.random() >= _OTHER_SPEED:
+        return sound
+    return at_speed(sound, float(np.exp(chance.normal(0.0, _SPEED_DEVIATION))))
 
 
 def disguised(x: Tensor, chance: np.random.Generator) -> Tensor:

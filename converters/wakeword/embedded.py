@@ -16,15 +16,17 @@ from converters.foreign.chain_network import Layer
 from converters.foreign.embedding import SpeechEmbedding
 from converters.sound.mixing import some_piece
 from converters.wakeword.augment import RATE_HZ, between_silence
+from converters.wakeword.crossfit import FEWEST, answers_of_strangers
 from converters.wakeword.ears import Halves
 from converters.wakeword.evaluate import Rule, Trial, choose_rule
 from converters.wakeword.head_network import HeadNetwork, score_embeddings
 from converters.wakeword.learn import Told
-from converters.wakeword.learn_head import HeadLessons, learn_head
+from converters.wakeword.learn_head import HeadLessons, HeadPlan, learn_head
 from converters.wakeword.material import Material, Settings, Sounds, Stage
 from converters.wakeword.phonemes import Phones
 from converters.wakeword.speech_network import SpeechNetwork, speech_network
 from converters.wakeword.speech_task import STREAM_S, some_streams
+from converters.wakeword.trial import hours_of
 from converters.wakeword.workshop import Workshop
 from edge_sdk.audio.samples import Floats
 
@@ -76,21 +78,14 @@ def train_head(
     material = Material(phrase, phones, workshop, sounds, settings, embedding, stage)
     lessons = _lessons(material, settings, stage)
 
-    def told(now: Told) -> None:
-        wrong = now.mistakes_per_hour
-        stage(
-            f"learn the phrase: step {now.step} of {now.steps}, loss {now.missed:.3f} missed, "
-            f"{now.taken:.3f} taken"
-            + (f", {wrong:.1f} moments per hour mistaken" if wrong is not None else "")
-        )
-
-    network = learn_head(lessons, replace(settings.head, seed=settings.seed), told)
+    plan = replace(settings.head, seed=settings.seed)
+    network = learn_head(lessons, plan, lambda told: stage(f"learn the phrase: {_progress(told)}"))
 
     def scorer(stream: Halves) -> Floats:
         return score_embeddings(network, stream)
 
     stage("choose the cutoff")
-    chosen_on = material.trial(scorer, "choose")
+    chosen_on = _strangers(material.trial(scorer, "choose"), material, lessons, plan, stage)
     rule = choose_rule(chosen_on, settings.budget_per_hour)
     stage("test")
     return TrainedHead(
@@ -103,6 +98,34 @@ def train_head(
         _samples(material, settings),
         material.skipped,
     )
+
+
+def _progress(now: Told) -> str:
+    wrong = now.mistakes_per_hour
+    return (
+        f"step {now.step} of {now.steps}, loss {now.missed:.3f} missed, {now.taken:.3f} taken"
+        + (f", {wrong:.1f} moments per hour mistaken" if wrong is not None else "")
+    )
+
+
+def _strangers(
+    trial: Trial, material: Material, lessons: HeadLessons, plan: HeadPlan, stage: Stage
+) -> Trial:
+    """The trial on the whole background, as networks answer that do not know it."""
+    folders: dict[str, list[Halves]] = {}
+    for use in ("learn", "choose"):
+        for part in material.heard[use]:
+            folders.setdefault(part.kind, []).extend(part.streams)
+    if len(folders) < FEWEST:
+        return trial
+
+    def told(group: Sequence[str], now: Told) -> None:
+        stage(f"learn without {', '.join(group)}, to choose the cutoff on: {_progress(now)}")
+
+    scores = answers_of_strangers(lessons, folders, plan, told)
+    hours = {name: hours_of(name, rows, material.ear).hours for name, rows in folders.items()}
+    heard = {name: (hours[name], scores[name]) for name in folders}
+    return replace(trial, silent={**trial.silent, **heard})
 
 
 # No near misses: a sound or two apart, as the same voices say them, they are no further from the
@@ -121,9 +144,9 @@ def _lessons(material: Material, settings: Settings, stage: Stage) -> HeadLesson
         clip = between_silence(words.sound(index), _LEAD_S, 0.4)
         lessons.others.append(hear(material.around.heard(clip, chance)))
     for part in material.heard["learn"]:
-        lessons.streams += part.streams
-    lessons.streams += material.elsewhere()
-    lessons.streams.append(material.talk_stream(words, others))
+        lessons.streams.setdefault(part.kind, []).extend(part.streams)
+    lessons.again = material.elsewhere()
+    lessons.again["synthesised speech"] = [material.talk_stream(words, others)]
     return lessons
 
 

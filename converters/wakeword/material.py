@@ -18,6 +18,7 @@ from converters.wakeword.augment import (
     Ratios,
     Surroundings,
     amid_words,
+    at_some_speed,
     between_silence,
 )
 from converters.wakeword.background import Heard, hear_folder
@@ -86,7 +87,7 @@ class Sounds:
     """What the user gives besides the phrase."""
 
     background: tuple[Path, ...] = ()
-    """Folders without the phrase; a fifth of their files chooses the cutoff, a fifth tests it."""
+    """Folders without the phrase; a fifth of their files tests, a fifth or all of them choose."""
     negatives: tuple[Path, ...] = ()
     """Folders without the phrase that only test; the background then teaches and chooses."""
     recordings: tuple[Path, ...] = ()
@@ -195,11 +196,12 @@ class Material:
         return Placed(self.around.heard(clip.astype(np.float32), chance), start, end)
 
     def amid(self, sound: Floats, words: Corpus, chance: np.random.Generator) -> Placed:
-        """The phrase (N,) with other words close before and after it, or none; somewhere."""
+        """The phrase (N,) at some speed, words close before and after it, or none; somewhere."""
 
         def other() -> Floats:
             return words.sound(int(chance.integers(len(words))))
 
+        sound = at_some_speed(sound, chance)
         clip, start = amid_words(sound, other, chance)
         return Placed(self.around.heard(clip, chance), start, start + len(sound))
 
@@ -211,19 +213,20 @@ class Material:
             [self.around.heard(words.sound(chosen[int(i)]), chance) for i in picks]
         )
 
-    def elsewhere(self) -> list[Halves]:
-        """The background again, slower or faster, in other rooms, noise and levels.
+    def elsewhere(self) -> dict[str, list[Halves]]:
+        """The background again by folder, slower or faster, in other rooms, noise and levels.
 
         A folder with few sounds is heard more often, up to :attr:`Settings.again_s` and
         :data:`_MOST_OFTEN` times.
         """
         chance = np.random.default_rng(self._settings.seed + 15)
-        found = []
+        found: dict[str, list[Halves]] = {}
         for part in self.heard["learn"]:
             once_s = sum(map(len, part.noises)) / RATE_HZ
             times = min(_MOST_OFTEN, round(self._settings.again_s / max(once_s, 1.0)))
             self._stage(f"hear {part.kind} again, {times} times elsewhere")
-            found += [self.ear.hear(self._moved(part.noises, chance)) for _ in range(times)]
+            copies = [self.ear.hear(self._moved(part.noises, chance)) for _ in range(times)]
+            found.setdefault(part.kind, []).extend(copies)
         return found
 
     def _moved(self, sounds: Sequence[Floats], chance: np.random.Generator) -> Iterator[Floats]:

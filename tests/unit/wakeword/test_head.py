@@ -8,8 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from converters.foreign.openwake import read_openwake
+from converters.wakeword.augment import at_some_speed
+from converters.wakeword.crossfit import answers_of_strangers, dealt
 from converters.wakeword.evaluate import Rule
 from converters.wakeword.head_network import (
     WINDOWS,
@@ -64,7 +68,7 @@ def test_a_phrase_is_learned_and_mistakes_are_found() -> None:
     def talk(steps: int) -> np.ndarray:
         return chance.standard_normal((steps, 96)).astype(np.float16)
 
-    lessons = HeadLessons(others=[talk(40) for _ in range(40)], streams=[talk(2000)])
+    lessons = HeadLessons(others=[talk(40) for _ in range(40)], streams={"home": [talk(2000)]})
     for _ in range(60):
         rows = talk(40)
         rows[22:26, :8] += 3.0
@@ -79,6 +83,43 @@ def test_a_phrase_is_learned_and_mistakes_are_found() -> None:
     assert scores[34:38].max() > 0.5 > np.concatenate((scores[:28], scores[52:])).max()
     assert told[-1].step == told[-1].steps == 400
     assert learn_head(lessons, HeadPlan(networks=1, steps=2, batch=16, hidden=4)).training is False
+
+
+def test_a_cutoff_is_chosen_by_networks_that_do_not_know_the_folder() -> None:
+    chance = np.random.default_rng(0)
+    phrase = np.zeros((40, 96), np.float16)
+    phrase[22:26, :8] = 3.0
+
+    def folder() -> np.ndarray:
+        rows = chance.standard_normal((400, 96)).astype(np.float16)
+        rows[200:204, :8] = 3.0  # says the phrase: whoever learned it here leaves it alone
+        return rows
+
+    streams = {name: [folder()] for name in "abc"}
+    lessons = HeadLessons([(phrase, 20, 26)] * 40, [], streams, {"a": [folder()]})
+    plan = HeadPlan(steps=120, batch=64, learning_rate=1e-2, hidden=8, searches=1, dropout=0.0)
+    told = []
+    found = answers_of_strangers(lessons, {"a": streams["a"]}, plan, lambda *now: told.append(now))
+    assert [len(scores) for scores in found["a"]] == [400]
+    assert {group for group, _ in told} == {("a",)}
+    assert set(lessons.without(("a",)).streams) == {"b", "c"}
+    assert lessons.without(("a",)).again == {}
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 1000), max_size=9))
+@example({"a": 0, "b": 0, "c": 0})
+def test_every_folder_is_left_out_once(sizes: dict[str, int]) -> None:
+    groups = dealt(sizes)
+    assert sorted(name for group in groups for name in group) == sorted(sizes)
+    assert len(groups) == min(3, len(sizes))
+    assert all(groups)
+
+
+def test_a_clip_is_often_said_otherwise() -> None:
+    chance = np.random.default_rng(1)
+    lengths = np.array([len(at_some_speed(np.ones(1000, np.float32), chance)) for _ in range(400)])
+    assert 80 < (lengths == 1000).sum() < 170
+    assert 850 < np.quantile(lengths, 0.1) < 960 < 1040 < np.quantile(lengths, 0.9) < 1200
 
 
 def test_lessons_without_hours_are_enough() -> None:
