@@ -119,8 +119,8 @@ def measure_networks(release: Release, quick: bool) -> dict[str, float]:
     return figures
 
 
-def measure_worker(release: Release, scratch: Path, quick: bool) -> dict[str, float]:
-    """A worker process at the pace of a microphone."""
+def measure_worker(release: Release, scratch: Path, quick: bool, point: int) -> dict[str, float]:
+    """A worker process at the pace of a microphone, with one point of the ladder."""
     seconds = 10 if quick else 40
     rss_mib: list[float] = []
 
@@ -128,7 +128,7 @@ def measure_worker(release: Release, scratch: Path, quick: bool) -> dict[str, fl
         if isinstance(event, Stats):
             rss_mib.append(event.rss_mib)
 
-    with fed_worker(release, scratch) as (worker, pipe):
+    with fed_worker(release, scratch, point) as (worker, pipe):
         play(worker, pipe, sound(WARM_UP_S), hear)
         process = psutil.Process(worker.pid)
         before, start_s = process.cpu_times(), time.monotonic()
@@ -149,17 +149,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--check", action="store_true", help="exit with 1 when the bar is missed")
     parser.add_argument("--conversion", type=Path, help="a converted network that listens")
+    parser.add_argument("--point", type=int, default=0, help="of its ladder, which is judged")
     options = parser.parse_args()
     figures = measure(options.quick)
     judged = {"core_percent": figures["front_end_20ms"] + figures["condition_16k_mono_20ms"]}
     if options.conversion:
         with tempfile.TemporaryDirectory() as folder:
             release = release_of(options.conversion, Path(folder) / "release")
-            figures |= measure_networks(release, options.quick)
-            figures |= measure_worker(release, Path(folder), options.quick)
+            networks = measure_networks(release, options.quick)
+            if not 0 <= options.point < len(networks):
+                parser.error(f"the ladder has the points 0 to {len(networks) - 1}")
+            figures |= networks
+            figures |= measure_worker(release, Path(folder), options.quick, options.point)
         judged = {
             "core_percent": figures["condition_16k_mono_20ms"]
-            + next(value for name, value in figures.items() if name.startswith("listening")),
+            + list(networks.values())[options.point],
             "rss_mib": figures["worker_rss_mib"],
         }
     judged = {name: round(value, 3) for name, value in judged.items()}
