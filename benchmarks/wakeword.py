@@ -12,9 +12,8 @@ cutoff that training chose on other sound, which is what a device would run.
 ``--quick`` trains a tenth; ``--peer alexa`` runs the peers' model of that name (they know "hey
 jarvis", not "jarvis"); ``--openwakeword`` names the folder with openWakeWord's files, which then
 run through our adapter. ``--check`` exits with 1 where a bar of ``LEAST`` or ``MOST`` is missed;
-``--json`` prints one document. Peers: ``pip install pymicro-wakeword pymicro-features``, and of
-openWakeWord
-its models, e.g. in ``pip download openwakeword==0.5.1``.
+``--json`` prints one document. Peers: ``pip install pymicro-wakeword pymicro-features``, and
+openWakeWord's models, e.g. of ``pip download openwakeword==0.5.1``.
 """
 
 from __future__ import annotations
