@@ -57,7 +57,7 @@ def on_device(folder: Path, form: str, scheme: str) -> Listener:
     digest, artifact = next(
         (digest, item)
         for digest, item in found.artifacts.items()
-        if item.format == form and scheme in found.files[digest]
+        if item.format == form and Path(found.files[digest]).stem.endswith(f"-{scheme}")
     )
     engine = open_engine(converted / found.files[digest], format=artifact.format)
     session = StreamSession(engine, artifact.inputs, artifact.outputs, artifact.states)
