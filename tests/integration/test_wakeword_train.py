@@ -130,8 +130,11 @@ def test_a_published_embedding_needs_a_head_only(
     made: tuple[Path, Made, list[str]], room: Path, text: Path, tmp_path: Path
 ) -> None:
     write_openwake(tmp_path, convolutions=True)
+    places = [tmp_path / name for name in ("kitchen", "hall", "radio")]
+    for place in places:
+        shutil.copytree(room, place)
     wishes = Wishes(
-        sounds=Sounds(background=(room,)),
+        sounds=Sounds(background=tuple(places)),
         text=text,
         settings=TINY,
         work=made[0] / "work",
@@ -141,7 +144,12 @@ def test_a_published_embedding_needs_a_head_only(
     folder = tmp_path / "robin"
     found = make("hey robin", folder, wishes, stages.append)
     assert not any(text.startswith("learn to spell") for text in stages)
-    assert any(text.startswith(f"hear {room.name} again") for text in stages)
+    for place in places:
+        assert any(text.startswith(f"hear {place.name} again") for text in stages)
+        assert any(text.startswith(f"learn without {place.name},") for text in stages)
+    chosen = {kind.kind: kind.hours for kind in found.evaluation.chosen_on.kinds}
+    tested = {kind.kind: kind.hours for kind in found.evaluation.false_accepts.kinds}
+    assert chosen["hall"] > 2 * tested["hall"], "all that does not test chooses"
     assert found.evaluation.step_s == 0.08
     assert "one every 80 ms" in (folder / "evaluation.md").read_text()
     rule = found.evaluation.rule
