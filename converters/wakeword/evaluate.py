@@ -24,6 +24,9 @@ from converters.wakeword.trial import Hours, Scorer, Spoken
 from edge_sdk.audio.samples import Floats
 
 REFRACTORY_S = 1.5
+WORTH = 0.01
+"""Of the recall, for which reports may come later: a step of the window is a step of delay."""
+_LEAST = 1e-9
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -122,11 +125,15 @@ def run_trial(
     )
 
 
-def choose_rule(trial: Trial, budget_per_hour: float) -> Rule:
+def choose_rule(trial: Trial, budget_per_hour: float, worth: float = WORTH) -> Rule:
     """Window and cutoff that hear most within the budget.
 
-    The number of false accepts is rounded down: hours too few for a single one allow none. Among
-    equals the shorter window answers sooner.
+    The number of false accepts is rounded down: hours too few for a single one allow none.
+
+    Args:
+        trial: phrases, and hours without them.
+        budget_per_hour: false accepts, at most.
+        worth: recall that a longer window must add, as it answers later; among equals the shorter.
     """
     best: tuple[float, int, float] | None = None
     for steps in windows(trial.step_s):
@@ -137,7 +144,7 @@ def choose_rule(trial: Trial, budget_per_hour: float) -> Rule:
             for many in trial.spoken.values()
         ]
         found = float(np.mean(shares)) if shares else 0.0
-        if best is None or found > best[0] + 1e-9:
+        if best is None or found >= best[0] + max(worth - _LEAST, _LEAST):
             best = (found, steps, cutoff)
     _, steps, cutoff = best or (0.0, 1, 0.5)
     return Rule(cutoff=min(cutoff, 1.0), window_steps=steps)

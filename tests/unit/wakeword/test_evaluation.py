@@ -65,6 +65,19 @@ def test_the_rule_keeps_the_budget_and_hears_most() -> None:
     assert sum(r.heard for r in recalls(trial(), loose)) >= 14
 
 
+@pytest.mark.parametrize(("weak", "window"), [(0, 1), (1, 1), (2, 2), (200, 2)])
+def test_a_longer_window_must_hear_a_point_more(weak: int, window: int) -> None:
+    spoken = []
+    for number in range(200):
+        scores = np.zeros(100, np.float32)
+        scores[50:60] = 0.65 if number < weak else 0.9
+        spoken.append((Spoken(QUIET, 0.6, 1.0), scores))
+    stream = np.zeros(3 * 3600 * 50, np.float32)
+    stream[10000:500000:10000] = 0.7  # of a single step: two of them have half the mean
+    found = choose_rule(Trial({"clean": spoken}, {"clicks": (3.0, [stream])}, 0.02), 0.5)
+    assert found.window_steps == window
+
+
 def test_recall_tells_condition_interval_and_latency() -> None:
     clean, noisy = recalls(trial(), Rule(0.8, 3))
     assert (clean.condition, clean.heard, clean.recordings) == ("clean", 9, 10)
