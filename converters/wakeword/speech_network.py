@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from converters.foreign.chain_network import ChainNetwork, Layer
 from converters.foreign.embedding import SpeechEmbedding
 from converters.foreign.openwake import BANDS, NEW, WIDTH
-from converters.wakeword.head_network import WINDOWS, HeadNetwork
+from converters.wakeword.head_network import WINDOWS, HeadNetwork, windows_of
 from edge_sdk.audio.samples import Floats
 
 _STEPS: Final = 250
@@ -63,8 +63,7 @@ class SpeechNetwork(nn.Module):
             vectors, *memories = self.chain(x[None, None], *memories)
             rows = torch.cat([last, vectors[0, :, :, 0].T[None]], 1)
             last = rows[:, 1 - WINDOWS :]
-            windows = rows[0].unfold(0, WINDOWS, 1).transpose(1, 2)
-            found.append(torch.sigmoid(self._logits(windows))[:, 0].numpy())
+            found.append(torch.sigmoid(self._logits(windows_of(rows[0])))[:, 0].numpy())
         return np.concatenate(found)
 
     def _logits(self, windows: Tensor) -> Tensor:
