@@ -19,7 +19,7 @@ import numpy as np
 from edge_sdk.contracts.operating_point import TensorSpec
 from edge_sdk.errors import RuntimeUnavailableError
 from edge_sdk.runtime.engine import Array
-from edge_sdk.runtime.packages import Packages
+from edge_sdk.runtime.packages import Packages, uninitialized
 from edge_sdk.runtime.tensors import (
     Expected,
     closed,
@@ -104,7 +104,7 @@ def open_litert(
         RuntimeUnavailableError: ``runtime.broken-install`` or ``runtime.model-rejected``.
     """
     try:
-        api: Any = packages.load(module)
+        api = interpreter_module(packages, module)
     except (ImportError, AttributeError, RuntimeError) as error:
         raise RuntimeUnavailableError(
             "broken-install",
@@ -119,6 +119,26 @@ def open_litert(
             return _probed(api, path, threads, distribution, "builtin")
         except RuntimeUnavailableError:
             raise first from None
+
+
+def interpreter_module(packages: Packages, module: str) -> Any:
+    """The module with ``Interpreter``, and of its package nothing else.
+
+    ``ai_edge_litert`` begins with a library for another interface than this one's, 1.6 MiB of
+    memory.
+
+    Args:
+        packages: where it comes from.
+        module: its full name.
+
+    Raises:
+        ImportError: it is broken or absent.
+    """
+    try:
+        with uninitialized(module.partition(".")[0]):
+            return packages.load(module)
+    except ImportError:  # a version may need what its package does first
+        return packages.load(module)
 
 
 def _probed(api: Any, path: Path, threads: int, runtime: str, kernels: str) -> LiteRtEngine:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -31,6 +34,25 @@ class InstalledPackages:
 
     def load(self, module: str) -> ModuleType:
         return importlib.import_module(module)
+
+
+@contextmanager
+def uninitialized(package: str) -> Iterator[None]:
+    """Within, modules of a package are imported without what its ``__init__`` does.
+
+    Afterwards the package is as if never imported, and the next import of it initializes it. One
+    that is imported already stays as it is.
+    """
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is None:
+        yield
+        return
+    bare = sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        if sys.modules.get(package) is bare:
+            del sys.modules[package]
 
 
 def _named_in_a_folder(distribution: str) -> str | None:
