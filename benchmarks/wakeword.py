@@ -138,6 +138,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--phrase", default="jarvis")
     parser.add_argument("--out", type=Path, help="folder of the wake word; trained when missing")
     parser.add_argument("--positives", type=Path, nargs="*", help="recordings of the phrase")
+    parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="to learn from")
     parser.add_argument("--background", type=Path, nargs="*", default=[], help="more, to learn by")
     parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="more, to test by")
     parser.add_argument("--embedding", type=Path, help="a trunk, or openWakeWord's folder")
@@ -171,6 +172,7 @@ def _sounds(options: argparse.Namespace, split: Path) -> Sounds:
         background=(*teach, *options.background),
         negatives=(*test, *others, *options.negatives),
         positives=tuple(positives),
+        recordings=tuple(options.recordings),
     )
 
 

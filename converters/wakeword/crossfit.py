@@ -1,4 +1,4 @@
-"""What a network would answer to people who taught it nothing, known without sparing any.
+"""What networks would answer to people who taught them nothing, known without sparing any.
 
 A cutoff that is chosen on other files of the folders that teach is chosen on the same speakers and
 rooms: the network knows them, and takes several times as much for the phrase elsewhere. So the
@@ -9,7 +9,6 @@ hears it (cross-fitting, Chernozhukov et al. 2018, "Double/debiased machine lear
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from converters.wakeword.ears import Halves
@@ -41,7 +40,7 @@ def answers_of_strangers(
     for group in dealt({name: sum(map(len, rows)) for name, rows in folders.items()}):
         network = learn_head(
             lessons.without(group),
-            replace(plan, networks=1),
+            plan,
             lambda told, group=group: report(group, told),  # type: ignore[misc]
         )
         for name in group:

@@ -47,11 +47,12 @@ Indexes = npt.NDArray[np.int64]
 class HeadPlan:
     """How long to learn, and how."""
 
-    networks: int = 1
+    networks: int = 3
+    """Joined to one: what a single one takes for the phrase is a matter of chance."""
     steps: int = 1000
     batch: int = 512
     learning_rate: float = 1e-3
-    hidden: int = 128
+    hidden: int = 40
     dropout: float = 0.3
     searches: int = 3
     """Times that everything is searched for mistakes."""

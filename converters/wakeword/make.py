@@ -39,7 +39,7 @@ QUICK: Final = Settings(
     spelling_epochs=6,
     plan=Plan(steps=150, search_every=75),
     hearings=2,
-    head=HeadPlan(steps=300),
+    head=HeadPlan(networks=1, steps=300),
 )
 """To see it work; the result is not worth much."""
 ON_EMBEDDING: Final = Settings(

@@ -29,7 +29,14 @@ from converters.wakeword.learn import Plan
 from converters.wakeword.learn_head import HeadPlan
 from converters.wakeword.network import Shape
 from converters.wakeword.phonemes import Phones, plain
-from converters.wakeword.trial import CONDITIONS, Hours, Scorer, hours_of, spoken_under
+from converters.wakeword.trial import (
+    CONDITIONS,
+    Hours,
+    Scorer,
+    hours_of,
+    speech_span,
+    spoken_under,
+)
 from converters.wakeword.workshop import Workshop, holds
 from edge_sdk.audio.samples import Floats
 from edge_sdk.errors import SourceError
@@ -43,6 +50,10 @@ _TEST: Final = (8, 9)
 _NAMED: Final = 5
 """Files that cannot be read are named, until there are too many."""
 _MOST_OFTEN: Final = 8
+_RECORDED: Final = 0.5
+"""Of the synthesised phrases, so many: few recordings are heard again and again, elsewhere,"""
+_RECORDED_OFTEN: Final = 20
+"""each of them so many times at most."""
 _SPEEDS: Final = (0.75, 1.3)
 _PIECE: Final = 10 * RATE_HZ
 
@@ -138,7 +149,7 @@ class Material:
         self._stage = stage
         # What cannot be read is told before hours of work, not after them.
         self._skipped: list[str] = []
-        self._taught = self._recorded(sounds.recordings)
+        self._taught = [trimmed(one) for one in self._recorded(sounds.recordings)]
         self._judging = self._recorded(sounds.positives)
         self.heard = self._hear_folders()
         self.around = Surroundings(
@@ -157,11 +168,11 @@ class Material:
         return (*named, f"{more} more files.") if more > 0 else named
 
     def phrases(self) -> list[Floats]:
-        """The phrase by voices that teach, and the user's recordings to learn from."""
+        """The phrase by voices that teach, and the user's recordings, these again and again."""
         said = self._workshop.phrases(
             self.phrase, self.phones, self._settings.phrases, self._count("speak the phrase")
         )
-        return [*said.sounds(), *self._taught]
+        return beside(list(said.sounds()), self._taught)
 
     def near_misses(self) -> Corpus:
         """What sounds almost like it."""
@@ -308,6 +319,18 @@ class Material:
 
     def _count(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._stage(f"{what}: {done} of {total}")
+
+
+def beside(said: Sequence[Floats], recorded: Sequence[Floats]) -> list[Floats]:
+    """Synthesised phrases and the user's recordings, few of which count as many."""
+    often = math.ceil(_RECORDED * len(said) / max(1, len(recorded)))
+    return [*said, *list(recorded) * min(often, _RECORDED_OFTEN)]
+
+
+def trimmed(recording: Floats) -> Floats:
+    """The recording (N,) without the silence around it: where it ends, its lesson says yes."""
+    first, last = speech_span(recording)
+    return recording[first:last]
 
 
 def _check_heard(place: Path, parts: Sequence[Heard]) -> None:

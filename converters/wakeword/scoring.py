@@ -78,13 +78,15 @@ def false_accept_curve(
 
 
 def _cutoffs(means: Sequence[Scores], step_s: float, points: int) -> list[float]:
-    """From just above every score downwards, dense where few scores are."""
+    """From just above every score downwards: at scores and just above them, which is the loosest
+    cutoff without them; dense where few scores are.
+    """
     peaks = np.concatenate([_peaks(mean, step_s) for mean in means]) if means else np.zeros(0)
     ranked = np.sort(peaks)[::-1]
     ranks = np.unique(np.geomspace(1, max(1, len(ranked)), points).astype(np.int64)) - 1
-    chosen = [float(ranked[rank]) for rank in ranks if rank < len(ranked) and ranked[rank] > 0]
-    top = float(np.nextafter(chosen[0], 2.0)) if chosen else 0.5
-    return [min(top, 1.0), *sorted(set(chosen), reverse=True)]
+    chosen = [ranked[rank] for rank in ranks if rank < len(ranked) and ranked[rank] > 0]
+    above = [min(float(np.nextafter(one, 2.0)), 1.0) for one in chosen]
+    return sorted({*above, *map(float, chosen)} or {0.5}, reverse=True)
 
 
 def _peaks(mean: Scores, step_s: float) -> Scores:
@@ -98,16 +100,21 @@ def _peaks(mean: Scores, step_s: float) -> Scores:
 
 
 def cutoff_within(curve: Sequence[Point], budget: float) -> float:
-    """The loosest cutoff with at most so many false accepts; a little above all scores at 0.
+    """A cutoff with at most so many false accepts; a little above all scores at 0.
+
+    With as many as the budget allows, and the strictest of these: where the n-th of the highest
+    scores is, n are to be expected in as many other hours; just above the next one, n + 1 are
+    (Gumbel and von Schelling 1950, "The Distribution of the Number of Exceedances").
 
     Not monotonic: a looser cutoff can join two reports into one, so the first excess ends it.
     """
-    best = curve[0].cutoff
+    best = curve[0]
     for point in curve:
         if point.false_accepts > budget:
             break
-        best = point.cutoff
-    return best
+        if point.false_accepts > best.false_accepts:
+            best = point
+    return best.cutoff
 
 
 def heard(

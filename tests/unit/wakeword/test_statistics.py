@@ -85,6 +85,21 @@ def test_a_curve_goes_from_none_to_many() -> None:
     assert false_accept_curve([np.zeros(100)], 1, 1.0, STEP_S)[0].false_accepts == 0
 
 
+@given(st.lists(st.integers(1, 99), min_size=3, max_size=12, unique=True), st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_a_curve_measures_at_the_loosest_cutoff_and_chooses_the_strictest(
+    peaks: list[int], budget: int
+) -> None:
+    stream = np.zeros(len(peaks) * 500)
+    stream[::500] = np.array(peaks) / 100
+    curve = false_accept_curve([stream], 1, 1.0, STEP_S)
+    high = sorted(window_means(stream, 1)[::500], reverse=True)
+    loosest = [point.cutoff for point in curve if point.false_accepts <= budget][-1]
+    assert loosest == np.nextafter(high[budget], 2.0)
+    chosen = cutoff_within(curve, budget)
+    assert chosen == (high[budget - 1] if budget else np.nextafter(high[0], 2.0))
+
+
 def test_a_phrase_is_heard_within_its_span_only() -> None:
     found = np.zeros(100)
     found[40:45] = 1.0
