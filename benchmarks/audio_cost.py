@@ -2,7 +2,8 @@
 
 With a converted network (``--conversion``, see ``examples/keywords``) every point of its ladder is
 timed together with the front end, and a worker process listens to a pipe at the pace of a
-microphone: its processor time and memory are those of a device.
+microphone: its processor time and memory are those of a device, as the agent starts it: without
+docstrings once ``edge-agent compile`` was run here.
 
 Run ``python benchmarks/audio_cost.py``; ``--quick`` for fewer rounds, ``--json`` for one document,
 ``--check`` to exit with 1 when the bar is missed. Times are processor time of this process, so that

@@ -1,4 +1,4 @@
-"""Entry point of ``edge-agent``: run, doctor, status, pin, pause, resume."""
+"""Entry point of ``edge-agent``: run, doctor, status, pin, pause, resume, compile."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         ("pause", "Hold downloads of updates back until `resume`, or the agent starts anew."),
         ("resume", "Let downloads of updates go on with what is missing."),
         ("pin", "Hold one operating point until told otherwise or the agent starts anew."),
+        ("compile", "Spare workers 2 MiB each; once after every installation, by who installed."),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
@@ -155,6 +156,16 @@ def _pause(options: argparse.Namespace, output: Output) -> int:
     return 0
 
 
+def _compile(options: argparse.Namespace, output: Output) -> int:
+    from agent.worker.lean import compile_workers
+
+    output.line("Compiling what workers import ...")
+    compile_workers()
+    output.line("Workers that start from now on take 2 MiB less.")
+    output.finish({"compiled": True}, [f"edge-agent run --config {options.config}"])
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "run": _run,
     "doctor": _doctor,
@@ -162,6 +173,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "pin": _pin,
     "pause": _pause,
     "resume": _pause,
+    "compile": _compile,
 }
 
 

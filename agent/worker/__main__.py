@@ -6,9 +6,10 @@ import sys
 
 from agent.worker.main import main
 
-code = main(sys.argv[1:])
-logging.shutdown()
-sys.stderr.flush()
-# Unloading native libraries while a reader thread is inside one may crash or hang, and would
-# turn a clean end into a failure.
-os._exit(code)
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    logging.shutdown()
+    sys.stderr.flush()
+    # Unloading native libraries while a reader thread is inside one may crash or hang, and would
+    # turn a clean end into a failure.
+    os._exit(code)

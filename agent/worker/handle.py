@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from agent.sound.config import STDIN
+from agent.worker.lean import python_flags
 from agent.worker.protocol import (
     Command,
     Event,
@@ -59,12 +60,13 @@ class WorkerHandle:
             StorageError: ``storage.no-process`` when the machine cannot start another process.
         """
         ours, theirs = socket.socketpair()
+        link = (str(theirs.fileno()), str(os.getpid()))
         source = spec.pipeline.source if spec.pipeline is not None else None
         hears_stdin = source is not None and (source.kind, source.path) == ("pipe", STDIN)
         try:
             process = subprocess.Popen(
                 # -P keeps the current folder, which may hold anything, off the import path.
-                [python, "-P", "-m", "agent.worker", str(theirs.fileno()), str(os.getpid())],
+                [python, *python_flags(), "-P", "-m", "agent.worker", *link],
                 pass_fds=[theirs.fileno()],
                 stdin=None if hears_stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

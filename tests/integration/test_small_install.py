@@ -149,6 +149,15 @@ def test_the_doctor_finds_the_runtime_and_names_what_is_missing(installed: Envir
     assert done.returncode == 1
 
 
+def test_workers_of_an_installation_can_be_compiled_without_docstrings(
+    installed: Environment,
+) -> None:
+    done = installed.run("edge-agent", "compile", "--json")
+    assert done.returncode == 0, done.stderr
+    lean = installed.run("python", "-c", "from agent.worker.lean import *; print(python_flags())")
+    assert lean.stdout.strip() == "['-OO']"
+
+
 def test_the_host_command_says_what_to_install(installed: Environment) -> None:
     done = installed.run("edge", "--help")
     assert done.returncode == 2
