@@ -140,6 +140,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--positives", type=Path, nargs="*", help="recordings of the phrase")
     parser.add_argument("--recordings", type=Path, nargs="*", default=[], help="to learn from")
     parser.add_argument("--background", type=Path, nargs="*", default=[], help="more, to learn by")
+    parser.add_argument("--noise", type=Path, nargs="*", default=[], help="more, without talk")
     parser.add_argument("--negatives", type=Path, nargs="*", default=[], help="more, to test by")
     parser.add_argument("--embedding", type=Path, help="a trunk, or openWakeWord's folder")
     parser.add_argument("--work", type=Path, help="where speech is kept")
@@ -160,16 +161,15 @@ def _sounds(options: argparse.Namespace, split: Path) -> Sounds:
     words = DATA / "wakeword"
     others = sorted(p for p in words.iterdir() if p.name != named) if words.is_dir() else []
     positives = options.positives or [words / named]
-    teach = (
-        _linked(split / "environment", _environment("12")),
-        _linked(split / "digits", _digits(TEACHERS)),
-    )
+    quiet = _linked(split / "environment", _environment("12"))
+    digits = _linked(split / "digits", _digits(TEACHERS))
     test = (
         _linked(split / "environment-test", _environment("3")),
         _linked(split / "digits-test", _digits(TESTERS)),
     )
     return Sounds(
-        background=(*teach, *options.background),
+        background=(digits, *options.background),
+        noise=(quiet, *options.noise),
         negatives=(*test, *others, *options.negatives),
         positives=tuple(positives),
         recordings=tuple(options.recordings),

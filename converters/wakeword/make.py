@@ -194,7 +194,7 @@ def _remarks(phrase: str, phones: Phones, by_chance: float, sounds: Sounds) -> l
             f"another, about {by_chance:.2g} times, and each may be a false accept. Two words, "
             "or three syllables, are safer."
         )
-    if not sounds.background and not sounds.negatives:
+    if not sounds.all_background and not sounds.negatives:
         found.append(
             "No --background was named: false accepts were counted in synthesised speech only, "
             "which says little about a living room."

@@ -99,12 +99,19 @@ class Sounds:
 
     background: tuple[Path, ...] = ()
     """Folders without the phrase; a fifth of their files tests, a fifth or all of them choose."""
+    noise: tuple[Path, ...] = ()
+    """Folders of these that are without talk, too: noise in lessons is theirs alone, if any are."""
     negatives: tuple[Path, ...] = ()
     """Folders without the phrase that only test; the background then teaches and chooses."""
     recordings: tuple[Path, ...] = ()
     """Folders of the phrase, to learn from besides the voices."""
     positives: tuple[Path, ...] = ()
     """Folders of the phrase that only test; without any, voices kept from training do."""
+
+    @property
+    def all_background(self) -> tuple[Path, ...]:
+        """That with talk and that without, each folder once."""
+        return tuple(dict.fromkeys((*self.background, *self.noise)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,7 @@ class Material:
         self._judging = self._recorded(sounds.positives)
         self.heard = self._hear_folders()
         self.around = Surroundings(
-            [part.noises for part in self.heard["learn"]],
+            self._noises("learn"),
             settings.seed,
             settings.ratios,
             settings.roomy,
@@ -249,7 +256,7 @@ class Material:
     def trial(self, scorer: Scorer, use: str) -> Trial:
         """What a network answers to sound of one use: ``choose`` or ``test``."""
         testing = use == "test"
-        noises = [noise for part in self.heard[use] for noise in part.noises]
+        noises = [noise for kind in self._noises(use) for noise in kind]
         recordings = self._judging if testing else []
         if not recordings:
             recordings = list(self.judged().sounds())
@@ -291,17 +298,25 @@ class Material:
             for i in range(int(second), len(near), 2)
         ]
 
+    def _noises(self, use: str) -> list[Sequence[Floats]]:
+        """By kind, of a use's folders without talk, or of all where none of these is."""
+        named = {place.name for place in self._sounds.noise}
+        every = self.heard[use]
+        quiet = [part for part in every if part.kind in named]
+        return [part.noises for part in quiet or every]
+
     def _hear_folders(self) -> dict[str, list[Heard]]:
         """Background and negatives by what they are for."""
+        background = self._sounds.all_background
         test = () if self._sounds.negatives else _TEST
         parts = {"learn": (*_LEARN, *(() if test else _TEST)), "choose": _CHOOSE, "test": test}
         found = {
-            use: [self._hear(place, wanted) for place in self._sounds.background]
+            use: [self._hear(place, wanted) for place in background]
             for use, wanted in parts.items()
         }
         found["test"] += [self._hear(place, range(10)) for place in self._sounds.negatives]
         every = [part for parts in found.values() for part in parts]
-        for place in (*self._sounds.background, *self._sounds.negatives):
+        for place in (*background, *self._sounds.negatives):
             _check_heard(place, [part for part in every if part.kind == place.name])
         self._skipped += [why for part in every for why in part.skipped]
         return {use: [part for part in heard if part.streams] for use, heard in found.items()}

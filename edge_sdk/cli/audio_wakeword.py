@@ -36,6 +36,12 @@ def wakeword() -> None:
     help="Folder of sound without the phrase; repeatable. A fifth of its files only tests.",
 )
 @click.option(
+    "--noise",
+    multiple=True,
+    type=_FOLDERS,
+    help="Background without talk, to mix into lessons; repeatable. By default all of it is.",
+)
+@click.option(
     "--negatives",
     multiple=True,
     type=_FOLDERS,
@@ -97,6 +103,7 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     return Wishes(
         sounds=Sounds(
             background=options["background"],
+            noise=options["noise"],
             negatives=options["negatives"],
             recordings=options["recordings"],
             positives=options["positives"],

@@ -1,11 +1,19 @@
-"""The user's recordings of the phrase, as lessons."""
+"""What the user gives, as lessons."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from converters.wakeword.material import beside, trimmed
+from converters.wakeword.augment import RATE_HZ
+from converters.wakeword.ears import BANDS
+from converters.wakeword.material import Material, Settings, Sounds, beside, trimmed
+from converters.wakeword.workshop import Workshop
+from edge_sdk.audio.wavefile import wave_bytes
+
+TALK_HZ, HUM_HZ = 1000, 300
 
 
 @pytest.mark.parametrize(
@@ -24,3 +32,34 @@ def test_a_recording_ends_where_the_phrase_does() -> None:
     room = (0.0005 * chance.standard_normal(16000)).astype(np.float32)
     found = trimmed(np.concatenate((room, speech, room)))
     assert len(speech) <= len(found) <= len(speech) + 320
+
+
+def strength(sound: np.ndarray, hz: float) -> float:
+    """Of a tone, between 0 and 1."""
+    turn = np.exp(-2j * np.pi * hz * np.arange(len(sound)) / RATE_HZ)
+    return float(abs(sound @ turn) / np.linalg.norm(sound) / np.sqrt(len(sound) / 2))
+
+
+def tones(folder: Path, hz: float) -> Path:
+    folder.mkdir()
+    sound = 0.1 * np.sin(2 * np.pi * hz * np.arange(RATE_HZ) / RATE_HZ)
+    for number in range(12):
+        (folder / f"{number}.wav").write_bytes(wave_bytes(sound.astype(np.float32), RATE_HZ))
+    return folder
+
+
+@pytest.mark.parametrize(("named", "talk_heard"), [(True, False), (False, True)])
+def test_noise_in_lessons_has_no_talk_where_some_is_without(
+    tmp_path: Path, named: bool, talk_heard: bool
+) -> None:
+    talk, hum = tones(tmp_path / "talk", TALK_HZ), tones(tmp_path / "hum", HUM_HZ)
+    background = () if named else (hum,)
+    sounds = Sounds(background=(talk, *background), noise=(hum,) if named else ())
+    (tmp_path / "work").mkdir()
+    workshop = Workshop(tmp_path / "work", [], {})
+    material = Material("robin", (), workshop, sounds, Settings(), BANDS, lambda text: None)
+    chance = np.random.default_rng(0)
+    heard = [material.around.noise(4000, chance) for _ in range(40)]
+    assert any(strength(sound, HUM_HZ) > 0.9 for sound in heard)
+    assert any(strength(sound, TALK_HZ) > 0.9 for sound in heard) is talk_heard
+    assert {part.kind for part in material.heard["learn"]} == {"talk", "hum"}
