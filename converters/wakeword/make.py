@@ -199,6 +199,11 @@ def _remarks(phrase: str, phones: Phones, by_chance: float, sounds: Sounds) -> l
             "No --background was named: false accepts were counted in synthesised speech only, "
             "which says little about a living room."
         )
+    if not sounds.noise:
+        found.append(
+            "No --noise was named: the phrase was learned and judged in noise that is made; that "
+            "of a home, without talk, is better."
+        )
     if not sounds.positives:
         found.append(
             "No --positives were named: recall is that of synthesised voices; people are harder."

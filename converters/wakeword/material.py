@@ -100,7 +100,7 @@ class Sounds:
     background: tuple[Path, ...] = ()
     """Folders without the phrase; a fifth of their files tests, a fifth or all of them choose."""
     noise: tuple[Path, ...] = ()
-    """Folders of these that are without talk, too: noise in lessons is theirs alone, if any are."""
+    """More of it, without talk: noise in lessons is theirs, or made."""
     negatives: tuple[Path, ...] = ()
     """Folders without the phrase that only test; the background then teaches and chooses."""
     recordings: tuple[Path, ...] = ()
@@ -299,11 +299,9 @@ class Material:
         ]
 
     def _noises(self, use: str) -> list[Sequence[Floats]]:
-        """By kind, of a use's folders without talk, or of all where none of these is."""
+        """By kind, of a use's folders without talk."""
         named = {place.name for place in self._sounds.noise}
-        every = self.heard[use]
-        quiet = [part for part in every if part.kind in named]
-        return [part.noises for part in quiet or every]
+        return [part.noises for part in self.heard[use] if part.kind in named]
 
     def _hear_folders(self) -> dict[str, list[Heard]]:
         """Background and negatives by what they are for."""

@@ -39,7 +39,7 @@ def wakeword() -> None:
     "--noise",
     multiple=True,
     type=_FOLDERS,
-    help="Background without talk, to mix into lessons; repeatable. By default all of it is.",
+    help="Background without talk, to mix under the phrase, too; repeatable. Else noise is made.",
 )
 @click.option(
     "--negatives",
