@@ -192,12 +192,15 @@ def test_a_clock_that_is_far_off_is_said() -> None:
     def wait(closed: threading.Event, _: float) -> object:
         return closed.wait(0.01)
 
-    microphone = Microphone(reader, 16000, ring_s=100.0, clock=lambda: next(now), wait=wait)
+    def clock() -> float:
+        troubles.append(microphone.trouble)
+        return next(now)
+
+    microphone = Microphone(reader, 16000, ring_s=100.0, clock=clock, wait=wait)
     listener = microphone.listen()
     microphone.start()
     while not reader.exhausted.is_set():
         listener.take(0.05)
-        troubles.append(microphone.trouble)
     microphone.close()
     assert microphone.drift_ppm == pytest.approx(2e6, rel=0.01)
     assert any("200.0 % too fast" in trouble for trouble in troubles)
