@@ -31,13 +31,23 @@ IMPORTED = (
     "agent.worker.serve",
     "agent.pipelines.pixels",
     "ai_edge_litert.interpreter",
+    "tflite_runtime.interpreter",
     "onnxruntime",
     "cv2",
     "sounddevice",
     "soundfile",
 )
 """What workers import, as far as it is installed."""
-_TOLD_BY = ("agent", "logging", "msgspec", "numpy", "ai_edge_litert", "onnxruntime", "cv2")
+_TOLD_BY = (
+    "agent",
+    "logging",
+    "msgspec",
+    "numpy",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "onnxruntime",
+    "cv2",
+)
 """Of every distribution one module: an update changes the time of all."""
 _HEAD = struct.Struct("<4sIII")
 _IMPORTS = """
