@@ -26,6 +26,8 @@ from edge_sdk.audio.samples import Floats
 REFRACTORY_S = 1.5
 WORTH = 0.01
 """Of the recall, for which reports may come later: a step of the window is a step of delay."""
+PROMPT_MS = 200.0
+"""From a phrase's end to its report, for 95 of 100 where they are heard soonest."""
 _LEAST = 1e-9
 
 
@@ -125,8 +127,10 @@ def run_trial(
     )
 
 
-def choose_rule(trial: Trial, budget_per_hour: float, worth: float = WORTH) -> Rule:
-    """Window and cutoff that hear most within the budget.
+def choose_rule(
+    trial: Trial, budget_per_hour: float, worth: float = WORTH, prompt_ms: float = PROMPT_MS
+) -> Rule:
+    """Window and cutoff that hear most within the budget, and soon.
 
     The number of false accepts is rounded down: hours too few for a single one allow none.
 
@@ -134,20 +138,25 @@ def choose_rule(trial: Trial, budget_per_hour: float, worth: float = WORTH) -> R
         trial: phrases, and hours without them.
         budget_per_hour: false accepts, at most.
         worth: recall that a longer window must add, as it answers later; among equals the shorter.
+        prompt_ms: a longer window is not taken if its reports come later than that.
     """
-    best: tuple[float, int, float] | None = None
+    best: tuple[Rule, float] | None = None
     for steps in windows(trial.step_s):
         curve = false_accept_curve(trial.streams(), steps, REFRACTORY_S, trial.step_s)
-        cutoff = max(cutoff_within(curve, budget_per_hour * trial.hours), 1e-3)
-        shares = [
-            np.mean([_step(*one, steps, cutoff, trial.step_s) is not None for one in many])
-            for many in trial.spoken.values()
-        ]
-        found = float(np.mean(shares)) if shares else 0.0
-        if best is None or found >= best[0] + max(worth - _LEAST, _LEAST):
-            best = (found, steps, cutoff)
-    _, steps, cutoff = best or (0.0, 1, 0.5)
-    return Rule(cutoff=min(cutoff, 1.0), window_steps=steps)
+        cutoff = min(max(cutoff_within(curve, budget_per_hour * trial.hours), 1e-3), 1.0)
+        rule = Rule(cutoff=cutoff, window_steps=steps)
+        rows = recalls(trial, rule)
+        found = float(np.mean([row.recall for row in rows])) if rows else 0.0
+        if best is None:
+            best = (rule, found)
+        elif found >= best[1] + max(worth - _LEAST, _LEAST) and _late_ms(rows) <= prompt_ms:
+            best = (rule, found)
+    return best[0] if best else Rule(cutoff=0.5, window_steps=1)
+
+
+def _late_ms(rows: Sequence[Recall]) -> float:
+    """The 95th percentile where phrases are heard soonest."""
+    return min((row.latency_ms[1] for row in rows if row.heard), default=0.0)
 
 
 def recalls(trial: Trial, rule: Rule) -> tuple[Recall, ...]:

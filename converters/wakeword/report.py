@@ -113,6 +113,7 @@ def page(found: Evaluation) -> str:
         f"{found.budget_per_hour:g} per hour. By chance an hour of talk holds these sounds, or "
         f"those with one taken for another, {found.expected_by_chance_per_hour:.2g} times."
     )
+    chosen += _heaviest(found.chosen_on)
     near = found.near_misses
     if near.utterances:
         chosen += (
@@ -137,6 +138,17 @@ def page(found: Evaluation) -> str:
     if found.remarks:
         lines += ["", "## Remarks", "", *(f"- {remark}" for remark in found.remarks)]
     return "\n".join(lines) + "\n"
+
+
+def _heaviest(taken: FalseAccepts) -> str:
+    """The folder that decides the cutoff, if a small one does."""
+    most = max(taken.kinds, key=lambda kind: kind.false_accepts, default=None)
+    if most is None or 2 * most.false_accepts <= taken.count or 4 * most.hours >= taken.hours:
+        return ""
+    return (
+        f" {most.false_accepts} of these {taken.count} are in {most.kind}, {most.hours:.2f} hours: "
+        "if it is unlike what devices will hear, train without it, and the cutoff is looser."
+    )
 
 
 def claim(taken: FalseAccepts, budget: float) -> str:

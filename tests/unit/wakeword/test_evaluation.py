@@ -20,6 +20,7 @@ from converters.wakeword.report import (
     write_evaluation,
 )
 from converters.wakeword.trial import CONDITIONS, Spoken, hours_of, speech_span, spoken_under
+from edge_sdk.audio.samples import Floats
 
 QUIET = np.zeros((100, 40), np.float16)
 
@@ -78,6 +79,23 @@ def test_a_longer_window_must_hear_a_point_more(weak: int, window: int) -> None:
     assert found.window_steps == window
 
 
+def test_a_longer_window_is_not_taken_if_it_answers_too_late() -> None:
+    """Scores that stay: of three such steps all must be high, and the last is late."""
+    spoken = []
+    for _ in range(100):
+        scores = np.zeros(100, np.float32)
+        scores[10:15] = 0.5, 0.85, 0.95, 0.95, 0.95
+        spoken.append((Spoken(QUIET, 0.5, 0.8), scores))
+    stream = np.zeros(round(3 * 3600 / 0.08), np.float32)
+    stream[1000:120000:1000] = 0.99  # single steps: the longer the window, the less they weigh
+    found = Trial({"clean": spoken}, {"clicks": (3.0, [stream])}, 0.08)
+    late = choose_rule(found, 0.5, prompt_ms=float("inf"))
+    assert late.window_steps == 2 and recalls(found, late)[0].recall == 1.0
+    [row] = recalls(found, late)
+    assert choose_rule(found, 0.5, prompt_ms=row.latency_ms[1]) == late
+    assert choose_rule(found, 0.5, prompt_ms=row.latency_ms[1] - 1.0).window_steps == 1
+
+
 def test_recall_tells_condition_interval_and_latency() -> None:
     clean, noisy = recalls(trial(), Rule(0.8, 3))
     assert (clean.condition, clean.heard, clean.recordings) == ("clean", 9, 10)
@@ -115,6 +133,24 @@ def test_a_report_says_everything_and_reads_back(tmp_path: Path) -> None:
         assert part in text
     assert "Of 2 synthesised near misses, a sound or two away, 1 were taken" in text
     assert (tmp_path / "det.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("few", "hours", "named"), [(3, 0.5, True), (1, 0.5, False), (3, 2.0, False), (2, 0.5, False)]
+)
+def test_a_small_folder_that_decides_the_cutoff_is_named(
+    few: int, hours: float, named: bool
+) -> None:
+    def stream(mistakes: int, hours: float) -> tuple[float, list[Floats]]:
+        scores = np.zeros(round(hours * 3600 / 0.02), np.float32)
+        scores[1000 : 1000 * (mistakes + 1) : 1000] = 0.95
+        return hours, [scores]
+
+    silent = {"talk": stream(2, 4.0), "drill": stream(few, hours)}
+    found = evaluation(trial())
+    chosen = false_accepts(Trial({}, silent, 0.02), Rule(0.9, 1))
+    text = page(msgspec.structs.replace(found, chosen_on=chosen))
+    assert (f"{few} of these {few + 2} are in drill, {hours:.2f} hours" in text) == named
 
 
 def test_the_det_curve_trades_misses_for_mistakes() -> None:
