@@ -147,9 +147,9 @@ def choose_rule(
         rule = Rule(cutoff=cutoff, window_steps=steps)
         rows = recalls(trial, rule)
         found = float(np.mean([row.recall for row in rows])) if rows else 0.0
-        if best is None:
-            best = (rule, found)
-        elif found >= best[1] + max(worth - _LEAST, _LEAST) and _late_ms(rows) <= prompt_ms:
+        if best is None or (
+            found >= best[1] + max(worth - _LEAST, _LEAST) and _late_ms(rows) <= prompt_ms
+        ):
             best = (rule, found)
     return best[0] if best else Rule(cutoff=0.5, window_steps=1)
 
