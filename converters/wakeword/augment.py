@@ -31,7 +31,7 @@ from converters.wakeword.network import FEATURES
 from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
-_ROOMS: Final = 48
+_ROOMS: Final = 192
 Ratios = tuple[tuple[float, float, float], ...]
 """Shares of the clips, and from which to which ratio to the noise they have then, in dB."""
 PLAIN: Final[Ratios] = ((1.0, -3.0, 28.0),)

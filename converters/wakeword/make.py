@@ -48,7 +48,7 @@ ON_EMBEDDING: Final = Settings(
     hearings=2,
     ratios=((0.45, -3.0, 15.0), (0.4, 15.0, 35.0), (0.15, 35.0, 55.0)),
     loudest_db=5.0,
-    roomy=(0.5, 1 / 3),
+    roomy=(0.5, 0.6),
     again_s=2400.0,
 )
 """A head learns in minutes: what it learns from may be more."""
