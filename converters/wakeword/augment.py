@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -31,7 +32,6 @@ from converters.wakeword.network import FEATURES
 from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
-_ROOMS: Final = 192
 Ratios = tuple[tuple[float, float, float], ...]
 """Shares of the clips, and from which to which ratio to the noise they have then, in dB."""
 PLAIN: Final[Ratios] = ((1.0, -3.0, 28.0),)
@@ -44,6 +44,20 @@ _OTHER_SPEED: Final = 0.7
 _SPEED_DEVIATION: Final = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Where clips are heard, if not in the open."""
+
+    clips: float = 0.45
+    """Share of the clips that are in one."""
+    far: float = 1 / 3
+    """Share of the rooms in which the microphone is far away."""
+    count: int = 48
+
+
+IN_ROOMS: Final = Rooms()
+
+
 class Surroundings:
     """Rooms and noises to put clips into.
 
@@ -52,7 +66,7 @@ class Surroundings:
             few or thousands; without any, noise is made.
         seed: of the rooms.
         ratios: of clips to noise.
-        roomy: share of the clips that are in a room, and of the rooms that are far ones.
+        rooms: how many, and how often.
         loudest_db: ratio of the clip to the loudest recorded noise; it may be speech, under which
             a phrase is none any more.
     """
@@ -62,16 +76,16 @@ class Surroundings:
         noises: Sequence[Sequence[Floats]],
         seed: int,
         ratios: Ratios = PLAIN,
-        roomy: tuple[float, float] = (0.45, 1 / 3),
+        rooms: Rooms = IN_ROOMS,
         loudest_db: float = -math.inf,
     ) -> None:
-        self._ratios, self._recorded_db, self._in_room = ratios, loudest_db, roomy[0]
-        far = round(_ROOMS * roomy[1])
+        self._ratios, self._recorded_db, self._in_room = ratios, loudest_db, rooms.clips
+        far = round(rooms.count * rooms.far)
         chance = np.random.default_rng(seed)
         self._noises = [kind for kind in noises if kind]
         self._rooms = [
             impulse_response(some_room(chance, far=number < far), RATE_HZ, chance)
-            for number in range(_ROOMS)
+            for number in range(rooms.count)
         ]
 
     def noise(self, size: int, chance: np.random.Generator) -> Floats:

@@ -13,9 +13,11 @@ import numpy as np
 from converters.sound.folders import read_some, sound_files
 from converters.sound.mixing import at_speed
 from converters.wakeword.augment import (
+    IN_ROOMS,
     PLAIN,
     RATE_HZ,
     Ratios,
+    Rooms,
     Surroundings,
     amid_words,
     at_some_speed,
@@ -86,8 +88,7 @@ class Settings:
     """To the noise in lessons; an embedding that heard people knows silence, too."""
     loudest_db: float = -math.inf
     """Least ratio to recorded noise, which may be speech."""
-    roomy: tuple[float, float] = (0.45, 1 / 3)
-    """Share of the clips that are in a room, and of the rooms that are far ones."""
+    rooms: Rooms = IN_ROOMS
     again_s: float = 0.0
     """Sound of each background folder that is heard again elsewhere."""
     seed: int = 0
@@ -163,7 +164,7 @@ class Material:
             self._noises("learn"),
             settings.seed,
             settings.ratios,
-            settings.roomy,
+            settings.rooms,
             settings.loudest_db,
         )
 
