@@ -49,7 +49,7 @@ ON_EMBEDDING: Final = Settings(
     hearings=2,
     ratios=((0.45, -3.0, 15.0), (0.4, 15.0, 35.0), (0.15, 35.0, 55.0)),
     loudest_db=5.0,
-    rooms=Rooms(clips=0.5, far=0.6, count=192),
+    rooms=Rooms(clips=0.5),
     again_s=2400.0,
 )
 """A head learns in minutes: what it learns from may be more."""
