@@ -65,7 +65,7 @@ from edge_sdk.errors import SourceError  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "audio"
 RATES = (0.0, 0.1, 0.5, 1.0, 2.0)
-LEAST = {"clean recall at 0.5 per hour, %": 90.0}
+LEAST = {"clean recall at 0.5 per hour, %": 90.0, "at 0.1 per hour, %": 95.0}
 MOST = {"recall lost on the device, points": 0.3, "95 of 100 decisions within, ms": 200.0}
 TEACHERS = ("george", "jackson", "lucas", "nicolas")
 TESTERS = ("theo", "yweweler")
@@ -95,7 +95,9 @@ def main() -> int:
         trial = material.heard_by(listener)
         document["systems"][name] = _row(trial)
         if name == list(ours)[-1]:
-            document["own cutoff"] = _own(trial, _rule(folder))
+            rule = _rule(folder)
+            document["own cutoff"] = _own(trial, rule)
+            document["own window"] = _row(trial, rule)
     _print(document, as_json=options.json)
     return _judge(document) if options.check else 0
 
@@ -266,24 +268,34 @@ def _rule(folder: Path) -> Rule:
     return msgspec.structs.replace(found.rule, window_steps=steps)
 
 
-def _row(trial: Trial) -> dict[str, Any]:
-    """Recall by condition at each rate, with the best window for half an accept per hour."""
-    rule = choose_rule(trial, 0.5, worth=0.0, prompt_ms=math.inf)
+def _row(trial: Trial, rule: Rule | None = None) -> dict[str, Any]:
+    """Recall by condition at each rate, with the rule's window or the best in these hours."""
+    rule = rule or choose_rule(trial, 0.5, worth=0.0, prompt_ms=math.inf)
     det = det_curve(trial, rule)
-    points = {str(rate): recall_at(det, rate) for rate in RATES}
+    found = {str(rate): recall_at(det, rate) for rate in RATES}
+    points = {rate: point for rate, point in found.items() if point is not None}
     counts = {condition: len(many) for condition, many in trial.spoken.items()}
     return {
         "window_s": round(rule.window_steps * STEP_S, 3),
-        "recall": {rate: point.recall for rate, point in points.items() if point is not None},
+        "recall": {rate: point.recall for rate, point in points.items()},
+        "clean_p95_ms": {
+            rate: _clean_p95_ms(trial, msgspec.structs.replace(rule, cutoff=point.cutoff))
+            for rate, point in points.items()
+        },
         "interval": {
             rate: {
                 condition: wilson_interval(round(share * counts[condition]), counts[condition])
                 for condition, share in point.recall.items()
             }
             for rate, point in points.items()
-            if point is not None
         },
     }
+
+
+def _clean_p95_ms(trial: Trial, rule: Rule) -> float:
+    """From the end of the phrase to the report."""
+    clean = Trial({"clean": trial.spoken["clean"]}, {}, trial.step_s)
+    return recalls(clean, rule)[0].latency_ms[1]
 
 
 def _own(trial: Trial, rule: Rule) -> dict[str, Any]:
@@ -309,12 +321,13 @@ def _own(trial: Trial, rule: Rule) -> dict[str, Any]:
 def figures(document: dict[str, Any]) -> dict[str, float]:
     """What the bars are about."""
 
-    def clean(name: str) -> float:
-        return 100.0 * float(document["systems"][name]["recall"]["0.5"]["clean"])
+    def clean(name: str, rate: str) -> float:
+        return 100.0 * float(document["systems"][name]["recall"][rate]["clean"])
 
     exact, *_, device = document["ours"]
     latency_ms = document["own cutoff"]["recall"]["clean"]["latency_ms"]
-    values = (clean(device), max(0.0, clean(exact) - clean(device)), float(latency_ms[1]))
+    lost = max(0.0, clean(exact, "0.5") - clean(device, "0.5"))
+    values = (clean(device, "0.5"), clean(device, "0.1"), lost, float(latency_ms[1]))
     return dict(zip((*LEAST, *MOST), values, strict=True))
 
 
@@ -329,7 +342,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(document | {"figures": figures(document)}, indent=2))
         return
     print(f"{document['phrase']}: {document['recordings']} recordings, {document['hours']} hours")
-    for name, row in document["systems"].items():
+    rows = {**document["systems"], "the device's with its own window": document["own window"]}
+    for name, row in rows.items():
         print(f"\n{name} (window {row['window_s']} s)")
         for rate, recall in row["recall"].items():
             spans = row["interval"][rate]
@@ -337,7 +351,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
                 f"{c} {share * 100:5.1f} ({spans[c][0] * 100:.1f} to {spans[c][1] * 100:.1f})"
                 for c, share in recall.items()
             )
-            print(f"  at most {rate:>3} per hour: {shares}")
+            late = f"95 of 100 clean within {row['clean_p95_ms'][rate]:.0f} ms"
+            print(f"  at most {rate:>3} per hour: {shares}; {late}")
     own = document["own cutoff"]
     print(f"\nthe device's at the cutoff that training chose ({own['cutoff']:.4f}): {own['claim']}")
     for condition, row in own["recall"].items():
