@@ -147,7 +147,8 @@ def _heaviest(taken: FalseAccepts) -> str:
         return ""
     return (
         f" {most.false_accepts} of these {taken.count} are in {most.kind}, {most.hours:.2f} hours: "
-        "if it is unlike what devices will hear, train without it, and the cutoff is looser."
+        "listen to it. If it has the phrase, or is unlike what devices will hear, train without "
+        "it, and the cutoff is looser."
     )
 
 
