@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -32,6 +31,11 @@ from converters.wakeword.network import FEATURES
 from edge_sdk.audio.samples import Floats
 
 RATE_HZ: Final = FEATURES.sample_rate_hz
+IN_ROOM: Final = 0.45
+"""Share of the clips."""
+_ROOMS: Final = 48
+_FAR_ROOMS: Final = 16
+"""Of these."""
 Ratios = tuple[tuple[float, float, float], ...]
 """Shares of the clips, and from which to which ratio to the noise they have then, in dB."""
 PLAIN: Final[Ratios] = ((1.0, -3.0, 28.0),)
@@ -44,20 +48,6 @@ _OTHER_SPEED: Final = 0.7
 _SPEED_DEVIATION: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """Where clips are heard, if not in the open."""
-
-    clips: float = 0.45
-    """Share of the clips that are in one."""
-    far: float = 1 / 3
-    """Share of the rooms in which the microphone is far away."""
-    count: int = 48
-
-
-IN_ROOMS: Final = Rooms()
-
-
 class Surroundings:
     """Rooms and noises to put clips into.
 
@@ -66,7 +56,7 @@ class Surroundings:
             few or thousands; without any, noise is made.
         seed: of the rooms.
         ratios: of clips to noise.
-        rooms: how many, and how often.
+        in_room: share of the clips that are in a room.
         loudest_db: ratio of the clip to the loudest recorded noise; it may be speech, under which
             a phrase is none any more.
     """
@@ -76,16 +66,15 @@ class Surroundings:
         noises: Sequence[Sequence[Floats]],
         seed: int,
         ratios: Ratios = PLAIN,
-        rooms: Rooms = IN_ROOMS,
+        in_room: float = IN_ROOM,
         loudest_db: float = -math.inf,
     ) -> None:
-        self._ratios, self._recorded_db, self._in_room = ratios, loudest_db, rooms.clips
-        far = round(rooms.count * rooms.far)
+        self._ratios, self._recorded_db, self._in_room = ratios, loudest_db, in_room
         chance = np.random.default_rng(seed)
         self._noises = [kind for kind in noises if kind]
         self._rooms = [
-            impulse_response(some_room(chance, far=number < far), RATE_HZ, chance)
-            for number in range(rooms.count)
+            impulse_response(some_room(chance, far=number < _FAR_ROOMS), RATE_HZ, chance)
+            for number in range(_ROOMS)
         ]
 
     def noise(self, size: int, chance: np.random.Generator) -> Floats:

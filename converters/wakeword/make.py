@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from converters.foreign.embedding import SpeechEmbedding
-from converters.wakeword.augment import Rooms
 from converters.wakeword.embedded import TrainedHead, train_head
 from converters.wakeword.head_network import write_head
 from converters.wakeword.learn import Plan
@@ -49,7 +48,7 @@ ON_EMBEDDING: Final = Settings(
     hearings=2,
     ratios=((0.45, -3.0, 15.0), (0.4, 15.0, 35.0), (0.15, 35.0, 55.0)),
     loudest_db=5.0,
-    rooms=Rooms(clips=0.5),
+    in_room=0.5,
     again_s=2400.0,
 )
 """A head learns in minutes: what it learns from may be more."""

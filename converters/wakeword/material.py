@@ -13,11 +13,10 @@ import numpy as np
 from converters.sound.folders import read_some, sound_files
 from converters.sound.mixing import at_speed
 from converters.wakeword.augment import (
-    IN_ROOMS,
+    IN_ROOM,
     PLAIN,
     RATE_HZ,
     Ratios,
-    Rooms,
     Surroundings,
     amid_words,
     at_some_speed,
@@ -88,7 +87,8 @@ class Settings:
     """To the noise in lessons; an embedding that heard people knows silence, too."""
     loudest_db: float = -math.inf
     """Least ratio to recorded noise, which may be speech."""
-    rooms: Rooms = IN_ROOMS
+    in_room: float = IN_ROOM
+    """Share of the clips that are in a room."""
     again_s: float = 0.0
     """Sound of each background folder that is heard again elsewhere."""
     seed: int = 0
@@ -164,7 +164,7 @@ class Material:
             self._noises("learn"),
             settings.seed,
             settings.ratios,
-            settings.rooms,
+            settings.in_room,
             settings.loudest_db,
         )
 

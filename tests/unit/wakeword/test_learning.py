@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from converters.wakeword.augment import (
     RATE_HZ,
-    Rooms,
     Surroundings,
     amid_words,
     between_silence,
@@ -116,7 +115,7 @@ def test_recorded_noise_is_no_louder_than_it_may_be() -> None:
     def drowned(least_db: float) -> int:
         """Of forty, heard in noise that is a hundred times as strong."""
         loud = ((1.0, -20.0, -20.0),)
-        around = Surroundings([[tone(300, 1.0)]], 0, loud, Rooms(clips=0.0), least_db)
+        around = Surroundings([[tone(300, 1.0)]], 0, loud, 0.0, least_db)
         heard = [around.heard(clip, chance) for _ in range(40)]
         return sum(float(np.square(x[:3000]).mean() / np.square(x).mean()) > 0.3 for x in heard)
 
